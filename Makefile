@@ -1,0 +1,95 @@
+# Which commands does a developer run? This file is the only list of them; `make` alone prints it.
+# Everything is built into .venv and target/; nothing outside the checkout is changed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# pyo3's build script is told one interpreter by every target, or each would rebuild it for its own.
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+HELPER := target/$(HOST)/helper/bot-bottle-sidecar
+# crt-static breaks cdylibs and procedural macros, so only the helper's own target may see it.
+HELPER_RUSTFLAGS := CARGO_TARGET_$(shell echo '$(HOST)' | tr 'a-z-' 'A-Z_')_RUSTFLAGS
+
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust migrations -name '*.rs' -o -name '*.sql' -o -name Cargo.toml)
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint bench sdist-check clean tools
+.DELETE_ON_ERROR:
+
+help: ## print this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+build: $(BIN)/.extension $(BIN)/bot-bottle-sidecar ## build everything into .venv: bot-bottle and bot-bottle-sidecar are in .venv/bin
+
+demo: build ## play a bottle, its agent and its operator with real processes in a throw-away root
+	$(BIN)/python examples/demo.py
+
+test: build $(BIN)/.test ## all tests; those of containers where a Docker Engine can be had
+	cargo test --workspace --locked --quiet
+	$(BIN)/python -m pytest
+
+lint: build $(BIN)/.lint ## formatting, clippy, ruff, mypy and the stub against the extension
+	cargo fmt --check
+	cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/stubtest bot_bottle._native
+
+bench: build ## the benchmarks, with the numbers they must reach
+	$(BIN)/python -m benchmarks
+
+sdist-check: tools $(BIN)/python ## a wheel built from the sdist alone installs and works
+	rm -rf target/sdist-check && mkdir -p target/sdist-check
+	$(BIN)/maturin sdist --quiet --out target/sdist-check
+	CARGO_TARGET_DIR='$(CURDIR)/target/sdist-build' \
+	    $(PIP) wheel --no-deps --wheel-dir target/sdist-check target/sdist-check/*.tar.gz
+	$(PYTHON) -m venv target/sdist-check/venv
+	target/sdist-check/venv/bin/python -m pip --disable-pip-version-check --quiet install target/sdist-check/*.whl
+	cd target/sdist-check && BOT_BOTTLE_ROOT="$$PWD/root" venv/bin/bot-bottle db migrate
+	cd target/sdist-check && BOT_BOTTLE_ROOT="$$PWD/root" venv/bin/bot-bottle pending
+
+clean: ## remove what the targets above made
+	rm -rf .venv target
+
+# One line for each thing that is missing, all of them at once.
+tools:
+	@missing=0; \
+	lacks() { echo "make: $$1 is missing: $$2" >&2; missing=1; }; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
+	    || lacks 'Python 3.10 or newer' 'install it (apt install python3, brew install python3), or name one: make PYTHON=/path/to/python3'; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	    || lacks "Python's venv module" 'install it (apt install python3-venv)'; \
+	command -v cargo >/dev/null \
+	    || lacks 'the Rust toolchain' 'install it from https://rustup.rs'; \
+	command -v cc >/dev/null \
+	    || lacks 'a C compiler' 'install one (apt install build-essential, xcode-select --install)'; \
+	exit $$missing
+
+# pip 25.1 is the first that installs dependency groups.
+$(BIN)/python: | tools
+	$(PYTHON) -m venv .venv
+	$(PIP) install --upgrade 'pip>=25.1' 'maturin>=1.9,<2'
+
+$(BIN)/.extension: pyproject.toml $(RUST_SOURCES) | $(BIN)/python
+	$(BIN)/maturin develop --release --locked --quiet --extras supervise,egress
+	@touch $@
+
+$(HELPER): $(RUST_SOURCES) | tools
+	env $(HELPER_RUSTFLAGS)='-C target-feature=+crt-static' \
+	    cargo build --locked --quiet --profile helper --package bot-bottle-sidecar --target '$(HOST)'
+
+# Copied aside and renamed: a helper that runs meanwhile keeps its file.
+$(BIN)/bot-bottle-sidecar: $(HELPER) | $(BIN)/python
+	@if command -v ldd >/dev/null && ldd $(HELPER) 2>&1 | grep -q '=>'; then \
+	    echo 'make: $(HELPER) is linked against shared libraries; install the static C library (apt install libc6-dev)' >&2; \
+	    exit 1; \
+	fi
+	install -m 755 $(HELPER) $@.new && mv -f $@.new $@
+
+$(BIN)/.test $(BIN)/.lint: $(BIN)/.%: pyproject.toml | $(BIN)/python
+	$(PIP) install --group $*
+	@touch $@
