@@ -10,8 +10,6 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 HELPER := target/$(HOST)/helper/bot-bottle-sidecar
-# crt-static breaks cdylibs and procedural macros, so only the helper's own target may see it.
-HELPER_RUSTFLAGS := CARGO_TARGET_$(shell echo '$(HOST)' | tr 'a-z-' 'A-Z_')_RUSTFLAGS
 
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust migrations -name '*.rs' -o -name '*.sql' -o -name Cargo.toml)
 
@@ -78,9 +76,9 @@ $(BIN)/.extension: pyproject.toml $(RUST_SOURCES) | $(BIN)/python
 	$(BIN)/maturin develop --release --locked --quiet --extras supervise,egress
 	@touch $@
 
-$(HELPER): $(RUST_SOURCES) | tools
-	env $(HELPER_RUSTFLAGS)='-C target-feature=+crt-static' \
-	    cargo build --locked --quiet --profile helper --package bot-bottle-sidecar --target '$(HOST)'
+$(HELPER): rust/sidecar/static.toml $(RUST_SOURCES) | tools
+	cargo build --locked --quiet --config rust/sidecar/static.toml --target '$(HOST)' \
+	    --profile helper --package bot-bottle-sidecar
 
 # Copied aside and renamed: a helper that runs meanwhile keeps its file.
 $(BIN)/bot-bottle-sidecar: $(HELPER) | $(BIN)/python
