@@ -6,6 +6,7 @@ and deep nesting are refused: they hide content from a reviewer or cost more to 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +16,8 @@ import yaml
 _MAX_DEPTH: Final = 12
 # libyaml where PyYAML was built with it: the pure Python scanner takes seconds for what it does in milliseconds.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# YAML ends a line, and with it a comment, at these; most editors do not.
+_ODD_BREAK: Final = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
 
 
 class PlainYamlError(ValueError):
@@ -40,6 +43,9 @@ def parse(text: str) -> Node | None:
     Raises:
         PlainYamlError: it is not YAML, or not plain.
     """
+    if odd := _ODD_BREAK.search(text):
+        line = text.count("\n", 0, odd.start()) + 1
+        raise PlainYamlError(line, f"the line break U+{ord(odd[0]):04X}, which not everybody sees; use a plain one")
     # Events, not yaml.load: that keeps the last of two equal keys, expands anchors and forgets the lines.
     events = iter(yaml.parse(text, Loader=_LOADER))
     root: Node | None = None

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 from urllib.parse import unquote
 
 import re2  # type: ignore[import-untyped]
+
 from bot_bottle.errors import InvalidInputError
 from bot_bottle.sidecars.plain_yaml import Node, PlainYamlError, parse, quoted
 
