@@ -1,0 +1,99 @@
+"""How does `bot-bottle` start, and with what message and exit code does it end?
+
+This is the only place that turns an error into a sentence and a code. The commands raise; their
+table is in ``root.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from bot_bottle import visible
+from bot_bottle.errors import BotBottleError, InvalidInputError
+
+PROGRAM = "bot-bottle"
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Runs the command in ``sys.argv`` and returns the exit code of DESIGN's table (docs/cli.md has it).
+
+    Nothing but a request for one (``BOT_BOTTLE_TRACEBACK=1``) makes it print a traceback. A reader of
+    standard output that went away (``| head``) is no failure.
+    """
+    shared: dict[str, Any] = {}
+    try:
+        # A terminal that cannot show a character gets its escape instead of an error.
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        # Imported here so that an interrupt during the import ends like any other.
+        from bot_bottle.cli.root import run
+
+        code = run(sys.argv[1:], shared)
+        sys.stdout.flush()
+        return code
+    except BaseException as error:
+        _drain(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            return 0
+        if os.environ.get("BOT_BOTTLE_TRACEBACK") == "1":
+            import traceback
+
+            traceback.print_exc()
+        code, message, data = _verdict(error)
+        if message:
+            _report(code, type(error).__name__, message, data, as_json=bool(shared.get("json")))
+        return code
+
+
+def _verdict(error: BaseException) -> tuple[int, str, dict[str, Any]]:
+    """Exit code, one sentence (``""``: say nothing) and the error's own data."""
+    import click
+
+    if isinstance(error, BotBottleError):
+        data = {name: value for name, value in vars(error).items() if name != "message" and name[0] != "_"}
+        return error.exit_code, str(error), data
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code, "", {}
+    if isinstance(error, click.UsageError):
+        where = error.ctx.command_path if error.ctx else PROGRAM
+        hint = f"{error.format_message().rstrip('.')} (see '{where} --help')"
+        return InvalidInputError.exit_code, hint, {}
+    if isinstance(error, click.ClickException):
+        return error.exit_code, error.format_message(), {}
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted", {}
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        return 1, f"{error.filename}: {reason}" if error.filename else reason, {}
+    if isinstance(error, SystemExit):
+        return (error.code if isinstance(error.code, int) else 1), "", {}
+    kind = type(error).__name__
+    return 1, f"this is a bug, please report it: {kind}: {error} (BOT_BOTTLE_TRACEBACK=1 shows where)", {}
+
+
+def _report(code: int, kind: str, message: str, data: dict[str, Any], *, as_json: bool) -> None:
+    """Writes the error to standard error: one JSON object for a program, one sentence for a person."""
+    if as_json:
+        import json
+
+        document = {"error": kind, "message": message, "exit_code": code, **data}
+        line = json.dumps(document, default=str)
+    else:
+        # A message may quote what an agent wrote, a withdrawal's reason for example.
+        line = f"{PROGRAM}: {visible(message, multiline=False)}"
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        _drain(sys.stderr)
+
+
+def _drain(stream: Any) -> None:
+    """Flushes ``stream``; one that cannot take it is pointed at nothing, so that the interpreter's own
+    flush at exit neither complains nor changes the exit code."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,105 @@
+"""What was decided, by whom, and has the log been tampered with?"""
+
+from __future__ import annotations
+
+import click
+
+from bot_bottle import AuditEntry, AuditStore
+from bot_bottle.cli.options import Digest, Moment, bottle_option, json_option
+from bot_bottle.cli.screen import clock, cut, first_line, print_fields, print_json, print_quoted, print_table, say
+
+
+@click.group()
+def audit() -> None:
+    """Read and verify the append-only log of decisions."""
+
+
+@audit.command("list")
+@bottle_option
+@click.option("--component", metavar="NAME", help="Only of this component; for a decision it is the tool.")
+@click.option("--since", type=Moment(), help="Only from this time on (2026-01-31T12:00:00Z), or so long ago (2h).")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="The newest so many.")
+@click.option("--full", is_flag=True, help="Print all of each entry, diffs included, instead of a table.")
+@json_option
+def list_(bottle: str | None, component: str | None, since: str | None, limit: int, full: bool, as_json: bool) -> None:
+    """List entries, oldest first."""
+    with AuditStore() as store:
+        entries = store.read_audit_entries(component, bottle, since=since, limit=limit + 1)
+    more, entries = len(entries) > limit, entries[-limit:]
+    if as_json:
+        print_json([entry.to_dict() for entry in entries])
+        return
+    if not entries:
+        say("There are no entries.")
+        return
+    if full:
+        for entry in entries:
+            _print_entry(entry)
+    else:
+        print_table(
+            ["Seq", "Time", "Bottle", "Component", "Action", "By", "Notes", "Justification"],
+            [
+                (
+                    str(entry.seq),
+                    clock(entry.timestamp),
+                    entry.bottle_slug,
+                    entry.component,
+                    entry.operator_action,
+                    _who(entry),
+                    first_line(entry.operator_notes),
+                    first_line(entry.justification),
+                )
+                for entry in entries
+            ],
+        )
+        if any(cut(entry.operator_notes) or cut(entry.justification) for entry in entries):
+            say("[+N characters] is left out here: bot-bottle audit list --full has all of it.", "dim")
+    if more:
+        say(f"There are older entries; --limit {limit * 10} shows more.", "dim")
+
+
+@audit.command()
+@click.option(
+    "--head", type=Digest(), help="A head noted earlier; it must be in the log, so a cut or rebuilt log fails."
+)
+@json_option
+def verify(head: str | None, as_json: bool) -> None:
+    """Recompute the log's hash chain; exit code 7 if it does not fit."""
+    with AuditStore() as store:
+        report = store.verify(head=head)
+    if as_json:
+        print_json(report.to_dict())
+    elif report.entries == 0:
+        say("The log is empty.")
+    else:
+        say(f"{report.entries} entries verify, {report.first_seq} to {report.last_seq}.", "green")
+        say(f"Head: {report.head}")
+
+
+def _who(entry: AuditEntry) -> str:
+    return f"{entry.decided_by} ({entry.surface})" if entry.decided_by else entry.surface
+
+
+def _print_entry(entry: AuditEntry) -> None:
+    say(f"Entry {entry.seq}", "bold")
+    print_fields(
+        [
+            ("Time", entry.timestamp),
+            ("Bottle", entry.bottle_slug),
+            ("Component", entry.component),
+            ("Action", entry.operator_action),
+            ("By", _who(entry)),
+            ("Proposal", entry.proposal_id or "-"),
+            ("Payload", entry.payload_sha256 or "-"),
+            ("Final", entry.final_sha256 or "-"),
+            ("Hash", entry.entry_hash or "-"),
+        ]
+    )
+    for name, text in (("Justification", entry.justification), ("Notes", entry.operator_notes)):
+        if text:
+            say(name, "dim")
+            print_quoted(text)
+    if entry.diff:
+        say("Diff", "dim")
+        print_quoted(entry.diff, diff=True)
+    say("")

@@ -1,0 +1,37 @@
+"""Which bottles run, and which files of theirs do decisions write?"""
+
+from __future__ import annotations
+
+import click
+
+from bot_bottle import BottleStore
+from bot_bottle.cli.options import json_option
+from bot_bottle.cli.screen import clock, print_json, print_table, say
+
+
+@click.command()
+@click.option("--all", "everything", is_flag=True, help="Also those that have stopped.")
+@json_option
+def bottles(everything: bool, as_json: bool) -> None:
+    """List the running bottles."""
+    found = BottleStore().list_bottles(running=not everything)
+    if as_json:
+        print_json([bottle.to_dict() for bottle in found])
+        return
+    if not found:
+        say("There are no bottles." if everything else "No bottle is running; --all lists former ones.")
+        return
+    print_table(
+        ["Bottle", "Backend", "Started", "Stopped", "Pending", "Managed files"],
+        [
+            (
+                (bottle.slug, "bold"),
+                bottle.backend,
+                clock(bottle.started_at),
+                clock(bottle.stopped_at) if bottle.stopped_at else ("running", "green"),
+                (str(bottle.pending), "yellow" if bottle.pending else ""),
+                ", ".join(f"{tool} → {path}" for tool, path in sorted(bottle.files.items())) or "-",
+            )
+            for bottle in found
+        ],
+    )

@@ -1,0 +1,187 @@
+"""How is the one database file looked at, kept and brought back?"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bot_bottle import Database, host_db_path
+from bot_bottle.cli.options import Duration, json_option, yes_option
+from bot_bottle.cli.screen import Cell, confirmed, interactive, print_fields, print_json, print_table, say
+from bot_bottle.errors import BotBottleError, DatabaseCorruptError
+
+
+@click.group()
+def db() -> None:
+    """Look after the database: state, schema, backups, queries."""
+
+
+@db.command()
+@json_option
+def path(as_json: bool) -> None:
+    """Print where the database is."""
+    if as_json:
+        print_json({"path": host_db_path()})
+    else:
+        click.echo(host_db_path())
+
+
+@db.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Say what the file is, where it lies and which schema it has; changes nothing."""
+    with Database() as database:
+        state = database.status()
+    if as_json:
+        print_json(state)
+        return
+    fields: list[tuple[str, Cell]] = []
+    for name, value in state.items():
+        if name != "modules":
+            text = ("no", "yes")[value] if isinstance(value, bool) else str("-" if value is None else value)
+            fields.append((name.replace("_", " "), text))
+    for module, version in state["modules"].items():
+        found, supported = version["found"], version["supported"]
+        fields.append((module, (f"schema {found} of {supported}", "" if found == supported else "bold yellow")))
+    print_fields(fields)
+
+
+@db.command()
+@json_option
+def migrate(as_json: bool) -> None:
+    """Create the database, or bring it to this release's schema."""
+    with Database() as database:
+        versions = database.migrate_all()
+    if as_json:
+        print_json(versions)
+    else:
+        print_fields([(module, f"schema {version}") for module, version in versions.items()])
+
+
+@db.command()
+@click.argument("module")
+@click.option("--to", type=click.IntRange(min=0), required=True, metavar="N", help="The schema version to go back to.")
+@yes_option
+@json_option
+def rollback(module: str, to: int, yes: bool, as_json: bool) -> None:
+    """Take one module's tables back to an older schema, after a backup."""
+    _ask(f"Take {module} back to schema {to}? Data that only newer ones hold stays in the backup alone.", yes, as_json)
+    with Database() as database:
+        backup_path = database.rollback(module, to=to)
+    if as_json:
+        print_json({"module": module, "version": to, "backup": backup_path})
+    else:
+        say(f"{module} is at schema {to}; the backup from before is {backup_path}")
+
+
+@db.command()
+@click.argument("dest", type=click.Path(path_type=Path))
+@json_option
+def backup(dest: Path, as_json: bool) -> None:
+    """Copy the database to DEST while it is in use."""
+    with Database() as database:
+        size = database.backup(dest)
+    if as_json:
+        print_json({"path": str(dest.absolute()), "bytes": size})
+    else:
+        say(f"{dest} has {size:,} bytes")
+
+
+@db.command()
+@click.argument("src", type=click.Path(path_type=Path))
+@yes_option
+@json_option
+def restore(src: Path, yes: bool, as_json: bool) -> None:
+    """Replace the database's content with the backup SRC, after one more backup."""
+    _ask(f"Replace all that is in {host_db_path()} with {src}?", yes, as_json)
+    with Database() as database:
+        before = database.restore(src)
+    if as_json:
+        print_json({"restored": str(src.absolute()), "backup": before})
+    else:
+        say(f"restored {src}; what was there before is {before}")
+
+
+@db.command()
+@json_option
+def check(as_json: bool) -> None:
+    """Check the file's integrity, its references and the audit chain; exit code 8 if anything is wrong."""
+    with Database() as database:
+        findings = database.check()
+        where = database.path
+    if as_json:
+        print_json(findings)
+    else:
+        for finding in findings:
+            say(finding, "red")
+    if findings:
+        raise DatabaseCorruptError(
+            f"{where} is damaged (see the {len(findings)} findings above): keep it as evidence, "
+            "and bring back a backup with 'bot-bottle db restore'",
+            path=where,
+        )
+    if not as_json:
+        say("The database is sound.", "green")
+
+
+@db.command()
+@click.option(
+    "--older-than", type=Duration(), required=True, metavar="DURATION", help="Ended longer ago than this, such as 30d."
+)
+@yes_option
+@json_option
+def prune(older_than: float, yes: bool, as_json: bool) -> None:
+    """Delete proposals that ended long ago; never the audit log."""
+    _ask("Delete them? The audit log keeps its entries.", yes, as_json)
+    with Database() as database:
+        count = database.prune(older_than=older_than)
+    if as_json:
+        print_json({"deleted": count})
+    else:
+        say(f"{count} proposals deleted" if count != 1 else "1 proposal deleted")
+
+
+@db.command()
+@click.argument("sql")
+@click.option("--timeout", type=Duration(), default=5.0, help="Give up after this long; 5s without it.")
+@json_option
+def query(sql: str, timeout: float, as_json: bool) -> None:
+    """Run one read-only SQL statement over all tables.
+
+    \b
+      bot-bottle db query "select bottle_slug, count(*) as n from proposals group by 1"
+    """
+    with Database() as database:
+        rows = database.query(sql, timeout=timeout)
+    if as_json:
+        print_json([{name: _json_value(value) for name, value in row.items()} for row in rows])
+    elif rows:
+        print_table(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
+    else:
+        say("no rows")
+
+
+def _json_value(value: Any) -> Any:
+    """JSON has neither bytes nor infinities: the first become hex digits, the second text."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _cell(value: Any) -> Cell:
+    return ("NULL", "dim") if value is None else str(_json_value(value))
+
+
+def _ask(question: str, yes: bool, as_json: bool) -> None:
+    """On a terminal, what cannot be taken back is asked for first.
+
+    Raises:
+        BotBottleError: the answer was not yes.
+    """
+    if not (yes or as_json) and interactive() and not confirmed(question):
+        raise BotBottleError("nothing was changed: the answer was not yes")

@@ -1,0 +1,192 @@
+"""How does an operator answer a proposal?
+
+Every decision names the hash of the payload that was looked at, so that nothing else can run.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from bot_bottle import Inbox, InboxItem, Response
+from bot_bottle.cli.options import Scope, hash_option, json_option, notes_option, pending_id, yes_option
+from bot_bottle.cli.screen import confirmed, interactive, print_json, say
+from bot_bottle.errors import BotBottleError, InvalidInputError, StaleReviewError
+
+
+@click.command()
+@pending_id
+@notes_option
+@click.option(
+    "--grant",
+    type=Scope(),
+    metavar="SCOPE",
+    help="Also allow the same again: once, uses:N, for:2h, until:TIME or bottle (until it stops).",
+)
+@hash_option
+@yes_option
+@json_option
+def approve(proposal_id: str, notes: str, grant: str | None, digest: str | None, yes: bool, as_json: bool) -> None:
+    """Let it happen as proposed.
+
+    On a terminal it shows the proposal and asks first, unless --hash says what you have looked at,
+    or --yes. What is approved is the payload that was shown: its hash goes with the decision.
+    """
+    with Inbox() as inbox:
+        item = inbox.read(proposal_id)
+        _check_hash(item, digest)
+        if item.state == "pending" and not (yes or digest or as_json) and interactive():
+            from bot_bottle.cli.review import print_review
+
+            print_review(item)
+            say("")
+            if not confirmed("Approve this?"):
+                raise BotBottleError("nothing was decided: the answer was not yes")
+        answer = inbox.decide(
+            item.proposal.id,
+            "approved",
+            payload_sha256=item.proposal.payload_sha256,
+            notes=notes,
+            grant=grant,
+            surface="cli",
+        )
+    _print_answer(item, answer, as_json)
+
+
+@click.command()
+@pending_id
+@notes_option
+@hash_option
+@json_option
+def reject(proposal_id: str, notes: str, digest: str | None, as_json: bool) -> None:
+    """Refuse it; the notes tell the agent why."""
+    with Inbox() as inbox:
+        item = inbox.read(proposal_id)
+        _check_hash(item, digest)
+        answer = inbox.decide(
+            item.proposal.id,
+            "rejected",
+            payload_sha256=item.proposal.payload_sha256,
+            notes=notes,
+            surface="cli",
+        )
+    _print_answer(item, answer, as_json)
+
+
+@click.command()
+@pending_id
+@click.option("--file", "source", type=click.File("rb"), help="What shall run instead; - is standard input.")
+@notes_option
+@hash_option
+@json_option
+def modify(proposal_id: str, source: BinaryIO | None, notes: str, digest: str | None, as_json: bool) -> None:
+    """Let something else happen instead: your version of the proposed file.
+
+    Without --file the proposed file opens in $VISUAL or $EDITOR. Left unchanged or empty, nothing is
+    decided.
+    """
+    with Inbox() as inbox:
+        item = inbox.read(proposal_id)
+        _check_hash(item, digest)
+        draft = None
+        if source is not None:
+            final = source.read()
+        else:
+            draft = _edit(item)
+            final = draft.read_bytes()
+        try:
+            answer = inbox.decide(
+                item.proposal.id,
+                "modified",
+                payload_sha256=item.proposal.payload_sha256,
+                final_file=final,
+                notes=notes,
+                surface="cli",
+            )
+        except BotBottleError:
+            if draft:
+                print(f"Your version is kept in {draft}.", file=sys.stderr)
+            raise
+    if draft:
+        _discard(draft)
+    _print_answer(item, answer, as_json)
+
+
+def _check_hash(item: InboxItem, digest: str | None) -> None:
+    """Refuses if ``digest``, what the caller has looked at, is not the payload's.
+
+    Raises:
+        StaleReviewError: it is another one's.
+    """
+    actual = item.proposal.payload_sha256
+    if digest and not actual.startswith(digest):
+        raise StaleReviewError(
+            f"nothing was decided: the payload of {item.proposal.id} has the hash {actual}, not {digest}; "
+            f"look again with 'bot-bottle show {item.proposal.id}'",
+            proposal_id=item.proposal.id,
+            expected=digest,
+            actual=actual,
+        )
+
+
+def _edit(item: InboxItem) -> Path:
+    """Opens the proposed file in the operator's editor; returns the file that holds their version.
+
+    Raises:
+        BotBottleError: unchanged, empty, or the editor failed; nothing is left behind.
+        InvalidInputError: there is no editor to start.
+    """
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("vi" if interactive() else "")
+    if not editor:
+        raise InvalidInputError("there is no editor: set $VISUAL or $EDITOR, or give your version with --file")
+    proposed = item.proposal.proposed_file.encode()
+    # A directory of our own (0700), so that the file can have the name by which editors know its kind.
+    name = os.path.basename(item.managed_file) if item.managed_file else "proposal.txt"
+    draft = Path(tempfile.mkdtemp(prefix="bot-bottle-"), name)
+    draft.write_bytes(proposed)
+    try:
+        try:
+            code = subprocess.run([*shlex.split(editor), str(draft)], check=False).returncode
+        except OSError as error:
+            raise InvalidInputError(
+                f"the editor '{editor}' cannot be started ({error.strerror}): "
+                "set $VISUAL or $EDITOR, or give your version with --file"
+            ) from error
+        if code != 0:
+            raise BotBottleError(f"nothing was decided: the editor '{editor}' ended with exit code {code}")
+        final = draft.read_bytes()
+        if not final.strip():
+            raise BotBottleError("nothing was decided: the edited file is empty")
+        # Editors end the last line of a file that did not.
+        if final in (proposed, proposed + b"\n"):
+            raise BotBottleError(
+                "nothing was decided: the file is unchanged; "
+                f"to let it run as it is: bot-bottle approve {item.proposal.id}"
+            )
+    except BaseException:
+        _discard(draft)
+        raise
+    return draft
+
+
+def _discard(draft: Path) -> None:
+    # Editors leave backups and swap files beside it.
+    shutil.rmtree(draft.parent, ignore_errors=True)
+
+
+def _print_answer(item: InboxItem, answer: Response, as_json: bool) -> None:
+    if as_json:
+        print_json(answer.to_dict())
+        return
+    effect = f"; {item.managed_file} is in effect" if answer.applied_at else ""
+    say(f"{answer.status} {item.proposal.id} ({item.proposal.tool} of {item.proposal.bottle_slug}){effect}")
+    if not item.waiting:
+        say("Nobody is waiting for it right now; the agent learns of it when it asks again.", "dim")

@@ -1,0 +1,146 @@
+"""What waits for a decision, what was decided, and what does one proposal say?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from bot_bottle import Inbox
+from bot_bottle.cli.options import any_id, bottle_option, json_option
+from bot_bottle.cli.screen import (
+    STATE_STYLES,
+    Cell,
+    clock,
+    cut,
+    expiry,
+    first_line,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+    seconds_since,
+    short_ids,
+    span,
+    waiter,
+)
+
+
+@click.command()
+@bottle_option
+@json_option
+def pending(bottle: str | None, as_json: bool) -> None:
+    """List what waits for your decision, oldest first."""
+    with Inbox() as inbox:
+        items = inbox.pending(bottle)
+        failed = inbox.failed()
+    if as_json:
+        print_json([item.to_dict() for item in items])
+        return
+    if not items:
+        say(f"No proposal of bottle {bottle} is pending." if bottle else "No proposal is pending.")
+    else:
+        ids = short_ids(item.proposal.id for item in items)
+        print_table(
+            ["ID", "Bottle", "Tool", "Age", "Requester", "Expires", "Justification"],
+            [
+                (
+                    (ids[item.proposal.id], "bold"),
+                    item.proposal.bottle_slug,
+                    item.proposal.tool,
+                    span(seconds_since(item.proposal.arrival_timestamp)),
+                    waiter(item),
+                    expiry(item),
+                    first_line(item.proposal.justification),
+                )
+                for item in items
+            ],
+        )
+        if any(cut(item.proposal.justification) for item in items):
+            say("[+N characters] is left out here: bot-bottle show ID has all of it.", "dim")
+    for item in failed:
+        if bottle in (None, item.proposal.bottle_slug):
+            say(
+                f"{item.proposal.id} is {item.state}, but {item.managed_file} is not in effect: "
+                f"{item.apply_error or 'not written yet'}.",
+                "bold red",
+            )
+
+
+@click.command()
+@any_id
+@json_option
+def show(proposal_id: str, as_json: bool) -> None:
+    """Print all of one proposal: who asks, why, and what would change."""
+    with Inbox() as inbox:
+        item = inbox.read(proposal_id)
+    if as_json:
+        print_json(item.to_dict())
+        return
+    from bot_bottle.cli.review import print_review
+
+    print_review(item)
+
+
+@click.command()
+@bottle_option
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
+@click.option("--before", metavar="ID", help="Only what arrived before this proposal.")
+@json_option
+def history(bottle: str | None, limit: int, before: str | None, as_json: bool) -> None:
+    """List proposals in any state, newest first."""
+    with Inbox() as inbox:
+        before = inbox.read(before).proposal.id if before else None
+        items = inbox.history(bottle_slug=bottle, limit=limit + 1, before=before)
+    more, items = len(items) > limit, items[:limit]
+    if as_json:
+        print_json([item.to_dict() for item in items])
+        return
+    if not items:
+        say("There are no proposals.")
+        return
+    ids = short_ids(item.proposal.id for item in items)
+    rows: list[tuple[Cell, ...]] = []
+    for item in items:
+        answer = item.response
+        notes = answer.notes if answer else item.withdrawn_reason or ""
+        rows.append(
+            (
+                ids[item.proposal.id],
+                item.proposal.bottle_slug,
+                item.proposal.tool,
+                clock(item.proposal.arrival_timestamp),
+                (item.state, STATE_STYLES.get(item.state, "")),
+                (answer.decided_by or "") if answer else "",
+                first_line(notes),
+            )
+        )
+    print_table(["ID", "Bottle", "Tool", "Arrived", "State", "By", "Notes"], rows)
+    if more:
+        say(f"There are older ones: bot-bottle history --before {items[-1].proposal.id}", "dim")
+
+
+@click.command()
+@json_option
+def stats(as_json: bool) -> None:
+    """Count proposals by state, bottle and tool, and say how long decisions take."""
+    with Inbox() as inbox:
+        counts = inbox.stats()
+    if as_json:
+        print_json(counts)
+        return
+    print_fields(_flat(counts))
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Cell]]:
+    """A nested mapping as lines: ``state pending → 3``."""
+    lines: list[tuple[str, Cell]] = []
+    for name, inner in value.items():
+        label = f"{prefix}{name}".replace("_", " ")
+        if isinstance(inner, dict):
+            lines += _flat(inner, f"{label} ")
+        elif isinstance(inner, float):
+            lines.append((label, f"{inner:.3g}"))
+        else:
+            lines.append((label, "-" if inner is None else str(inner)))
+    return lines

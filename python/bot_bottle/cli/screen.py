@@ -1,0 +1,230 @@
+"""How does data reach the operator's screen?
+
+Every piece of text that an agent may have written passes ``visible`` here, whichever command
+prints it, and Rich is told to take text as text: no markup, no emoji codes, no highlighting.
+Rich is imported on first use, because ``--json`` does not need it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timezone
+from functools import cache
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bot_bottle import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bot_bottle import InboxItem
+
+# A cell of a table: text, or text and a Rich style.
+Cell = str | tuple[str, str]
+
+# A UUIDv7's first 13 characters are its millisecond (RFC 9562): shorter would seldom be unique for long.
+_SHORTEST_ID = 13
+_FIRST_LINE = 100
+
+STATE_STYLES = {
+    "pending": "yellow",
+    "approved": "green",
+    "modified": "cyan",
+    "rejected": "red",
+    "expired": "dim",
+    "withdrawn": "dim",
+}
+
+
+def print_json(value: Any) -> None:
+    """One JSON document, ASCII only: what could deceive a terminal is ``\\uXXXX``, and nothing is lost."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def print_json_line(value: Any) -> None:
+    """One JSON document on one line, handed over at once."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def interactive() -> bool:
+    """Is there a person to ask: are both standard input and output a terminal?"""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def confirmed(question: str) -> bool:
+    """Asks on the terminal; only ``y`` or ``yes`` is a yes, the end of input is a no."""
+    console().print(f"{question} [y/N] ", end="")
+    try:
+        return input().strip().lower() in ("y", "yes")
+    except EOFError:
+        console().print()
+        return False
+
+
+@cache
+def console() -> Console:
+    """The console for standard output: colours on a terminal that wants them, unbroken lines elsewhere."""
+    from rich.console import Console
+
+    class Screen(Console):
+        def on_broken_pipe(self) -> NoReturn:
+            raise BrokenPipeError
+
+    screen = Screen(markup=False, emoji=False, highlight=False)
+    if not screen.is_terminal:
+        # A pipe or a file has no width: a row stays a line, however long.
+        screen = Screen(markup=False, emoji=False, highlight=False, width=1_000_000)
+    return screen
+
+
+def say(text: str, style: str = "") -> None:
+    """Prints a sentence of ours; what it quotes is made visible."""
+    console().print(visible(text), style=style, soft_wrap=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """A table with a row per item. Cells fold when the terminal is narrow; nothing is cut."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        cells = [cell if isinstance(cell, tuple) else (cell, "") for cell in row]
+        table.add_row(*(Text(visible(text, multiline=False), style=style) for text, style in cells))
+    console().print(table)
+
+
+def print_fields(fields: Iterable[tuple[str, Cell]]) -> None:
+    """Names and values, one pair a line, the values aligned."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, cell in fields:
+        text, style = cell if isinstance(cell, tuple) else (cell, "")
+        grid.add_row(name, Text(visible(text, multiline=False), style=style))
+    console().print(grid)
+
+
+def print_quoted(text: str, *, diff: bool = False) -> None:
+    """All of ``text``, each line behind a bar, so that it cannot pass for a line of ours.
+
+    A line that continues the one above, because the terminal is narrow, has a broken bar. With
+    ``diff`` a unified diff is coloured, by position: a removed line that reads ``-- a`` is no header.
+    """
+    from rich.text import Text
+
+    unicode = console().encoding.startswith("utf")
+    first, further = ("│ ", "┊ ") if unicode else ("| ", ": ")
+    width = console().width - 2
+    block = Text()
+    in_hunk = False
+    lines = visible(text).removesuffix("\n").split("\n")
+    for line in lines:
+        in_hunk = in_hunk or line.startswith("@@")
+        style = _diff_style(line, in_hunk) if diff else ""
+        for bar, piece in zip(_bars(first, further), _folded(line, width), strict=False):
+            block.append(bar, "dim")
+            block.append(piece + "\n", style)
+    block.right_crop(1)
+    console().print(block, soft_wrap=True)
+
+
+def _bars(first: str, further: str) -> Iterator[str]:
+    yield first
+    while True:
+        yield further
+
+
+def _diff_style(line: str, in_hunk: bool) -> str:
+    if not in_hunk:
+        return "bold"
+    return {"+": "green", "-": "red", "@": "cyan", "\\": "dim"}.get(line[:1], "")
+
+
+def _folded(line: str, width: int) -> Iterator[str]:
+    """``line`` in pieces of at most ``width`` cells, after a space where one is near; no character is lost."""
+    from rich.cells import cell_len, chop_cells
+
+    if console().is_terminal:
+        line = line.expandtabs()
+    start = 0
+    while len(line) - start > width or cell_len(line[start:]) > width:
+        piece = chop_cells(line[start : start + width], width)[0]
+        space = piece.rfind(" ") + 1
+        if space > width // 2:
+            piece = piece[:space]
+        yield piece
+        start += len(piece)
+    yield line[start:]
+
+
+def first_line(text: str) -> str:
+    """The first line of ``text``, at most 100 characters of it; what is left out is counted."""
+    line = text.strip().split("\n", 1)[0][:_FIRST_LINE].rstrip()
+    hidden = len(text.strip()) - len(line)
+    return f"{line} [+{hidden} characters]" if hidden else line
+
+
+def cut(text: str) -> bool:
+    """Does ``first_line`` leave anything out?"""
+    return first_line(text) != text.strip()
+
+
+def short_ids(ids: Iterable[str]) -> dict[str, str]:
+    """Each id → its prefix, as short as keeps them apart; all of one length, so that they align."""
+    known = set(ids)
+    for length in range(_SHORTEST_ID, 37):
+        prefixes = {i: i[:length] for i in known}
+        if len(set(prefixes.values())) == len(known) and not any(p.endswith("-") for p in prefixes.values()):
+            return prefixes
+    return {i: i for i in known}
+
+
+def seconds_since(timestamp: str) -> float:
+    """Seconds from ``timestamp`` until now; negative if it is still to come."""
+    # Python 3.10 does not read the "Z".
+    moment = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
+    return (datetime.now(timezone.utc) - moment).total_seconds()
+
+
+def span(seconds: float) -> str:
+    """A length of time in one unit: ``12 s``, ``4 min``, ``2 h`` or ``3 d``; never negative."""
+    seconds = max(0.0, seconds)
+    for limit, divisor, unit in ((100, 1, "s"), (6000, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / divisor:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def clock(timestamp: str) -> str:
+    """``timestamp`` to the second, still UTC."""
+    return f"{timestamp[:10]} {timestamp[11:19]}Z"
+
+
+def waiter(item: InboxItem) -> Cell:
+    """Does anybody still wait for the answer?"""
+    times = f", {item.requests} requests" if item.requests > 1 else ""
+    if item.waiting:
+        return f"waiting now{times}", "green"
+    if item.waiting_until is None:
+        return f"nobody waited{times}", "dim"
+    return f"gone for {span(seconds_since(item.waiting_until))}{times}", "dim"
+
+
+def expiry(item: InboxItem) -> Cell:
+    """When does the question lapse?"""
+    if item.proposal.expires_at is None:
+        return "never", "dim"
+    left = -seconds_since(item.proposal.expires_at)
+    if left <= 0:
+        return f"expired {span(-left)} ago", "dim"
+    return f"in {span(left)}", "bold yellow" if left < 60 else ""

@@ -1,0 +1,77 @@
+"""What happens in the inbox, as it happens?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import click
+
+from bot_bottle import Change, Inbox
+from bot_bottle.cli import PROGRAM
+from bot_bottle.cli.options import bottle_option, json_option
+from bot_bottle.cli.screen import STATE_STYLES, clock, print_json_line, say
+
+
+@click.command()
+@bottle_option
+@click.option(
+    "--exec",
+    "command",
+    metavar="CMD",
+    help="Run CMD in the shell for each event, which it gets as JSON in $BOT_BOTTLE_EVENT and on its input.",
+)
+@click.option(
+    "--since",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Begin after event N (an event's seq); 0 is all there are. Without it: from now on.",
+)
+@json_option
+def watch(bottle: str | None, command: str | None, since: int | None, as_json: bool) -> None:
+    """Print each event until interrupted: proposed, approved, rejected, applied and so on.
+
+    Events come one at a time and in order; none is lost while CMD runs. Its failure is reported and
+    the watch goes on. Nothing an agent wrote becomes part of the command line.
+
+    \b
+      bot-bottle watch --exec 'jq -r .kind | xargs -I{} notify-send "bot-bottle: {}"'
+    """
+    with Inbox() as inbox:
+        for change in inbox.watch(since):
+            if bottle in (None, change.bottle_slug):
+                _print(change, as_json)
+                if command:
+                    _execute(command, change)
+
+
+def _print(change: Change, as_json: bool) -> None:
+    if as_json:
+        print_json_line(change.to_dict())
+    else:
+        style = STATE_STYLES.get(change.kind, "bold red" if change.kind == "apply_failed" else "")
+        say(
+            f"{clock(change.at)}  {change.kind:<12}  {change.proposal_id}  {change.bottle_slug}  {change.tool}",
+            style,
+        )
+
+
+def _execute(command: str, change: Change) -> None:
+    event = json.dumps(change.to_dict())
+    sys.stdout.flush()
+    done = subprocess.run(  # noqa: S602  the operator's own command line; the event is no part of it
+        command,
+        shell=True,
+        check=False,
+        input=event + "\n",
+        text=True,
+        env={**os.environ, "BOT_BOTTLE_EVENT": event},
+    )
+    if done.returncode != 0:
+        print(
+            f"{PROGRAM}: --exec ended with exit code {done.returncode} for event {change.seq}; watching on",
+            file=sys.stderr,
+            flush=True,
+        )
