@@ -16,7 +16,7 @@ _ASKED = "_BOT_BOTTLE_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the script that makes a shell complete commands, ids and bottles.
+    """Print a script that makes a shell complete ids and more.
 
     \b
       bash   bot-bottle completion bash > ~/.local/share/bash-completion/completions/bot-bottle

@@ -32,7 +32,7 @@ def path(as_json: bool) -> None:
 @db.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Say what the file is, where it lies and which schema it has; changes nothing."""
+    """Say what the file is, where it lies and its schema."""
     with Database() as database:
         state = database.status()
     if as_json:
@@ -67,7 +67,10 @@ def migrate(as_json: bool) -> None:
 @yes_option
 @json_option
 def rollback(module: str, to: int, yes: bool, as_json: bool) -> None:
-    """Take one module's tables back to an older schema, after a backup."""
+    """Take one module's tables back to an older schema.
+
+    A backup is taken first; its path is printed.
+    """
     _ask(f"Take {module} back to schema {to}? Data that only newer ones hold stays in the backup alone.", yes, as_json)
     with Database() as database:
         backup_path = database.rollback(module, to=to)
@@ -95,7 +98,10 @@ def backup(dest: Path, as_json: bool) -> None:
 @yes_option
 @json_option
 def restore(src: Path, yes: bool, as_json: bool) -> None:
-    """Replace the database's content with the backup SRC, after one more backup."""
+    """Replace the database's content with a backup's.
+
+    What is there now is copied first; the path is printed.
+    """
     _ask(f"Replace all that is in {host_db_path()} with {src}?", yes, as_json)
     with Database() as database:
         before = database.restore(src)
@@ -108,7 +114,10 @@ def restore(src: Path, yes: bool, as_json: bool) -> None:
 @db.command()
 @json_option
 def check(as_json: bool) -> None:
-    """Check the file's integrity, its references and the audit chain; exit code 8 if anything is wrong."""
+    """Check the file, its references and the audit chain.
+
+    The exit code is 8 if anything is wrong.
+    """
     with Database() as database:
         findings = database.check()
         where = database.path

@@ -88,7 +88,7 @@ def reject(proposal_id: str, notes: str, digest: str | None, as_json: bool) -> N
 @hash_option
 @json_option
 def modify(proposal_id: str, source: BinaryIO | None, notes: str, digest: str | None, as_json: bool) -> None:
-    """Let something else happen instead: your version of the proposed file.
+    """Let your own version happen instead.
 
     Without --file the proposed file opens in $VISUAL or $EDITOR. Left unchanged or empty, nothing is
     decided.

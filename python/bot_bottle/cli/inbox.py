@@ -71,7 +71,7 @@ def pending(bottle: str | None, as_json: bool) -> None:
 @any_id
 @json_option
 def show(proposal_id: str, as_json: bool) -> None:
-    """Print all of one proposal: who asks, why, and what would change."""
+    """Print all of a proposal: who asks, why, what would change."""
     with Inbox() as inbox:
         item = inbox.read(proposal_id)
     if as_json:
@@ -123,7 +123,7 @@ def history(bottle: str | None, limit: int, before: str | None, as_json: bool) -
 @click.command()
 @json_option
 def stats(as_json: bool) -> None:
-    """Count proposals by state, bottle and tool, and say how long decisions take."""
+    """Count proposals and say how long decisions take."""
     with Inbox() as inbox:
         counts = inbox.stats()
     if as_json:

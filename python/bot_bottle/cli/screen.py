@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from bot_bottle import visible
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from bot_bottle import InboxItem
 
@@ -91,13 +91,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    box = SIMPLE_HEAD if console().is_terminal else None
+    table = Table(box=box, show_edge=False, pad_edge=False, header_style="bold")
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:
         cells = [cell if isinstance(cell, tuple) else (cell, "") for cell in row]
         table.add_row(*(Text(visible(text, multiline=False), style=style) for text, style in cells))
-    console().print(table)
+    _print_block(table)
 
 
 def print_fields(fields: Iterable[tuple[str, Cell]]) -> None:
@@ -111,7 +112,14 @@ def print_fields(fields: Iterable[tuple[str, Cell]]) -> None:
     for name, cell in fields:
         text, style = cell if isinstance(cell, tuple) else (cell, "")
         grid.add_row(name, Text(visible(text, multiline=False), style=style))
-    console().print(grid)
+    _print_block(grid)
+
+
+def _print_block(block: RenderableType) -> None:
+    """Prints a table, without the blanks that Rich fills its last column with."""
+    with console().capture() as capture:
+        console().print(block)
+    console().file.write("".join(f"{line.rstrip(' ')}\n" for line in capture.get().removesuffix("\n").split("\n")))
 
 
 def print_quoted(text: str, *, diff: bool = False) -> None:

@@ -31,9 +31,10 @@ from bot_bottle.cli.screen import STATE_STYLES, clock, print_json_line, say
 )
 @json_option
 def watch(bottle: str | None, command: str | None, since: int | None, as_json: bool) -> None:
-    """Print each event until interrupted: proposed, approved, rejected, applied and so on.
+    """Print each event as it happens, until interrupted.
 
-    Events come one at a time and in order; none is lost while CMD runs. Its failure is reported and
+    Proposed, approved, modified, rejected, expired, withdrawn, applied, apply_failed, archived: events
+    come one at a time and in order. None is lost while CMD runs. Its failure is reported and
     the watch goes on. Nothing an agent wrote becomes part of the command line.
 
     \b
