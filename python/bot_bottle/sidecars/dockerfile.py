@@ -146,4 +146,4 @@ def _skip_heredoc(lines: Iterator[tuple[int, str]], number: int, heredoc: re.Mat
 
 
 def _fail(line: int, problem: str) -> DockerfileError:
-    return DockerfileError(f"Dockerfile line {line}: {problem}.", line=line)
+    return DockerfileError(f"Dockerfile line {line}: {problem}", line=line)

@@ -229,7 +229,7 @@ def load(text: str) -> Routes:
 
 def _fail(where: Node | int, problem: str) -> RoutesError:
     line = where if isinstance(where, int) else where.line
-    return RoutesError(f"routes.yaml line {line}: {problem}.", line=line)
+    return RoutesError(f"routes.yaml line {line}: {problem}", line=line)
 
 
 def _mapping(node: Node, what: str, known: tuple[str, ...], required: tuple[str, ...] = ()) -> dict[str, Node]:
