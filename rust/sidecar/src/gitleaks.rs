@@ -220,24 +220,18 @@ fn checked(leaks: Option<Vec<Leak>>, run: &Run) -> Result<Vec<Leak>, String> {
     };
     leaks.retain(|leak| leak.rule != CANARY_RULE);
 
-    // Columns are left out: gitleaks counts them differently on the first line of a hunk.
-    let place = |leak: &Leak| {
-        (
-            leak.commit.clone(),
-            leak.file.clone(),
-            leak.rule.clone(),
-            leak.secret.clone(),
-            leak.start_line,
-        )
-    };
     let mut seen: HashMap<_, usize> = HashMap::new();
-    for leak in leaks.iter().filter(|leak| run.parents.contains_key(&leak.commit)) {
-        *seen.entry(place(leak)).or_default() += 1;
-    }
     leaks.retain(|leak| {
-        run.parents
-            .get(&leak.commit)
-            .is_none_or(|parents| seen[&place(leak)] >= *parents)
+        let Some(parents) = run.parents.get(&leak.commit) else {
+            return true;
+        };
+        // Without the column: gitleaks counts it differently on the first line of a hunk.
+        let (file, rule, secret) = (leak.file.clone(), leak.rule.clone(), leak.secret.clone());
+        let times = seen
+            .entry((leak.commit.clone(), file, rule, secret, leak.start_line))
+            .or_default();
+        *times += 1;
+        *times == *parents
     });
 
     for leak in leaks.iter_mut().filter(|_| !run.sections.is_empty()) {

@@ -1,0 +1,353 @@
+#!/bin/sh
+# May this push go through? gitleaks looks for secrets in it; if there are any, the operator decides.
+#
+# The git gate of bot-bottle (docs/git-gate.md) wrote this file and replaces it; its settings are the next lines.
+# POSIX sh, git, gitleaks and bot-bottle-sidecar are all it needs. Whatever fails, the push is refused.
+
+bottle=@bottle@
+database=@database@
+helper=@helper@
+gitleaks=@gitleaks@
+rules=@rules@       # path of a gitleaks configuration; empty for gitleaks' own
+timeout=@timeout@   # seconds to wait for the operator
+max_file=@max_file@ # bytes; what is larger is not scanned and so cannot pass
+upstream=@upstream@ # where accepted refs go on to; empty for nowhere
+
+set -eu
+umask 077
+# What the machine has configured for git must not change what gitleaks is shown.
+export LC_ALL=C GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1 GIT_NO_REPLACE_OBJECTS=1
+
+say() { printf 'bot-bottle: %s\n' "$*" >&2; }
+refuse() {
+    say "push refused: $*"
+    exit 1
+}
+
+scratch='' asked='' waiting=''
+leave() {
+    trap '' HUP INT PIPE TERM
+    # shellcheck disable=SC2086  # process ids, to be split
+    [ -z "$waiting" ] || kill $waiting 2>/dev/null || :
+    [ -z "$asked" ] || "$helper" withdraw "$asked" --db "$database" --bottle "$bottle" >/dev/null 2>&1 || :
+    [ -z "$scratch" ] || rm -rf "$scratch"
+}
+# Every way out is one: an error, the pusher hanging up (HUP, PIPE), the gate being stopped (TERM).
+trap leave EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 141' PIPE
+trap 'exit 143' TERM
+
+# --- What is pushed -------------------------------------------------------------------------------------------------
+
+# All that no ref of this repository has yet: lines of type, id, size and, for files and directories, path.
+list_objects() {
+    git rev-list --objects --stdin --not --all <"$scratch/tips" >"$scratch/new"
+    git cat-file --batch-check='%(objecttype) %(objectname) %(objectsize) %(rest)' <"$scratch/new" >"$scratch/objects"
+    sed -n 's/^commit \([^ ]*\).*/\1/p' "$scratch/objects" >"$scratch/commits"
+
+    large=$(awk -v max="$max_file" '$1 == "blob" && $3 > max' "$scratch/objects" | cut -d ' ' -f 3- | head -n 1)
+    [ -z "$large" ] || refuse "${large#* } has ${large%% *} bytes; above $max_file it is not scanned and cannot pass"
+    # gitleaks' reader of diffs trips over such a name and passes over the file.
+    odd=$(grep '^blob .*\\$' "$scratch/objects" | cut -d ' ' -f 4- | head -n 1)
+    [ -z "$odd" ] || refuse "gitleaks cannot read files whose name ends in a backslash, like $odd; rename it"
+}
+
+# In words, for the operator.
+describe_push() {
+    awk -v commits="$(wc -l <"$scratch/commits")" -v repository="$(basename "$(pwd)")" '
+        NR <= 20 { refs = refs (NR > 1 ? ", " : "") $3 ($2 ~ /^0+$/ ? " (deleted)" : "") }
+        END {
+            if (NR > 20) refs = refs " and " NR - 20 " more"
+            printf "a push to %s of %s", refs, repository
+            if (commits > 0) printf ", %d new commit%s", commits, commits == 1 ? "" : "s"
+        }' "$scratch/updates"
+}
+
+# --- What gitleaks finds --------------------------------------------------------------------------------------------
+
+# Nothing in a push may switch gitleaks off: it takes no configuration, no ignore file and no comment from there.
+run_gitleaks() {
+    GITLEAKS_CONFIG='' GITLEAKS_CONFIG_TOML="
+        [extend]
+        $extend
+        [[rules]]
+        id = 'bot-bottle-canary'
+        regex = 'bot-bottle-canary-[0-9a-f]{32}'
+        keywords = ['bot-bottle-canary']" \
+        "$gitleaks" "$@" --ignore-gitleaks-allow --gitleaks-ignore-path "$scratch/none" --exit-code 42 \
+        --report-format json --report-path - --no-banner --no-color --log-level warn 2>>"$scratch/log"
+}
+
+# gitleaks ends as if all were well when it cannot read on. So each run must find a secret at the very end of what it
+# is to read; the helper, which gets this after each report, insists on it.
+end_of_run() {
+    printf '{"run": "%s", "exit": %d, "canary": "%s", %s}\n' "$1" "$2" "$canary" "$3"
+    runs=$((runs + 1))
+}
+
+write_file() { git hash-object -w --stdin; }
+write_directory() { printf '100644 blob %s\t%s\n' "$1" "$2" | git mktree; }
+write_commit() {
+    printf 'tree %s\nauthor git gate <> 0 +0000\ncommitter git gate <> 0 +0000\n\ngit gate\n' "$1" |
+        git hash-object -t commit -w --stdin
+}
+
+# A tag may also name a directory or a file; for each of those, a commit that adds all of it.
+wrap_tips() {
+    while read -r tip; do
+        object=$(git rev-parse --verify --quiet "$tip^{}")
+        case $(git cat-file -t "$object") in
+        tree) write_commit "$object" ;;
+        blob) write_commit "$(write_directory "$object" tagged-file)" ;;
+        esac
+    done <"$scratch/tips"
+}
+
+scan_files() {
+    # A merge that takes every file from one of its parents brings nothing of its own; most do.
+    git rev-list --no-walk=unsorted --merges --stdin <"$scratch/commits" >"$scratch/merges"
+    git diff-tree --stdin -r -c --raw <"$scratch/merges" >"$scratch/merged"
+    git rev-list --no-walk=unsorted --no-merges --stdin <"$scratch/commits" >"$scratch/to-scan"
+    awk '/^[0-9a-f]/ { id = $1 } /^:/ && id { print id; id = "" }' "$scratch/merged" >>"$scratch/to-scan"
+    wrap_tips >>"$scratch/to-scan"
+
+    last=$(write_commit "$(write_directory "$(echo "$canary" | write_file)" canary)")
+    # The commits one by one rather than as a range, so that the canary is last; as many as fit into one argument.
+    awk '{ printf "%s%s", $1, NR % 1000 ? " " : "\n" } END { if (NR % 1000) print "" }' "$scratch/to-scan" >"$scratch/batches"
+    while read -r batch; do
+        # shellcheck disable=SC2086  # ids, to be split
+        parents=$(git rev-list --no-walk=unsorted --min-parents=2 --parents $batch |
+            awk '{ printf "%s\"%s\": %d", separator, $1, NF - 1; separator = ", " }')
+        code=0
+        # Attributes could hide content (binary, textconv) and settings change the form of the diff. A merge is shown
+        # against each of its parents: what it brings itself is in none of them.
+        GIT_CONFIG_COUNT=2 GIT_CONFIG_KEY_0=core.quotePath GIT_CONFIG_VALUE_0=true \
+            GIT_CONFIG_KEY_1=log.showRoot GIT_CONFIG_VALUE_1=true \
+            run_gitleaks git --platform none --log-opts="--no-walk=unsorted --diff-merges=separate --text --no-textconv\
+ --no-ext-diff --find-renames -O/dev/null --src-prefix=a/ --dst-prefix=b/ --inter-hunk-context=0 --submodule=short\
+ --ignore-submodules=none --format=medium --date=iso-strict --no-notes --no-show-signature --no-decorate --no-color\
+ $batch $last" . </dev/null || code=$?
+        end_of_run "the files" "$code" "\"parents\": {$parents}"
+    done <"$scratch/batches"
+}
+
+# Messages, names, and the files that gitleaks takes for its own configuration and leaves out, as one text. As from
+# git cat-file --batch, each part comes after a line of id, type and size; sections says which part begins where.
+scan_texts() {
+    sed -nE 's/^(commit|tag) ([^ ]*).*/\2/p; s/^blob ([^ ]*) [0-9]+ .*gitleaks\.toml.*/\1/p' "$scratch/objects" >"$scratch/texts"
+    awk '$2 !~ /^0+$/ { print $3 }' "$scratch/updates" >"$scratch/refs"
+    sed -n 's/^blob [^ ]* [^ ]* //p' "$scratch/objects" >"$scratch/paths"
+    code=0
+    {
+        {
+            git cat-file --batch <"$scratch/texts"
+            for names in refs paths; do
+                echo "- $names $(($(wc -c <"$scratch/$names")))"
+                cat "$scratch/$names"
+                echo
+            done
+        } | tr '\000' '\n' | awk -v sections="$scratch/sections" -v parts="$(($(wc -l <"$scratch/texts") + 2))" '
+            BEGIN {
+                what["commit"] = "commit message"; what["tag"] = "tag message"; what["blob"] = "gitleaks.toml"
+                what["refs"] = "ref name"; what["paths"] = "file name"
+            }
+            left <= 0 {
+                if (!($2 in what)) exit 1
+                printf "%s{\"line\": %d, \"what\": \"%s\", \"object\": \"%s\"}", separator, NR, what[$2], \
+                    ($1 == "-" ? "" : $1) >sections
+                separator = ", "; left = $3 + 1; seen++; print ""; next
+            }
+            { left -= length($0) + 1; print }
+            END { exit seen != parts || left > 0 }' && printf '\n%s\n' "$canary"
+    } | run_gitleaks stdin || code=$?
+    end_of_run "the messages and names" "$code" "\"sections\": [$(cat "$scratch/sections")]"
+}
+
+scan() {
+    # What the scan itself writes (the canary's commit) goes to a place of its own.
+    GIT_ALTERNATE_OBJECT_DIRECTORIES=$GIT_OBJECT_DIRECTORY:${GIT_ALTERNATE_OBJECT_DIRECTORIES:-}
+    GIT_OBJECT_DIRECTORY=$scratch/written
+    export GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES
+    mkdir "$GIT_OBJECT_DIRECTORY"
+    canary=bot-bottle-canary-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+    extend="useDefault = true"
+    [ -z "$rules" ] || extend="path = '$rules'"
+    runs=0
+    scan_files
+    scan_texts
+    # A name may be a secret: the helper redacts this sentence like all else.
+    echo "{\"end\": $runs, \"push\": \"$(describe_push | sed 's/["\\]/\\&/g')\"}"
+}
+
+# Leaves the push in words as the report's first line, then a line per finding: fingerprint, rule, path, line, commit,
+# places, match, description. gitleaks' own report, which holds the secrets, stays in the pipe.
+find_secrets() {
+    [ -n "${GIT_OBJECT_DIRECTORY:-}" ] || refuse "git gave it no quarantine; git 2.32 or newer is needed"
+    commits=$(wc -l <"$scratch/commits")
+    [ "$commits" -lt 1000 ] || say "looking for secrets in $((commits)) commits"
+    set +e
+    (set -e && scan) | "$helper" gitleaks-report --key-file "$state/key" >"$scratch/report" 2>"$scratch/error"
+    code=$?
+    set -e
+    if [ "$code" -ne 0 ]; then
+        [ ! -s "$scratch/log" ] || tail -n 5 "$scratch/log" >&2
+        refuse "it could not be scanned: $(reason)"
+    fi
+    sed 1d "$scratch/report" >"$scratch/findings"
+    cut -f 1 "$scratch/findings" | sort -u >"$scratch/open"
+}
+
+# --- What was allowed before ----------------------------------------------------------------------------------------
+
+# The helper's sentence without its name.
+reason() { sed 's/^bot-bottle-sidecar: //' "$scratch/error"; }
+
+# One approval covers the findings it was asked for together. Its grant is about all of them; sets/ has the members.
+name_of_set() {
+    members=$(($(wc -l <"$1")))
+    if [ "$members" -eq 1 ]; then cat "$1"; else echo "$members findings $(git hash-object --stdin <"$1")"; fi
+}
+
+use_grant() {
+    "$helper" use-grant --db "$database" --bottle "$bottle" --tool gitleaks-allow --fingerprint "$1" \
+        >/dev/null 2>"$scratch/error"
+}
+
+granted() {
+    code=0
+    use_grant "$1" || code=$?
+    [ "$code" -eq 0 ] || [ "$code" -eq 4 ] || refuse "the grants could not be read: $(reason)"
+    return "$code"
+}
+
+# Takes what is granted off the list of open findings.
+close_open() {
+    grep -vxFf "$1" "$scratch/open" >"$scratch/left" || :
+    mv "$scratch/left" "$scratch/open"
+}
+
+apply_grants() {
+    for set in "$state"/sets/*; do
+        if [ -f "$set" ] && grep -qxFf "$set" "$scratch/open" && granted "$(name_of_set "$set")"; then
+            close_open "$set"
+        fi
+    done
+    while IFS= read -r fingerprint; do
+        if granted "$fingerprint"; then echo "$fingerprint"; fi
+    done <"$scratch/open" >"$scratch/granted"
+    close_open "$scratch/granted"
+}
+
+# --- What the operator says -----------------------------------------------------------------------------------------
+
+write_proposal() {
+    awk -F '\t' 'NR == FNR { open[$0]; next } $1 in open' "$scratch/open" "$scratch/findings" >"$scratch/doubtful"
+    # Neither line nor commit: after a rebase it is the same proposal, and all who push it share the answer.
+    awk -F '\t' '
+        { text = text sprintf("\n%d. %s in %s\n   %s\n   %s\n   %s\n", NR, $2, $3, $7, $8, $1) }
+        END { printf "gitleaks found %d possible secret%s:\n%s", NR, NR == 1 ? "" : "s", text }' \
+        "$scratch/doubtful" >"$scratch/payload"
+    {
+        head -n 1 "$scratch/report"
+        awk -F '\t' '
+            {
+                place = $2 " in " $3 ($4 ? ", line " $4 : "") ($5 ? ", commit " substr($5, 1, 12) : "")
+                if ($6 > 1) place = place " and " $6 - 1 " more place" ($6 > 2 ? "s" : "")
+                if ((used += length(place) + 1) > 12000) hidden++; else print place
+            }
+            END { if (hidden) print "and " hidden " more" }' "$scratch/doubtful"
+    } >"$scratch/justification"
+}
+
+# A string of the helper's answer.
+answer() {
+    sed -nE 's/^.*"'"$1"'": *"(([^"\\]|\\.)*)".*$/\1/p' "$scratch/answer" | sed 's/\\[nrt]/ /g; s/\\\(.\)/\1/g' | head -n 1
+}
+
+# Returns if the operator approves.
+ask_operator() {
+    count=$(($(wc -l <"$scratch/open")))
+    [ "$count" -le 200 ] || refuse "gitleaks found $count possible secrets, more than anybody would look through"
+    write_proposal
+    "$helper" propose --db "$database" --bottle "$bottle" --tool gitleaks-allow --file "$scratch/payload" \
+        --justification "$(cat "$scratch/justification")" --fingerprint "$(name_of_set "$scratch/open")" \
+        --expires-in "$timeout" --json >"$scratch/answer" 2>"$scratch/error" ||
+        refuse "the operator could not be asked: $(reason)"
+    asked=$(answer proposal_id)
+    [ -n "$asked" ] || refuse "the operator could not be asked: $helper names no proposal"
+    say "gitleaks found possible secrets in $(sed '1!s/^/    /' "$scratch/justification")"
+    say "waiting up to $timeout s for the operator's decision on proposal $asked"
+
+    "$helper" wait "$asked" --db "$database" --bottle "$bottle" --timeout "$timeout" --json \
+        >"$scratch/answer" 2>"$scratch/error" &
+    waiter=$!
+    # Only the end of receive-pack, whose child this is, tells that the pusher has hung up.
+    (while kill -0 "$PPID"; do sleep 2; done; kill "$waiter") >/dev/null 2>&1 &
+    waiting="$waiter $!"
+    code=0
+    wait "$waiter" || code=$?
+    case $code in
+    0) asked='' && say "approved$(notes)" ;;
+    3) asked='' && refuse "rejected by the operator$(notes)" ;;
+    5) asked='' && refuse "$(reason)" ;;
+    6) refuse "nobody decided within $timeout s; push again to ask again" ;;
+    *) refuse "the wait for the operator failed: $(reason)" ;;
+    esac
+}
+
+notes() {
+    text=$(answer notes)
+    echo "${text:+: $text}"
+}
+
+# --- Where it goes on to --------------------------------------------------------------------------------------------
+
+# git push to the upstream, all or nothing, and only if it still has what the pusher saw there.
+forward() {
+    while read -r old new ref; do
+        case $old in *[!0]*) ;; *) old='' ;; esac
+        case $new in *[!0]*) ;; *) new='' ;; esac
+        set -- "$@" "--force-with-lease=$ref:$old" "$new:$ref"
+    done <"$scratch/updates"
+    # The mark of the quarantine would reach an upstream on this machine and stop it from taking the refs.
+    (unset GIT_QUARANTINE_PATH && git push --quiet --atomic --no-verify "$upstream" "$@") >&2 </dev/null ||
+        refuse "the upstream did not accept it"
+}
+
+# --------------------------------------------------------------------------------------------------------------------
+
+[ -n "${GIT_DIR:-}" ] || refuse "this hook only works within a push; push to the repository instead of starting it"
+state=$(pwd)/bot-bottle
+command -v "$helper" >/dev/null || refuse "$helper is not there; install it on the git gate"
+command -v "$gitleaks" >/dev/null || refuse "$gitleaks is not there; install it on the git gate"
+[ -r "$state/key" ] || refuse "$state/key cannot be read; install the git gate again"
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/bot-bottle.XXXXXX")
+
+cat >"$scratch/updates" # lines of old id, new id, ref; an id of zeros is none
+[ -s "$scratch/updates" ] || refuse "this hook only works within a push; it was not told of any ref"
+if [ -n "$upstream" ]; then
+    other=$(cut -d ' ' -f 3 "$scratch/updates" | grep -vE '^refs/(heads|tags|notes)/' | head -n 1)
+    [ -z "$other" ] || refuse "only branches, tags and notes are passed on, not $other"
+fi
+awk '$2 !~ /^0+$/ { print $2 }' "$scratch/updates" | sort -u >"$scratch/tips"
+
+: >"$scratch/open"
+if [ -s "$scratch/tips" ]; then
+    list_objects
+    find_secrets
+    [ ! -s "$scratch/open" ] || apply_grants
+fi
+approved=''
+if [ -s "$scratch/open" ]; then
+    # What the upstream would refuse anyway needs nobody's decision.
+    [ -z "$upstream" ] || forward --dry-run
+    ask_operator
+    approved=$(name_of_set "$scratch/open")
+    mkdir -p "$state/sets"
+    [ "$(wc -l <"$scratch/open")" -eq 1 ] || cp "$scratch/open" "$state/sets/${approved##* }"
+fi
+[ -z "$upstream" ] || forward
+# A grant for so many pushes pays for this one only now that it has gone through.
+[ -z "$approved" ] || use_grant "$approved" || :
