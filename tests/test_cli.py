@@ -41,7 +41,7 @@ def test_pending_says_who_waits_when_it_lapses_and_how_often_it_was_asked(host: 
     host.propose(expires_in=600)
     host.propose(expires_in=600)
     table = host.run("pending").stdout
-    assert "nobody waited, 2 requests" in table
+    assert "nobody waited, 2x" in table
     assert "in 10 min" in table
 
 

@@ -6,7 +6,7 @@ import click
 
 from bot_bottle import AuditEntry, AuditStore
 from bot_bottle.cli.options import Digest, Moment, bottle_option, json_option
-from bot_bottle.cli.screen import clock, cut, first_line, print_fields, print_json, print_quoted, print_table, say
+from bot_bottle.cli.screen import clock, first_line, print_fields, print_json, print_quoted, print_table, say
 
 
 @click.group()
@@ -37,7 +37,7 @@ def list_(bottle: str | None, component: str | None, since: str | None, limit: i
             _print_entry(entry)
     else:
         print_table(
-            ["Seq", "Time", "Bottle", "Component", "Action", "By", "Notes", "Justification"],
+            ["Seq", "Time", "Bottle", "Component", "Action", "By", "Notes"],
             [
                 (
                     str(entry.seq),
@@ -47,13 +47,12 @@ def list_(bottle: str | None, component: str | None, since: str | None, limit: i
                     entry.operator_action,
                     _who(entry),
                     first_line(entry.operator_notes),
-                    first_line(entry.justification),
                 )
                 for entry in entries
             ],
+            text_last=True,
         )
-        if any(cut(entry.operator_notes) or cut(entry.justification) for entry in entries):
-            say("[+N characters] is left out here: bot-bottle audit list --full has all of it.", "dim")
+        say("--full adds justifications and diffs, and whatever [+N characters] counts.", "dim")
     if more:
         say(f"There are older entries; --limit {limit * 10} shows more.", "dim")
 

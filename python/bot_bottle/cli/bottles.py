@@ -30,8 +30,9 @@ def bottles(everything: bool, as_json: bool) -> None:
                 clock(bottle.started_at),
                 clock(bottle.stopped_at) if bottle.stopped_at else ("running", "green"),
                 (str(bottle.pending), "yellow" if bottle.pending else ""),
-                ", ".join(f"{tool} → {path}" for tool, path in sorted(bottle.files.items())) or "-",
+                ", ".join(f"{tool} → {path}" for tool, path in sorted(bottle.files.items())),
             )
             for bottle in found
         ],
+        text_last=True,
     )

@@ -5,6 +5,7 @@ Every decision names the hash of the payload that was looked at, so that nothing
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -100,6 +101,7 @@ def modify(proposal_id: str, source: BinaryIO | None, notes: str, digest: str | 
         if source is not None:
             final = source.read()
         else:
+            _refuse_early(inbox, item)
             draft = _edit(item)
             final = draft.read_bytes()
         try:
@@ -134,6 +136,21 @@ def _check_hash(item: InboxItem, digest: str | None) -> None:
             proposal_id=item.proposal.id,
             expected=digest,
             actual=actual,
+        )
+
+
+def _refuse_early(inbox: Inbox, item: InboxItem) -> None:
+    """Raises what would refuse any modification of ``item``, before somebody spends time on one.
+
+    It is the store that knows, so it is asked, with a hash that no payload has: this cannot decide.
+    """
+    with contextlib.suppress(StaleReviewError):
+        inbox.decide(
+            item.proposal.id,
+            "modified",
+            payload_sha256="0" * 64,
+            final_file=item.proposal.proposed_file,
+            surface="cli",
         )
 
 

@@ -31,19 +31,20 @@ def list_(bottle: str | None, everything: bool, as_json: bool) -> None:
         return
     ids = short_ids(grant.id for grant in found)
     print_table(
-        ["ID", "Bottle", "Tool", "Fingerprint", "In force", "Given", "Last used"],
+        ["ID", "Bottle", "Tool", "In force", "Given", "Last used", "Fingerprint"],
         [
             (
                 (ids[grant.id], "bold"),
                 grant.bottle_slug,
                 grant.tool,
-                grant.fingerprint,
                 (_reach(grant), "green" if grant.live else "dim"),
                 f"{clock(grant.created_at)} by {grant.created_by}",
                 clock(grant.last_used_at) if grant.last_used_at else "never",
+                grant.fingerprint,
             )
             for grant in found
         ],
+        text_last=True,
     )
 
 

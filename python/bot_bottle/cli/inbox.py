@@ -55,6 +55,7 @@ def pending(bottle: str | None, as_json: bool) -> None:
                 )
                 for item in items
             ],
+            text_last=True,
         )
         if any(cut(item.proposal.justification) for item in items):
             say("[+N characters] is left out here: bot-bottle show ID has all of it.", "dim")
@@ -115,7 +116,7 @@ def history(bottle: str | None, limit: int, before: str | None, as_json: bool) -
                 first_line(notes),
             )
         )
-    print_table(["ID", "Bottle", "Tool", "Arrived", "State", "By", "Notes"], rows)
+    print_table(["ID", "Bottle", "Tool", "Arrived", "State", "By", "Notes"], rows, text_last=True)
     if more:
         say(f"There are older ones: bot-bottle history --before {items[-1].proposal.id}", "dim")
 

@@ -18,6 +18,7 @@ from bot_bottle import visible
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.text import Text
 
     from bot_bottle import InboxItem
 
@@ -85,33 +86,66 @@ def say(text: str, style: str = "") -> None:
     console().print(visible(text), style=style, soft_wrap=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """A table with a row per item. Cells fold when the terminal is narrow; nothing is cut."""
-    from rich.box import SIMPLE_HEAD
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, text_last: bool = False) -> None:
+    """A line per row under a line of names; where the terminal is too narrow for that, a paragraph per row.
+
+    With ``text_last`` the last column is free text: on a terminal it stands below its row and has
+    the whole width. Nothing is cut.
+    """
+    from rich.cells import cell_len
+    from rich.console import Group
+    from rich.padding import Padding
+
+    rows = list(rows)
+    table = [_texts((name, "bold") for name in columns), *map(_texts, rows)]
+    below: list[Text] = []
+    if text_last and console().is_terminal:
+        below = [row.pop() for row in table]
+    widths = [max(cell_len(row[column].plain) for row in table) for column in range(len(table[0]))]
+    if sum(widths) + 2 * len(widths) - 2 > console().width:
+        for row in rows:
+            print_fields(zip(columns, row, strict=True))
+            console().print()
+        return
+    if not below:
+        _print_block(_grid(table, widths))
+        return
+    # A table per row, as a row of one table cannot span its columns; the widths keep them aligned.
+    blocks = [_grid(table[:1], widths)]
+    for row, text in zip(table[1:], below[1:], strict=True):
+        blocks.append(_grid([row], widths))
+        if text:
+            blocks.append(Padding(text, (0, 0, 0, 4)))
+    _print_block(Group(*blocks))
+
+
+def _grid(rows: Iterable[Sequence[Text]], widths: Iterable[int]) -> RenderableType:
     from rich.table import Table
+
+    table = Table.grid(padding=(0, 2), pad_edge=False)
+    for width in widths:
+        table.add_column(width=width)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _texts(cells: Iterable[Cell]) -> list[Text]:
     from rich.text import Text
 
-    box = SIMPLE_HEAD if console().is_terminal else None
-    table = Table(box=box, show_edge=False, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        cells = [cell if isinstance(cell, tuple) else (cell, "") for cell in row]
-        table.add_row(*(Text(visible(text, multiline=False), style=style) for text, style in cells))
-    _print_block(table)
+    pairs = (cell if isinstance(cell, tuple) else (cell, "") for cell in cells)
+    return [Text(visible(text, multiline=False), style=style, overflow="fold") for text, style in pairs]
 
 
 def print_fields(fields: Iterable[tuple[str, Cell]]) -> None:
     """Names and values, one pair a line, the values aligned."""
     from rich.table import Table
-    from rich.text import Text
 
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
+    grid = Table.grid(padding=(0, 2), pad_edge=False)
+    grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, cell in fields:
-        text, style = cell if isinstance(cell, tuple) else (cell, "")
-        grid.add_row(name, Text(visible(text, multiline=False), style=style))
+        grid.add_row(*_texts([(name, "dim"), cell]))
     _print_block(grid)
 
 
@@ -220,7 +254,7 @@ def clock(timestamp: str) -> str:
 
 def waiter(item: InboxItem) -> Cell:
     """Does anybody still wait for the answer?"""
-    times = f", {item.requests} requests" if item.requests > 1 else ""
+    times = f", {item.requests}x" if item.requests > 1 else ""
     if item.waiting:
         return f"waiting now{times}", "green"
     if item.waiting_until is None:
