@@ -1,6 +1,8 @@
 """What a routes.yaml allows, and what of it is refused before anybody acts on it."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -267,3 +269,11 @@ def test_no_path_escapes_its_prefix(head: str, tail: str) -> None:
     route = load(one("    matches: [{paths: [{type: prefix, value: /public}]}]\n")).routes[0]
     if route.allows("GET", path):
         assert (normpath(unquote(path)) + "/").startswith("/public/")
+
+
+def test_the_file_in_the_documentation_is_valid() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "supervise.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    documented = load(example)
+    assert documented.find("api.github.com")
+    assert documented.routes[0].dlp == Dlp()
