@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from bot_bottle import AuditEntry, AuditStore
-from bot_bottle.cli.options import Digest, Moment, bottle_option, json_option
+from bot_bottle.cli.options import bottle_option, digest, json_option, moment
 from bot_bottle.cli.screen import clock, first_line, print_fields, print_json, print_quoted, print_table, say
 
 
@@ -17,7 +17,9 @@ def audit() -> None:
 @audit.command("list")
 @bottle_option
 @click.option("--component", metavar="NAME", help="Only of this component; for a decision it is the tool.")
-@click.option("--since", type=Moment(), help="Only from this time on (2026-01-31T12:00:00Z), or so long ago (2h).")
+@click.option(
+    "--since", type=moment, metavar="TIME", help="Only from this time on (2026-01-31T12:00:00Z), or so long ago (2h)."
+)
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="The newest so many.")
 @click.option("--full", is_flag=True, help="Print all of each entry, diffs included, instead of a table.")
 @json_option
@@ -59,7 +61,10 @@ def list_(bottle: str | None, component: str | None, since: str | None, limit: i
 
 @audit.command()
 @click.option(
-    "--head", type=Digest(), help="A head noted earlier; it must be in the log, so a cut or rebuilt log fails."
+    "--head",
+    type=digest,
+    metavar="HEX",
+    help="A head noted earlier; it must be in the log, so a cut or rebuilt log fails.",
 )
 @json_option
 def verify(head: str | None, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bot_bottle import Database, host_db_path
-from bot_bottle.cli.options import Duration, json_option, yes_option
+from bot_bottle.cli.options import duration, json_option, yes_option
 from bot_bottle.cli.screen import Cell, confirmed, interactive, print_fields, print_json, print_table, say
 from bot_bottle.errors import BotBottleError, DatabaseCorruptError
 
@@ -138,7 +138,7 @@ def check(as_json: bool) -> None:
 
 @db.command()
 @click.option(
-    "--older-than", type=Duration(), required=True, metavar="DURATION", help="Ended longer ago than this, such as 30d."
+    "--older-than", type=duration, required=True, metavar="DURATION", help="Ended longer ago than this, such as 30d."
 )
 @yes_option
 @json_option
@@ -155,7 +155,9 @@ def prune(older_than: float, yes: bool, as_json: bool) -> None:
 
 @db.command()
 @click.argument("sql")
-@click.option("--timeout", type=Duration(), default=5.0, help="Give up after this long; 5s without it.")
+@click.option(
+    "--timeout", type=duration, default="5s", show_default=True, metavar="DURATION", help="Give up after so long."
+)
 @json_option
 def query(sql: str, timeout: float, as_json: bool) -> None:
     """Run one read-only SQL statement over all tables.

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import click
 
 from bot_bottle import Inbox, InboxItem, Response
-from bot_bottle.cli.options import Scope, hash_option, json_option, notes_option, pending_id, yes_option
+from bot_bottle.cli.options import hash_option, json_option, notes_option, pending_id, scope, yes_option
 from bot_bottle.cli.screen import confirmed, interactive, print_json, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, StaleReviewError
 
@@ -28,14 +28,14 @@ from bot_bottle.errors import BotBottleError, InvalidInputError, StaleReviewErro
 @notes_option
 @click.option(
     "--grant",
-    type=Scope(),
+    type=scope,
     metavar="SCOPE",
     help="Also allow the same again: once, uses:N, for:2h, until:TIME or bottle (until it stops).",
 )
 @hash_option
 @yes_option
 @json_option
-def approve(proposal_id: str, notes: str, grant: str | None, digest: str | None, yes: bool, as_json: bool) -> None:
+def approve(proposal_id: str, notes: str, grant: str | None, reviewed: str | None, yes: bool, as_json: bool) -> None:
     """Let it happen as proposed.
 
     On a terminal it shows the proposal and asks first, unless --hash says what you have looked at,
@@ -43,8 +43,8 @@ def approve(proposal_id: str, notes: str, grant: str | None, digest: str | None,
     """
     with Inbox() as inbox:
         item = inbox.read(proposal_id)
-        _check_hash(item, digest)
-        if item.state == "pending" and not (yes or digest or as_json) and interactive():
+        _check_hash(item, reviewed)
+        if item.state == "pending" and not (yes or reviewed or as_json) and interactive():
             from bot_bottle.cli.review import print_review
 
             print_review(item)
@@ -67,11 +67,11 @@ def approve(proposal_id: str, notes: str, grant: str | None, digest: str | None,
 @notes_option
 @hash_option
 @json_option
-def reject(proposal_id: str, notes: str, digest: str | None, as_json: bool) -> None:
+def reject(proposal_id: str, notes: str, reviewed: str | None, as_json: bool) -> None:
     """Refuse it; the notes tell the agent why."""
     with Inbox() as inbox:
         item = inbox.read(proposal_id)
-        _check_hash(item, digest)
+        _check_hash(item, reviewed)
         answer = inbox.decide(
             item.proposal.id,
             "rejected",
@@ -88,7 +88,7 @@ def reject(proposal_id: str, notes: str, digest: str | None, as_json: bool) -> N
 @notes_option
 @hash_option
 @json_option
-def modify(proposal_id: str, source: BinaryIO | None, notes: str, digest: str | None, as_json: bool) -> None:
+def modify(proposal_id: str, source: BinaryIO | None, notes: str, reviewed: str | None, as_json: bool) -> None:
     """Let your own version happen instead.
 
     Without --file the proposed file opens in $VISUAL or $EDITOR. Left unchanged or empty, nothing is
@@ -96,7 +96,7 @@ def modify(proposal_id: str, source: BinaryIO | None, notes: str, digest: str | 
     """
     with Inbox() as inbox:
         item = inbox.read(proposal_id)
-        _check_hash(item, digest)
+        _check_hash(item, reviewed)
         draft = None
         if source is not None:
             final = source.read()
@@ -122,19 +122,19 @@ def modify(proposal_id: str, source: BinaryIO | None, notes: str, digest: str | 
     _print_answer(item, answer, as_json)
 
 
-def _check_hash(item: InboxItem, digest: str | None) -> None:
-    """Refuses if ``digest``, what the caller has looked at, is not the payload's.
+def _check_hash(item: InboxItem, reviewed: str | None) -> None:
+    """Refuses if ``reviewed``, the hash of what the caller has looked at, is not the payload's.
 
     Raises:
         StaleReviewError: it is another one's.
     """
     actual = item.proposal.payload_sha256
-    if digest and not actual.startswith(digest):
+    if reviewed and not actual.startswith(reviewed):
         raise StaleReviewError(
-            f"nothing was decided: the payload of {item.proposal.id} has the hash {actual}, not {digest}; "
+            f"nothing was decided: the payload of {item.proposal.id} has the hash {actual}, not {reviewed}; "
             f"look again with 'bot-bottle show {item.proposal.id}'",
             proposal_id=item.proposal.id,
-            expected=digest,
+            expected=reviewed,
             actual=actual,
         )
 

@@ -19,63 +19,47 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 60480
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w|)")
 
 
-def seconds_of(text: str) -> float | None:
-    """``90``, ``90s``, ``15m``, ``2h``, ``30d`` or ``1w`` in seconds; ``None`` for anything else."""
+def _seconds(text: str) -> float | None:
     found = _DURATION.fullmatch(text.strip().lower())
     return float(found[1]) * _SECONDS[found[2]] if found else None
 
 
-class Duration(click.ParamType):
-    """A length of time; the value is in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds = value if isinstance(value, float) else seconds_of(value)
-        if seconds is None:
-            self.fail(f"'{value}' is not a duration such as 90s, 15m, 2h, 30d or 1w.", param, ctx)
-        return seconds
+def duration(text: str) -> float:
+    """``90``, ``90s``, ``15m``, ``2h``, ``30d`` or ``1w`` in seconds."""
+    seconds = _seconds(text)
+    if seconds is None:
+        raise click.BadParameter(f"'{text}' is not a duration such as 90s, 15m, 2h, 30d or 1w")
+    return seconds
 
 
-class Moment(click.ParamType):
-    """A point in time, or a duration before now; the value is a timestamp as the store writes them."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        ago = seconds_of(value)
-        try:
-            if ago is not None:
-                moment = datetime.now(timezone.utc) - timedelta(seconds=ago)
-            else:
-                moment = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", value))
-                moment = moment.astimezone(timezone.utc)
-        except (ValueError, OverflowError):
-            self.fail(f"'{value}' is neither a time such as 2026-01-31T12:00:00Z nor an age such as 2h.", param, ctx)
-        return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def moment(text: str) -> str:
+    """A time in ISO 8601, or a duration before now, as a timestamp of the kind the store writes."""
+    ago = _seconds(text)
+    try:
+        if ago is not None:
+            at = datetime.now(timezone.utc) - timedelta(seconds=ago)
+        else:
+            # Python 3.10 does not read the "Z".
+            at = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text)).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"'{text}' is neither a time such as 2026-01-31T12:00:00Z nor an age such as 2h"
+        ) from None
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-class Digest(click.ParamType):
-    """The first 8 or more hex digits of a SHA-256, or all 64."""
-
-    name = "hex"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = str(value).lower()
-        if not re.fullmatch("[0-9a-f]{8,64}", text):
-            self.fail(f"'{value}' is not 8 to 64 hex digits.", param, ctx)
-        return text
+def digest(text: str) -> str:
+    """The first 8 or more hex digits of a SHA-256, or all 64, in lower case."""
+    if not re.fullmatch("[0-9a-f]{8,64}", text.lower()):
+        raise click.BadParameter(f"'{text}' is not 8 to 64 hex digits")
+    return text.lower()
 
 
-class Scope(click.ParamType):
-    """How far a grant reaches; the value is in the words of ``Inbox.decide``, durations in seconds."""
-
-    name = "scope"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        kind, _, rest = str(value).partition(":")
-        seconds = seconds_of(rest) if kind == "for" else None
-        return f"for:{seconds:g}" if seconds is not None else str(value)
+def scope(text: str) -> str:
+    """How far a grant reaches, in the words of ``Inbox.decide``, which has ``for`` in seconds alone."""
+    kind, _, rest = text.partition(":")
+    seconds = _seconds(rest) if kind == "for" else None
+    return text if seconds is None else f"for:{seconds:g}"
 
 
 def json_option(command: F) -> F:
@@ -103,7 +87,11 @@ def notes_option(command: F) -> F:
 def hash_option(command: F) -> F:
     """Adds ``--hash HEX`` as ``digest``: what the caller has reviewed."""
     return click.option(
-        "--hash", "digest", type=Digest(), help="SHA-256 of the payload you looked at, or its first 8 digits or more."
+        "--hash",
+        "reviewed",
+        type=digest,
+        metavar="HEX",
+        help="SHA-256 of the payload you looked at, or its first 8 digits or more.",
     )(command)
 
 

@@ -112,8 +112,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, text_
         return
     # A table per row, as a row of one table cannot span its columns; the widths keep them aligned.
     blocks = [_grid(table[:1], widths)]
-    for row, text in zip(table[1:], below[1:], strict=True):
-        blocks.append(_grid([row], widths))
+    for cells, text in zip(table[1:], below[1:], strict=True):
+        blocks.append(_grid([cells], widths))
         if text:
             blocks.append(Padding(text, (0, 0, 0, 4)))
     _print_block(Group(*blocks))
