@@ -1,0 +1,2 @@
+-- Loses: all grants; what they allowed is asked again.
+DROP TABLE grants;

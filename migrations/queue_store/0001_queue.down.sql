@@ -1,0 +1,6 @@
+-- Loses: every proposal, response and change. The audit log keeps what was decided.
+DROP TABLE changes;
+DROP TABLE applies;
+DROP TABLE responses;
+DROP TABLE aliases;
+DROP TABLE proposals;

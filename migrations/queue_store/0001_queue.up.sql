@@ -1,0 +1,109 @@
+-- Why: the queue itself. A sidecar's proposal is one row from arrival to archive; nothing moves between tables.
+--
+-- Invariants
+--   * A proposal's content never changes (trigger proposals_content_is_immutable); only its state does.
+--   * There is at most one answer to a proposal (responses' primary key), and it is never changed.
+--   * `expired` needs no sweeper: a pending row whose expires_at has passed counts as expired wherever it
+--     is read. The stored state follows when somebody is told, so that what was said stays true.
+--   * Timestamps are RFC 3339 UTC with six decimals and Z: their text order is their time order.
+--   * `seq` is the order of arrival. No order depends on a clock.
+
+CREATE TABLE proposals (
+  seq                INTEGER PRIMARY KEY,
+  id                 TEXT NOT NULL CONSTRAINT proposals_id_is_unique UNIQUE,
+  queue_key          TEXT NOT NULL,
+  bottle_slug        TEXT NOT NULL,
+  tool               TEXT NOT NULL,
+  payload_sha256     TEXT NOT NULL CONSTRAINT payload_sha256_is_hex CHECK (length(payload_sha256) = 64),
+  justification      TEXT NOT NULL,
+  arrival_timestamp  TEXT NOT NULL,
+  current_file_hash  TEXT,          -- as the requester gave it
+  base_sha256        TEXT,          -- what the managed file must still hash to when this is decided; '' = absent
+  expires_at         TEXT,
+  fingerprint        TEXT,          -- what a grant made from the approval is about
+  state              TEXT NOT NULL DEFAULT 'pending' CONSTRAINT proposal_state_is_known
+                     CHECK (state IN ('pending', 'approved', 'modified', 'rejected', 'expired', 'withdrawn')),
+  waiting_until      TEXT,          -- lease of whoever is blocked on it; in the past: nobody is any more
+  requester_left_at  TEXT,          -- withdrawn by its first requester while others still ask the same
+  withdrawn_at       TEXT,
+  withdrawn_reason   TEXT,
+  archived_at        TEXT,
+  proposed_file      TEXT NOT NULL, -- last: a row's small columns are read without its overflow pages
+  CONSTRAINT withdrawn_says_when CHECK ((state = 'withdrawn') = (withdrawn_at IS NOT NULL))
+) STRICT;
+
+-- Serves listing, the cap, and coalescing, and costs the same however much is archived: only pending rows are in it.
+CREATE UNIQUE INDEX proposals_pending
+  ON proposals (queue_key, bottle_slug, tool, payload_sha256, ifnull(current_file_hash, ''))
+  WHERE state = 'pending';
+
+-- Serves `prune`, and paging a queue's past.
+CREATE INDEX proposals_by_queue ON proposals (queue_key, seq);
+
+CREATE TRIGGER proposals_content_is_immutable
+BEFORE UPDATE OF id, queue_key, bottle_slug, tool, payload_sha256, justification, arrival_timestamp,
+                 current_file_hash, base_sha256, expires_at, fingerprint, proposed_file ON proposals
+BEGIN
+  SELECT RAISE(ABORT, 'a proposal is immutable once written');
+END;
+
+-- A state is left once: pending -> anything, and nothing -> pending.
+CREATE TRIGGER proposals_are_decided_once
+BEFORE UPDATE OF state ON proposals WHEN OLD.state <> 'pending'
+BEGIN
+  SELECT RAISE(ABORT, 'a proposal changes state once');
+END;
+
+-- Other ids that lead to a row: identical proposals coalesce, each requester keeps the id it knows.
+CREATE TABLE aliases (
+  id                TEXT NOT NULL PRIMARY KEY,
+  proposal_seq      INTEGER NOT NULL REFERENCES proposals (seq) ON DELETE CASCADE,
+  justification     TEXT NOT NULL,
+  arrival_timestamp TEXT NOT NULL,
+  withdrawn_at      TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX aliases_by_proposal ON aliases (proposal_seq);
+
+CREATE TABLE responses (
+  proposal_seq   INTEGER PRIMARY KEY REFERENCES proposals (seq) ON DELETE CASCADE,
+  status         TEXT NOT NULL CONSTRAINT response_status_is_known CHECK (status IN ('approved', 'modified', 'rejected')),
+  notes          TEXT NOT NULL,
+  payload_sha256 TEXT NOT NULL,
+  final_sha256   TEXT,
+  decided_by     TEXT NOT NULL,
+  surface        TEXT NOT NULL CONSTRAINT response_surface_is_known CHECK (surface IN ('cli', 'tui', 'web', 'api', 'policy')),
+  decided_at     TEXT NOT NULL,
+  final_file     TEXT,
+  CONSTRAINT modified_has_a_final_file CHECK ((status = 'modified') = (final_file IS NOT NULL))
+) STRICT;
+
+CREATE TRIGGER responses_are_final BEFORE UPDATE ON responses
+BEGIN
+  SELECT RAISE(ABORT, 'a response is final');
+END;
+
+-- A decision on a managed file: intended with the decision, applied once the file on the host is the decided one.
+CREATE TABLE applies (
+  proposal_seq    INTEGER PRIMARY KEY REFERENCES proposals (seq) ON DELETE CASCADE,
+  path            TEXT NOT NULL,
+  expected_sha256 TEXT NOT NULL,   -- '' = the file must not exist
+  final_sha256    TEXT NOT NULL,
+  state           TEXT NOT NULL DEFAULT 'intended' CONSTRAINT apply_state_is_known CHECK (state IN ('intended', 'applied', 'failed')),
+  error           TEXT,
+  updated_at      TEXT NOT NULL
+) STRICT;
+
+-- Serves recovery and the operator's list of what is not in effect.
+CREATE INDEX applies_open ON applies (state) WHERE state <> 'applied';
+
+-- What `watch` reads: one row per step of a proposal's life, so that a watcher can go on from where it was.
+CREATE TABLE changes (
+  seq         INTEGER PRIMARY KEY,
+  kind        TEXT NOT NULL CONSTRAINT change_kind_is_known
+              CHECK (kind IN ('proposed', 'approved', 'modified', 'rejected', 'expired', 'withdrawn', 'applied', 'apply_failed', 'archived')),
+  proposal_id TEXT NOT NULL,
+  bottle_slug TEXT NOT NULL,
+  tool        TEXT NOT NULL,
+  at          TEXT NOT NULL
+) STRICT;

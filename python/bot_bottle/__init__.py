@@ -1,0 +1,153 @@
+"""Human-in-the-loop approvals for sandboxed agents: proposals, blocking waits and an audit log in one SQLite file.
+
+A sidecar queues a :class:`Proposal` in its bottle's :class:`QueueStore` and waits; an operator decides through the
+:class:`Inbox`; every decision is in the :class:`AuditStore`. See ``README.md`` for a first run.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from bot_bottle._native import (
+    DB_PATH_IN_CONTAINER,
+    MAX_JUSTIFICATION_BYTES,
+    MAX_NOTES_BYTES,
+    MAX_PAYLOAD_BYTES,
+    MAX_PENDING_PER_BOTTLE,
+    STATUS_APPROVED,
+    STATUS_MODIFIED,
+    STATUS_REJECTED,
+    TOOL_CAPABILITY_BLOCK,
+    TOOL_EGRESS_ALLOW,
+    TOOL_EGRESS_BLOCK,
+    TOOL_EGRESS_TOKEN_ALLOW,
+    TOOL_GITLEAKS_ALLOW,
+    AuditEntry,
+    AuditReport,
+    AuditStore,
+    Bottle,
+    BottleStore,
+    Change,
+    Database,
+    Grant,
+    GrantStore,
+    Inbox,
+    InboxItem,
+    Proposal,
+    QueueStore,
+    Response,
+    Transaction,
+    Wait,
+    Watch,
+    __version__,
+    bot_bottle_root,
+    host_db_path,
+    new_id,
+    render_diff,
+    sha256_hex,
+    visible,
+)
+from bot_bottle.errors import (
+    AccessDeniedError,
+    AlreadyDecidedError,
+    AuditIntegrityError,
+    BotBottleError,
+    ClosedError,
+    DatabaseBusyError,
+    DatabaseCorruptError,
+    DatabaseUnavailableError,
+    InvalidInputError,
+    InvalidProposalError,
+    ManagedFileError,
+    MigrationError,
+    NotFoundError,
+    ProposalExpiredError,
+    ProposalWithdrawnError,
+    SchemaTooNewError,
+    StaleReviewError,
+    UnsafeMountError,
+    WaitTimeoutError,
+    WriteLostError,
+)
+
+if TYPE_CHECKING:
+    from bot_bottle.aio import AsyncInbox, AsyncQueueStore
+    from bot_bottle.supervise import Plan, Supervise
+
+__all__ = [
+    "DB_PATH_IN_CONTAINER",
+    "MAX_JUSTIFICATION_BYTES",
+    "MAX_NOTES_BYTES",
+    "MAX_PAYLOAD_BYTES",
+    "MAX_PENDING_PER_BOTTLE",
+    "STATUS_APPROVED",
+    "STATUS_MODIFIED",
+    "STATUS_REJECTED",
+    "TOOL_CAPABILITY_BLOCK",
+    "TOOL_EGRESS_ALLOW",
+    "TOOL_EGRESS_BLOCK",
+    "TOOL_EGRESS_TOKEN_ALLOW",
+    "TOOL_GITLEAKS_ALLOW",
+    "AccessDeniedError",
+    "AlreadyDecidedError",
+    "AsyncInbox",
+    "AsyncQueueStore",
+    "AuditEntry",
+    "AuditIntegrityError",
+    "AuditReport",
+    "AuditStore",
+    "BotBottleError",
+    "Bottle",
+    "BottleStore",
+    "Change",
+    "ClosedError",
+    "Database",
+    "DatabaseBusyError",
+    "DatabaseCorruptError",
+    "DatabaseUnavailableError",
+    "Grant",
+    "GrantStore",
+    "Inbox",
+    "InboxItem",
+    "InvalidInputError",
+    "InvalidProposalError",
+    "ManagedFileError",
+    "MigrationError",
+    "NotFoundError",
+    "Plan",
+    "Proposal",
+    "ProposalExpiredError",
+    "ProposalWithdrawnError",
+    "QueueStore",
+    "Response",
+    "SchemaTooNewError",
+    "StaleReviewError",
+    "Supervise",
+    "Transaction",
+    "UnsafeMountError",
+    "Wait",
+    "WaitTimeoutError",
+    "Watch",
+    "WriteLostError",
+    "__version__",
+    "bot_bottle_root",
+    "host_db_path",
+    "new_id",
+    "render_diff",
+    "sha256_hex",
+    "visible",
+]
+
+# asyncio costs more to import than the rest together: only who uses it pays.
+_LAZY = {
+    "AsyncInbox": "bot_bottle.aio",
+    "AsyncQueueStore": "bot_bottle.aio",
+    "Plan": "bot_bottle.supervise",
+    "Supervise": "bot_bottle.supervise",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,787 @@
+"""What the Rust extension offers; the docstrings here are the reference.
+
+Conventions: timestamps are ``str``, UTC RFC 3339 with microseconds and ``Z``
+(``2026-01-31T12:00:00.000000Z``). Durations are ``float`` seconds. Hashes are lower-case hex
+SHA-256 of the UTF-8 bytes. Ids are UUIDv7 (RFC 9562). ``db_path=None`` means the host's database,
+:func:`host_db_path`; an explicit path is for sidecars and tests, and its directory must exist.
+Every method that touches the database may raise ``DatabaseBusyError`` (after 30 s behind another
+writer), ``DatabaseCorruptError``, ``DatabaseUnavailableError``, ``SchemaTooNewError``,
+``MigrationError``, ``UnsafeMountError`` or ``ClosedError``; these are not repeated below. A read on
+a database that does not exist returns nothing and creates nothing; the first write creates it. No
+call holds the GIL while it blocks or runs SQL. A store used first in a forked child opens its own
+connections there.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from types import TracebackType
+from typing import Any, Final, Literal, final
+
+Status = Literal["approved", "modified", "rejected"]
+State = Literal["pending", "approved", "modified", "rejected", "expired", "withdrawn"]
+Surface = Literal["cli", "tui", "web", "api", "policy"]
+ChangeKind = Literal[
+    "proposed", "approved", "modified", "rejected", "expired", "withdrawn", "applied", "apply_failed", "archived"
+]
+SqlValue = None | int | float | str | bytes
+
+__version__: Final[str]
+DB_PATH_IN_CONTAINER: Final[str]
+MAX_PAYLOAD_BYTES: Final[int]
+MAX_JUSTIFICATION_BYTES: Final[int]
+MAX_NOTES_BYTES: Final[int]
+MAX_PENDING_PER_BOTTLE: Final[int]
+TOOL_EGRESS_ALLOW: Final[str]
+TOOL_EGRESS_BLOCK: Final[str]
+TOOL_CAPABILITY_BLOCK: Final[str]
+TOOL_GITLEAKS_ALLOW: Final[str]
+TOOL_EGRESS_TOKEN_ALLOW: Final[str]
+STATUS_APPROVED: Final[str]
+STATUS_MODIFIED: Final[str]
+STATUS_REJECTED: Final[str]
+
+def sha256_hex(data: str | bytes) -> str:
+    """SHA-256 of ``data`` (text as UTF-8) as 64 lower-case hex digits."""
+
+def render_diff(before: str, after: str, *, label: str = "file") -> str:
+    """Unified diff (3 lines of context) with headers ``--- a/label`` and ``+++ b/label``; ``""`` if equal."""
+
+def visible(text: str, *, multiline: bool = True) -> str:
+    """``text`` with everything that could deceive a reader spelled out; the one sanitiser of all surfaces.
+
+    Control characters (ANSI escapes among them), bidi overrides, zero-width and other invisible
+    or blank look-alike characters become ``<U+XXXX>``. With ``multiline`` newline and tab stay.
+    Source: Unicode ``Cc``, ``Cf``, ``Zl``, ``Zp``, ``Zs`` (but for U+0020), default-ignorable code points and blank letters.
+    """
+
+def bot_bottle_root() -> str:
+    """``~/.bot-bottle``, or ``$BOT_BOTTLE_ROOT`` (absolute). Creates nothing.
+
+    Raises:
+        InvalidInputError: the variable is relative, or there is no home directory.
+    """
+
+def host_db_path() -> str:
+    """``<root>/bot-bottle.db``, the only database on a host: a symlink to ``<root>/db/bot-bottle.db``."""
+
+def new_id() -> str:
+    """A new UUIDv7, later ones sort after earlier ones of this process."""
+
+@final
+class Proposal:
+    """What a sidecar asks of the operator; its content never changes once written.
+
+    Frozen, comparable by content, hashable, picklable; ``repr`` shows no payload.
+    """
+
+    def __new__(
+        cls,
+        id: str,
+        bottle_slug: str,
+        tool: str,
+        proposed_file: str | bytes,
+        justification: str,
+        arrival_timestamp: str,
+        current_file_hash: str | None = None,
+        *,
+        expires_at: str | None = None,
+        fingerprint: str | None = None,
+    ) -> Proposal:
+        """Checks and keeps the fields.
+
+        Args:
+            proposed_file: the whole payload, text; ``bytes`` must be UTF-8. 1 byte to 1 MiB, no NUL.
+            justification: the agent's words, up to 16 KiB.
+            current_file_hash: SHA-256 of the managed file the payload was written against; ``None`` or ``""``: unknown.
+            expires_at: from then on undecided means expired; ``None``: never.
+            fingerprint: what a grant made from its approval is about (see :class:`GrantStore`), at most 256 bytes.
+
+        Raises:
+            InvalidProposalError: a field breaks its rule; the message names it (for bytes, the offset).
+        """
+
+    @staticmethod
+    def new(
+        bottle_slug: str,
+        tool: str,
+        proposed_file: str | bytes,
+        justification: str = "",
+        current_file_hash: str | None = None,
+        *,
+        expires_in: float | None = None,
+        fingerprint: str | None = None,
+    ) -> Proposal:
+        """A proposal with a new id that arrives now and, with ``expires_in`` (seconds), expires then.
+
+        Raises:
+            InvalidProposalError: as the constructor.
+        """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def bottle_slug(self) -> str: ...
+    @property
+    def tool(self) -> str: ...
+    @property
+    def proposed_file(self) -> str: ...
+    @property
+    def justification(self) -> str: ...
+    @property
+    def arrival_timestamp(self) -> str: ...
+    @property
+    def current_file_hash(self) -> str | None: ...
+    @property
+    def expires_at(self) -> str | None: ...
+    @property
+    def fingerprint(self) -> str | None: ...
+    @property
+    def payload_sha256(self) -> str:
+        """SHA-256 of ``proposed_file``: what a decision names."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
+
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class Response:
+    """The operator's answer. Equality and hash cover ``proposal_id, status, notes, final_file``: the
+    answer itself; who gave it and when is carried beside it and filled in by the store."""
+
+    def __new__(
+        cls,
+        proposal_id: str,
+        status: str,
+        notes: str = "",
+        final_file: str | bytes | None = None,
+        *,
+        payload_sha256: str | None = None,
+        decided_by: str | None = None,
+        surface: str | None = None,
+        decided_at: str | None = None,
+        final_sha256: str | None = None,
+        diff: str | None = None,
+        applied_at: str | None = None,
+    ) -> Response:
+        """Checks and keeps the fields.
+
+        Args:
+            status: ``approved``, ``modified`` or ``rejected``.
+            notes: the operator's words, up to 16 KiB.
+            final_file: for ``modified`` the text that runs instead; otherwise ``None``.
+            payload_sha256: hash of the payload that was reviewed.
+
+        Raises:
+            InvalidProposalError: unknown status, over-size notes, ``final_file`` missing or out of place.
+        """
+
+    @property
+    def proposal_id(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def notes(self) -> str: ...
+    @property
+    def final_file(self) -> str | None: ...
+    @property
+    def payload_sha256(self) -> str | None: ...
+    @property
+    def final_sha256(self) -> str | None: ...
+    @property
+    def decided_by(self) -> str | None: ...
+    @property
+    def surface(self) -> str | None: ...
+    @property
+    def decided_at(self) -> str | None: ...
+    @property
+    def diff(self) -> str | None:
+        """For ``modified``: unified diff from the proposed to the final file."""
+
+    @property
+    def applied_at(self) -> str | None:
+        """When the managed file was in effect; ``None`` where the tool has no managed file."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
+
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class AuditEntry:
+    """One line of the audit log. Equality and hash cover what was said, not ``seq`` and the chain's
+    hashes, which the log fills in."""
+
+    def __new__(
+        cls,
+        timestamp: str,
+        bottle_slug: str,
+        component: str,
+        operator_action: str,
+        operator_notes: str = "",
+        justification: str = "",
+        diff: str = "",
+        *,
+        decided_by: str = "",
+        surface: str = "api",
+        proposal_id: str | None = None,
+        payload_sha256: str | None = None,
+        final_sha256: str | None = None,
+        seq: int | None = None,
+        prev_hash: str | None = None,
+        entry_hash: str | None = None,
+    ) -> AuditEntry:
+        """Checks and keeps the fields. ``component`` follows the slug's rule (for a decision it is the tool).
+
+        Raises:
+            InvalidInputError: a field breaks its rule.
+        """
+
+    @property
+    def timestamp(self) -> str: ...
+    @property
+    def bottle_slug(self) -> str: ...
+    @property
+    def component(self) -> str: ...
+    @property
+    def operator_action(self) -> str: ...
+    @property
+    def operator_notes(self) -> str: ...
+    @property
+    def justification(self) -> str: ...
+    @property
+    def diff(self) -> str: ...
+    @property
+    def decided_by(self) -> str: ...
+    @property
+    def surface(self) -> str: ...
+    @property
+    def proposal_id(self) -> str | None: ...
+    @property
+    def payload_sha256(self) -> str | None: ...
+    @property
+    def final_sha256(self) -> str | None: ...
+    @property
+    def seq(self) -> int | None: ...
+    @property
+    def prev_hash(self) -> str | None: ...
+    @property
+    def entry_hash(self) -> str | None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
+
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class AuditReport:
+    """What :meth:`AuditStore.verify` found sound: ``entries`` from ``first_seq`` to ``last_seq``, and the head."""
+
+    @property
+    def entries(self) -> int: ...
+    @property
+    def first_seq(self) -> int | None: ...
+    @property
+    def last_seq(self) -> int | None: ...
+    @property
+    def head(self) -> str:
+        """Hash of the last entry, 64 zeros for an empty log."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class InboxItem:
+    """A proposal and where it stands, as the operator sees it."""
+
+    @property
+    def proposal(self) -> Proposal: ...
+    @property
+    def queue_key(self) -> str: ...
+    @property
+    def state(self) -> str:
+        """``pending, approved, modified, rejected, expired`` or ``withdrawn``."""
+
+    @property
+    def waiting(self) -> bool:
+        """A waiter is blocked on it right now (its lease has not lapsed)."""
+
+    @property
+    def waiting_until(self) -> str | None:
+        """End of the newest lease: past means gone since then, ``None`` that nobody ever waited."""
+
+    @property
+    def requests(self) -> int:
+        """How many identical proposals this row stands for."""
+
+    @property
+    def withdrawn_at(self) -> str | None: ...
+    @property
+    def withdrawn_reason(self) -> str | None: ...
+    @property
+    def archived_at(self) -> str | None: ...
+    @property
+    def response(self) -> Response | None: ...
+    @property
+    def managed_file(self) -> str | None:
+        """Absolute host path the decision writes, if the bottle declared one for this tool."""
+
+    @property
+    def apply_state(self) -> str | None:
+        """``intended`` (decided, not yet written), ``applied`` or ``failed``; ``None`` without managed file."""
+
+    @property
+    def apply_error(self) -> str | None: ...
+    def to_dict(self) -> dict[str, Any]:
+        """The proposal's fields and these, flat, JSON-ready; ``response`` nested."""
+
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class Change:
+    """One step in a proposal's life. ``seq`` grows; remember it to go on from there."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def proposal_id(self) -> str: ...
+    @property
+    def bottle_slug(self) -> str: ...
+    @property
+    def tool(self) -> str: ...
+    @property
+    def at(self) -> str: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class Grant:
+    """Leave to do a thing again without asking. ``scope`` is ``once``, ``uses``, ``until`` or ``bottle``."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def bottle_slug(self) -> str: ...
+    @property
+    def tool(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def scope(self) -> str: ...
+    @property
+    def uses_left(self) -> int | None: ...
+    @property
+    def expires_at(self) -> str | None: ...
+    @property
+    def proposal_id(self) -> str | None: ...
+    @property
+    def created_at(self) -> str: ...
+    @property
+    def created_by(self) -> str: ...
+    @property
+    def last_used_at(self) -> str | None: ...
+    @property
+    def revoked_at(self) -> str | None: ...
+    @property
+    def revoked_by(self) -> str | None: ...
+    @property
+    def live(self) -> bool:
+        """Could be used now: not revoked, run out, expired, nor its bottle stopped."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class Bottle:
+    """A registered bottle. ``files`` maps tool to the absolute path of its managed file."""
+
+    @property
+    def slug(self) -> str: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def started_at(self) -> str: ...
+    @property
+    def stopped_at(self) -> str | None: ...
+    @property
+    def files(self) -> dict[str, str]: ...
+    @property
+    def pending(self) -> int: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class Wait:
+    """A wait under way without a thread of its own; see :meth:`QueueStore.begin_wait`."""
+
+    def cancel(self) -> None:
+        """Ends it; its callback is not called any more. Idempotent."""
+
+@final
+class QueueStore:
+    """The queue of one bottle, as its sidecars use it."""
+
+    def __new__(cls, queue_key: str, db_path: str | PathLike[str] | None = None) -> QueueStore:
+        """Opens nothing yet.
+
+        Args:
+            queue_key: names the queue, normally the bottle's slug: ``[a-z0-9][a-z0-9._-]{0,62}``.
+
+        Raises:
+            InvalidProposalError: the key breaks that rule.
+        """
+
+    @property
+    def queue_key(self) -> str: ...
+    @property
+    def db_path(self) -> str: ...
+    def write_proposal(self, proposal: Proposal) -> Proposal:
+        """Queues it durably and returns the proposal that stands for it.
+
+        That is ``proposal`` itself, or an older pending one with the same bottle, tool and content
+        (and the same ``current_file_hash``): then both ids lead to the one row and its one answer.
+        Writing the same id and content again changes nothing.
+
+        Raises:
+            InvalidProposalError: the id exists with other content, or 200 are pending already.
+        """
+
+    def read_proposal(self, proposal_id: str) -> Proposal | None:
+        """The proposal in this queue, archived ones included, or ``None``."""
+
+    def list_pending_proposals(self) -> list[Proposal]:
+        """Undecided, unexpired, not withdrawn; oldest first."""
+
+    def inspect(self, proposal_id: str) -> InboxItem | None:
+        """The proposal and where it stands, for this queue only, or ``None``."""
+
+    def list_items(self, *, limit: int = 100) -> list[InboxItem]:
+        """The queue's newest proposals of any state, newest first, archived ones included."""
+
+    def write_response(self, response: Response) -> Response:
+        """Decides as :meth:`Inbox.decide` does, with surface ``api`` unless the response says otherwise.
+
+        Raises: as :meth:`Inbox.decide`.
+        """
+
+    def read_response(self, proposal_id: str) -> Response | None:
+        """The answer, after archiving too; ``None`` while there is none or its managed file is not yet written."""
+
+    def wait_for_response(self, proposal_id: str, timeout: float | None = None) -> Response:
+        """Blocks until the answer is in effect and returns it, at once if it already is.
+
+        While it blocks it keeps a lease, so that the operator sees somebody waiting. Woken by the
+        writer's bell (well below a millisecond), or within a second where nobody rang.
+
+        Args:
+            timeout: seconds; ``None`` waits for ever, ``0`` only looks.
+
+        Raises:
+            NotFoundError: no such proposal in this queue.
+            ProposalExpiredError, ProposalWithdrawnError: it ended without an answer.
+            StaleReviewError: decided, but its managed file had changed and was left alone.
+            WaitTimeoutError: undecided after ``timeout``; it stays pending.
+            ClosedError: :meth:`close` was called meanwhile.
+            Exception: whatever a signal handler raised, within 50 ms (main thread).
+        """
+
+    def begin_wait(
+        self, proposal_id: str, callback: Callable[[Response | BaseException], object], timeout: float | None = None
+    ) -> Wait:
+        """Starts the same wait without blocking; ``callback`` is called once with what it would return or raise.
+
+        The call comes from the process's one watcher thread, or from this one if the answer is
+        there already; it must be short. ``AsyncQueueStore`` builds on this.
+        """
+
+    def withdraw_proposal(self, proposal_id: str, reason: str = "withdrawn by the requester") -> None:
+        """Takes it back; its waiters end with ``ProposalWithdrawnError``. One of several identical
+        requests leaves the row to the others. Withdrawing twice is no error.
+
+        Raises:
+            NotFoundError, AlreadyDecidedError, ProposalExpiredError: it is not there to withdraw.
+        """
+
+    def archive_proposal(self, proposal_id: str) -> None:
+        """Puts it away (a pending one is withdrawn first). Twice is no error.
+
+        Raises:
+            NotFoundError: no such proposal in this queue.
+        """
+
+    def close(self) -> None:
+        """Ends this store's waits with ``ClosedError`` and releases it. Idempotent."""
+
+    def __enter__(self) -> QueueStore: ...
+    def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None: ...
+
+@final
+class Inbox:
+    """The operator's view across all bottles. Opening it finishes managed files that a crash left half done."""
+
+    def __new__(cls, db_path: str | PathLike[str] | None = None) -> Inbox: ...
+    @property
+    def db_path(self) -> str: ...
+    def pending(self, bottle_slug: str | None = None) -> list[InboxItem]:
+        """Everything that can be decided now, oldest first. One indexed query, however much is archived."""
+
+    def failed(self) -> list[InboxItem]:
+        """Decided, but the managed file is not in effect (``apply_state`` is ``failed`` or ``intended``)."""
+
+    def read(self, proposal_id: str) -> InboxItem:
+        """One proposal of any state, by its full id or a unique prefix of at least 4 characters.
+
+        Raises:
+            NotFoundError: none. InvalidInputError: several (``matches`` lists them), or too short.
+        """
+
+    def history(
+        self, *, bottle_slug: str | None = None, limit: int = 100, before: str | None = None
+    ) -> list[InboxItem]:
+        """Proposals of any state, newest first; ``before`` (an id) pages on."""
+
+    def decide(
+        self,
+        proposal_id: str,
+        status: str,
+        *,
+        payload_sha256: str,
+        notes: str = "",
+        final_file: str | bytes | None = None,
+        decided_by: str | None = None,
+        surface: str = "api",
+        grant: str | None = None,
+    ) -> Response:
+        """Decides, audits, makes the grant (one transaction), writes the managed file, wakes the waiters.
+
+        Args:
+            status: ``approved``, ``modified`` (with ``final_file``) or ``rejected``.
+            payload_sha256: the hash of what the operator looked at.
+            decided_by: who; ``None`` is the operating system's user name.
+            grant: ``once``, ``uses:N``, ``until:<RFC 3339>``, ``for:<seconds>`` or ``bottle`` (until it stops);
+                needs an approval of a proposal with a fingerprint.
+
+        Raises:
+            NotFoundError, AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError: not to be decided.
+            StaleReviewError: the payload's hash differs, or the managed file changed since it was proposed.
+            InvalidInputError: nothing to modify for this tool, or it needs notes (``gitleaks-allow``, ``egress-token-allow``).
+            ManagedFileError: decided, but the file could not be written.
+        """
+
+    def watch(self, since: int | None = None, *, timeout: float | None = None) -> Watch:
+        """An iterator of changes after ``since`` (a ``Change.seq``; ``None``: from now on, ``0``: all there are).
+
+        It blocks between changes; with ``timeout`` it ends after that many seconds without one.
+        """
+
+    def last_change(self) -> int:
+        """``seq`` of the newest change, 0 if there is none."""
+
+    def changes(self, since: int = 0, *, limit: int = 1000) -> list[Change]:
+        """Changes after ``since``, oldest first, without blocking."""
+
+    def begin_watch(self, since: int, callback: Callable[[None | BaseException], object]) -> Wait:
+        """Calls ``callback`` once as soon as there is a change after ``since``; from the watcher thread."""
+
+    def stats(self) -> dict[str, Any]:
+        """Counts by state, bottle and tool, ``waiting`` now, ages in seconds of the oldest pending, decision times in seconds."""
+
+    def recover(self) -> int:
+        """Finishes interrupted managed files now; how many. Opening the inbox does this."""
+
+    def close(self) -> None: ...
+    def __enter__(self) -> Inbox: ...
+    def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None: ...
+
+@final
+class Watch:
+    """Iterator of :class:`Change`; a signal's exception passes through within 50 ms."""
+
+    def __iter__(self) -> Watch: ...
+    def __next__(self) -> Change: ...
+
+@final
+class AuditStore:
+    """The append-only audit log."""
+
+    def __new__(cls, db_path: str | PathLike[str] | None = None) -> AuditStore: ...
+    @property
+    def db_path(self) -> str: ...
+    def write_audit_entry(self, entry: AuditEntry) -> AuditEntry:
+        """Appends durably; returns it with ``seq`` and the chain's hashes."""
+
+    def write_audit_entries(self, entries: Sequence[AuditEntry]) -> list[AuditEntry]:
+        """Appends all or none, in one transaction."""
+
+    def read_audit_entries(
+        self,
+        component: str | None = None,
+        bottle_slug: str | None = None,
+        *,
+        since: str | None = None,
+        limit: int | None = None,
+    ) -> list[AuditEntry]:
+        """Entries in order of writing. ``since``: only with a timestamp at or after it; ``limit``: the newest so many."""
+
+    def verify(self, *, head: str | None = None) -> AuditReport:
+        """Recomputes the whole chain, reading in one snapshot.
+
+        Args:
+            head: a head noted earlier; it must be the hash of an entry in the log (detects a cut tail or a rebuilt chain).
+
+        Raises:
+            AuditIntegrityError: at the first entry that does not fit; ``seq`` names it.
+        """
+
+    def head(self) -> str:
+        """Hash of the last entry, 64 zeros for an empty log."""
+
+    def close(self) -> None: ...
+    def __enter__(self) -> AuditStore: ...
+    def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None: ...
+
+@final
+class GrantStore:
+    """Grants: what an approval allows again without asking.
+
+    A grant is for one bottle, one tool and one fingerprint: an opaque text made by the sidecar
+    (host + keyed hash of a token, rule + path + keyed hash of a secret), never the secret itself.
+    """
+
+    def __new__(cls, db_path: str | PathLike[str] | None = None) -> GrantStore: ...
+    def use_grant(self, bottle_slug: str, tool: str, fingerprint: str) -> Grant | None:
+        """Spends one use of a live grant and returns it, or ``None``. One guarded statement: two processes never spend the same use."""
+
+    def list_grants(self, bottle_slug: str | None = None, *, live: bool = True) -> list[Grant]:
+        """Grants, newest first; with ``live`` only those usable now."""
+
+    def revoke_grant(self, grant_id: str, *, revoked_by: str | None = None) -> Grant:
+        """Ends it (audited), by full id or unique prefix.
+
+        Raises:
+            NotFoundError: none such. InvalidInputError: the prefix is ambiguous.
+        """
+
+    def close(self) -> None: ...
+
+@final
+class BottleStore:
+    """Which bottles run, and their managed files. ``Supervise`` is the face for launching."""
+
+    def __new__(cls, db_path: str | PathLike[str] | None = None) -> BottleStore: ...
+    def register(self, slug: str, *, backend: str, files: Mapping[str, str | PathLike[str]] = ...) -> Bottle:
+        """Records a bottle as running (again) with its managed files.
+
+        A relative path is under ``<root>/bottles/<slug>/`` and may not leave it.
+
+        Raises:
+            InvalidInputError: bad slug or tool; a path outside its directory, a symlink, or not a regular file.
+        """
+
+    def stop(self, slug: str, *, reason: str = "bottle stopped") -> int:
+        """Marks it stopped and withdraws its pending proposals; how many.
+
+        Raises:
+            NotFoundError: no such bottle.
+        """
+
+    def list_bottles(self, *, running: bool = False) -> list[Bottle]:
+        """Bottles by slug; with ``running`` only those not stopped."""
+
+    def read_bottle(self, slug: str) -> Bottle | None: ...
+    def close(self) -> None: ...
+
+@final
+class Transaction:
+    """``BEGIN IMMEDIATE`` … ``COMMIT`` for another program's own tables in the same file; see :meth:`Database.transaction`."""
+
+    def execute(self, sql: str, params: Sequence[SqlValue] | Mapping[str, SqlValue] = ()) -> list[dict[str, SqlValue]]:
+        """Runs one statement and returns its rows.
+
+        Raises:
+            InvalidInputError: SQL that does not compile, or touches bot-bottle's own tables with a write.
+        """
+
+    def __enter__(self) -> Transaction: ...
+    def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None: ...
+
+@final
+class Database:
+    """The one SQLite file, as other programs and the ``db`` commands use it."""
+
+    def __new__(cls, db_path: str | PathLike[str] | None = None) -> Database: ...
+    @property
+    def path(self) -> str:
+        """The path as given."""
+
+    @property
+    def real_path(self) -> str:
+        """The path with symlinks resolved; its directory is what sidecars mount."""
+
+    def query(
+        self, sql: str, params: Sequence[SqlValue] | Mapping[str, SqlValue] = (), *, timeout: float = 5.0
+    ) -> list[dict[str, SqlValue]]:
+        """One read-only statement over the whole file; rows as dicts by column name.
+
+        SQLite itself refuses writes, ``ATTACH`` and pragmas that set something.
+
+        Raises:
+            InvalidInputError: it does not compile or is not read-only. WaitTimeoutError: it ran for longer than ``timeout`` seconds.
+        """
+
+    def migrate(self, module: str, steps: Sequence[tuple[str, str]]) -> int:
+        """Brings another program's own ``module`` to ``len(steps)``; each step is (up SQL, down SQL). Returns the version.
+
+        Raises:
+            MigrationError: a step failed, or an applied one was edited. SchemaTooNewError: the file is ahead.
+            InvalidInputError: the module's name is one of bot-bottle's.
+        """
+
+    def transaction(self) -> Transaction:
+        """A write transaction over other programs' tables: commits at the end of ``with``, rolls back on an exception."""
+
+    def migrate_all(self) -> dict[str, int]:
+        """Creates or brings the file to this release's schema; module → version."""
+
+    def rollback(self, module: str, *, to: int) -> str:
+        """Takes one of bot-bottle's modules back to version ``to``; returns the path of the backup it took first."""
+
+    def status(self) -> dict[str, Any]:
+        """``exists, path, real_path, filesystem, mount_safe, size_bytes, wal_bytes, sqlite_version, modules`` (module → ``{found, supported}``), without writing."""
+
+    def check(self) -> list[str]:
+        """SQLite's integrity and foreign-key checks and the audit chain; findings, empty if sound."""
+
+    def backup(self, destination: str | PathLike[str]) -> int:
+        """Online copy (0600) while others write; returns its bytes.
+
+        Raises:
+            InvalidInputError: the destination exists.
+        """
+
+    def restore(self, source: str | PathLike[str]) -> str:
+        """Replaces the content with a sound backup's, after one more backup whose path it returns."""
+
+    def prune(self, *, older_than: float) -> int:
+        """Deletes proposals archived or ended more than ``older_than`` seconds ago; how many. Never the audit log."""
+
+    def ring_test(self, *, timeout: float = 2.0) -> float:
+        """Rings a bell of its own and returns the seconds until this process heard it.
+
+        Raises:
+            WaitTimeoutError: it never did: waits here rely on the one-second heartbeat.
+        """
+
+    def close(self) -> None: ...
+    def __enter__(self) -> Database: ...
+    def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None: ...

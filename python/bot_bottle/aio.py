@@ -1,0 +1,174 @@
+"""How does an asyncio program wait for answers? Without a thread per wait, on the process's one watcher.
+
+:class:`AsyncQueueStore` and :class:`AsyncInbox` have the verbs of their blocking twins as coroutines. Only waits are
+truly asynchronous; reads and writes, which take microseconds to milliseconds but may queue behind other writers for up
+to 30 s, run in the loop's default executor. Cancelling a wait ends it and leaves the proposal pending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from os import PathLike
+from types import TracebackType
+from typing import Any, TypeVar
+
+from bot_bottle._native import Change, Inbox, InboxItem, Proposal, QueueStore, Response, Wait
+
+T = TypeVar("T")
+
+
+async def _delivered(begin: Callable[[Callable[[Any], object]], Wait]) -> Any:
+    """Starts a wait with a callback and awaits what the callback is given; an exception is raised."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(value: Any) -> None:
+        if future.done():  # cancelled meanwhile
+            return
+        if isinstance(value, BaseException):
+            future.set_exception(value)
+        else:
+            future.set_result(value)
+
+    def deliver(value: Any) -> None:
+        try:
+            loop.call_soon_threadsafe(settle, value)
+        except RuntimeError:
+            pass  # the loop was closed: nobody is left to be told
+
+    wait = begin(deliver)
+    try:
+        return await future
+    finally:
+        wait.cancel()
+
+
+class AsyncQueueStore:
+    """:class:`QueueStore` for asyncio; each verb does, returns and raises what its twin does."""
+
+    def __init__(self, queue_key: str, db_path: str | PathLike[str] | None = None) -> None:
+        self._store = QueueStore(queue_key, db_path)
+
+    @property
+    def queue_key(self) -> str:
+        return self._store.queue_key
+
+    @property
+    def db_path(self) -> str:
+        return self._store.db_path
+
+    async def write_proposal(self, proposal: Proposal) -> Proposal:
+        return await asyncio.to_thread(self._store.write_proposal, proposal)
+
+    async def read_proposal(self, proposal_id: str) -> Proposal | None:
+        return await asyncio.to_thread(self._store.read_proposal, proposal_id)
+
+    async def list_pending_proposals(self) -> list[Proposal]:
+        return await asyncio.to_thread(self._store.list_pending_proposals)
+
+    async def inspect(self, proposal_id: str) -> InboxItem | None:
+        return await asyncio.to_thread(self._store.inspect, proposal_id)
+
+    async def list_items(self, *, limit: int = 100) -> list[InboxItem]:
+        return await asyncio.to_thread(lambda: self._store.list_items(limit=limit))
+
+    async def read_response(self, proposal_id: str) -> Response | None:
+        return await asyncio.to_thread(self._store.read_response, proposal_id)
+
+    async def write_response(self, response: Response) -> Response:
+        return await asyncio.to_thread(self._store.write_response, response)
+
+    async def wait_for_response(self, proposal_id: str, timeout: float | None = None) -> Response:
+        response: Response = await _delivered(lambda done: self._store.begin_wait(proposal_id, done, timeout))
+        return response
+
+    async def withdraw_proposal(self, proposal_id: str, reason: str = "withdrawn by the requester") -> None:
+        await asyncio.to_thread(self._store.withdraw_proposal, proposal_id, reason)
+
+    async def archive_proposal(self, proposal_id: str) -> None:
+        await asyncio.to_thread(self._store.archive_proposal, proposal_id)
+
+    def close(self) -> None:
+        self._store.close()
+
+    async def __aenter__(self) -> AsyncQueueStore:
+        return self
+
+    async def __aexit__(
+        self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncInbox:
+    """:class:`Inbox` for asyncio. Open it with ``await AsyncInbox.open()``, as opening may finish managed files."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    @classmethod
+    async def open(cls, db_path: str | PathLike[str] | None = None) -> AsyncInbox:
+        return cls(await asyncio.to_thread(Inbox, db_path))
+
+    async def pending(self, bottle_slug: str | None = None) -> list[InboxItem]:
+        return await asyncio.to_thread(self._inbox.pending, bottle_slug)
+
+    async def failed(self) -> list[InboxItem]:
+        return await asyncio.to_thread(self._inbox.failed)
+
+    async def read(self, proposal_id: str) -> InboxItem:
+        return await asyncio.to_thread(self._inbox.read, proposal_id)
+
+    async def history(
+        self, *, bottle_slug: str | None = None, limit: int = 100, before: str | None = None
+    ) -> list[InboxItem]:
+        return await asyncio.to_thread(
+            lambda: self._inbox.history(bottle_slug=bottle_slug, limit=limit, before=before)
+        )
+
+    async def decide(
+        self,
+        proposal_id: str,
+        status: str,
+        *,
+        payload_sha256: str,
+        notes: str = "",
+        final_file: str | bytes | None = None,
+        decided_by: str | None = None,
+        surface: str = "api",
+        grant: str | None = None,
+    ) -> Response:
+        return await asyncio.to_thread(
+            lambda: self._inbox.decide(
+                proposal_id,
+                status,
+                payload_sha256=payload_sha256,
+                notes=notes,
+                final_file=final_file,
+                decided_by=decided_by,
+                surface=surface,
+                grant=grant,
+            )
+        )
+
+    async def watch(self, since: int | None = None) -> AsyncIterator[Change]:
+        """Changes after ``since`` (``None``: from now on), for ever; as :meth:`Inbox.watch`."""
+        at = await asyncio.to_thread(self._inbox.last_change) if since is None else since
+        while True:
+            for change in await asyncio.to_thread(self._inbox.changes, at):
+                at = change.seq
+                yield change
+            reached = at
+            await _delivered(lambda done, reached=reached: self._inbox.begin_watch(reached, done))
+
+    def close(self) -> None:
+        self._inbox.close()
+
+    async def __aenter__(self) -> AsyncInbox:
+        return self
+
+    async def __aexit__(
+        self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,174 @@
+"""Which errors bot-bottle raises, what each asks of you, and the exit code a program ends with.
+
+Every error is a :class:`BotBottleError`. Where a built-in exception fits, it is a second base, so
+``except TimeoutError`` or ``except LookupError`` work as a reader expects. The message is one
+sentence that names the thing and the way out; what a program needs is on attributes (each class
+lists its own). All of them pickle. The Rust core raises these very classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _rebuild(cls: type[BotBottleError], message: str, data: dict[str, Any]) -> BotBottleError:
+    return cls(message, **data)
+
+
+class BotBottleError(Exception):
+    """Base of every error of this package; raised itself only where no class below fits."""
+
+    exit_code = 1
+
+    def __init__(self, message: str = "", **data: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self._data = data
+        for name, value in data.items():
+            setattr(self, name, value)
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> Any:
+        return (_rebuild, (type(self), self.message, self._data))
+
+
+class InvalidInputError(BotBottleError, ValueError):
+    """An argument is not acceptable; nothing was written. Correct it and call again."""
+
+    exit_code = 2
+
+
+class InvalidProposalError(InvalidInputError):
+    """A proposal or response breaks a rule (slug, size, encoding, cap); nothing was written."""
+
+
+class NotFoundError(BotBottleError, LookupError):
+    """No such proposal, bottle, grant or file. Check the id; ``bot-bottle pending`` lists them."""
+
+    exit_code = 4
+
+
+class AlreadyDecidedError(BotBottleError):
+    """Somebody decided first. Attributes: ``proposal_id, status, decided_by, decided_at``."""
+
+    exit_code = 5
+    proposal_id: str
+    status: str
+    decided_by: str
+    decided_at: str
+
+
+class ProposalExpiredError(BotBottleError):
+    """Its ``expires_at`` passed before a decision. Attributes: ``proposal_id, expires_at``."""
+
+    exit_code = 5
+    proposal_id: str
+    expires_at: str
+
+
+class ProposalWithdrawnError(BotBottleError):
+    """The requester took it back. Attributes: ``proposal_id, withdrawn_at, reason``."""
+
+    exit_code = 5
+    proposal_id: str
+    withdrawn_at: str
+    reason: str
+
+
+class StaleReviewError(BotBottleError):
+    """What was reviewed is not what would run: the payload's hash or the managed file differs.
+
+    Look again, then decide again. Attributes: ``proposal_id, expected, actual`` (SHA-256 hex, or
+    ``None`` for a file that is absent).
+    """
+
+    exit_code = 5
+    proposal_id: str
+    expected: str | None
+    actual: str | None
+
+
+class WaitTimeoutError(BotBottleError, TimeoutError):
+    """The wait's own timeout passed; the proposal stays pending. Attribute: ``proposal_id``."""
+
+    exit_code = 6
+    proposal_id: str
+
+
+class AuditIntegrityError(BotBottleError):
+    """The audit log does not verify: an entry was edited, lost, moved or rebuilt. Attribute: ``seq``."""
+
+    exit_code = 7
+    seq: int | None
+
+
+class SchemaTooNewError(BotBottleError):
+    """The file was written by a newer release; nothing was touched. Upgrade, or roll back with the
+    newer release. Attributes: ``module, found, supported``."""
+
+    exit_code = 8
+    module: str
+    found: int
+    supported: int
+
+
+class MigrationError(BotBottleError):
+    """A migration step failed (the step before it stands) or was edited after its release.
+    Attributes: ``module, version``."""
+
+    exit_code = 8
+    module: str
+    version: int
+
+
+class DatabaseCorruptError(BotBottleError):
+    """The file is not a sound SQLite database. Keep it, and ``bot-bottle db restore`` a backup."""
+
+    exit_code = 8
+    path: str
+
+
+class UnsafeMountError(BotBottleError):
+    """The database lies where sharing it would corrupt it; nothing was opened. Mount the directory
+    (not the file), or use the broker. Attributes: ``path, filesystem``."""
+
+    exit_code = 8
+    path: str
+    filesystem: str
+
+
+class DatabaseBusyError(BotBottleError):
+    """Another writer held the database for longer than the busy timeout. Safe to retry."""
+
+    exit_code = 9
+
+
+class WriteLostError(DatabaseBusyError):
+    """The database or its WAL was deleted or replaced under this process while it wrote: the write
+    is not in the file others read. The connection has been reopened. Safe to retry."""
+
+
+class AccessDeniedError(BotBottleError, PermissionError):
+    """The broker refused: the token is missing, wrong, revoked, or for another bottle."""
+
+    exit_code = 10
+
+
+class DatabaseUnavailableError(BotBottleError, OSError):
+    """The database cannot be opened or written; the message has the path and the system's reason."""
+
+    path: str
+
+
+class ManagedFileError(BotBottleError, OSError):
+    """The decision stands, but its managed file could not be written. It is tried again when an
+    operator next opens the inbox. Attributes: ``proposal_id, path``."""
+
+    proposal_id: str
+    path: str
+
+
+class ClosedError(BotBottleError):
+    """The store was closed, in this thread or another, while or before it was used."""

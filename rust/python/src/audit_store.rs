@@ -1,0 +1,72 @@
+//! `AuditStore`.
+
+use std::path::PathBuf;
+
+use bot_bottle_store as store;
+use pyo3::prelude::*;
+
+use crate::error::ToPy;
+use crate::values::{AuditEntry, AuditReport};
+
+#[pyclass(frozen, module = "bot_bottle")]
+pub struct AuditStore(store::AuditStore);
+
+#[pymethods]
+impl AuditStore {
+    #[new]
+    #[pyo3(signature = (db_path = None))]
+    fn new(db_path: Option<PathBuf>) -> PyResult<Self> {
+        store::AuditStore::new(db_path.as_deref()).to_py().map(AuditStore)
+    }
+
+    #[getter]
+    fn db_path(&self) -> String {
+        self.0.database().path().display().to_string()
+    }
+
+    fn write_audit_entry(&self, py: Python<'_>, entry: &Bound<'_, AuditEntry>) -> PyResult<AuditEntry> {
+        let entry = &entry.get().0;
+        py.detach(|| self.0.write_audit_entry(entry)).to_py().map(AuditEntry)
+    }
+
+    fn write_audit_entries(&self, py: Python<'_>, entries: Vec<Py<AuditEntry>>) -> PyResult<Vec<AuditEntry>> {
+        let entries: Vec<store::AuditEntry> = entries.iter().map(|entry| entry.get().0.clone()).collect();
+        let written = py.detach(|| self.0.write_audit_entries(&entries)).to_py()?;
+        Ok(written.into_iter().map(AuditEntry).collect())
+    }
+
+    #[pyo3(signature = (component = None, bottle_slug = None, *, since = None, limit = None))]
+    fn read_audit_entries(
+        &self,
+        py: Python<'_>,
+        component: Option<&str>,
+        bottle_slug: Option<&str>,
+        since: Option<&str>,
+        limit: Option<u32>,
+    ) -> PyResult<Vec<AuditEntry>> {
+        let entries = py.detach(|| self.0.read_audit_entries(component, bottle_slug, since, limit)).to_py()?;
+        Ok(entries.into_iter().map(AuditEntry).collect())
+    }
+
+    #[pyo3(signature = (*, head = None))]
+    fn verify(&self, py: Python<'_>, head: Option<&str>) -> PyResult<AuditReport> {
+        py.detach(|| self.0.verify(head)).to_py().map(AuditReport)
+    }
+
+    fn head(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| self.0.head()).to_py()
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.0.database().close());
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_args))]
+    fn __exit__(&self, py: Python<'_>, _args: &Bound<'_, PyAny>) {
+        self.close(py);
+    }
+}

@@ -1,0 +1,159 @@
+//! `Database` and `Transaction`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bot_bottle_store as store;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::convert::{dict, duration, rows};
+use crate::error::{ToPy, exception};
+
+#[pyclass(frozen, module = "bot_bottle")]
+pub struct Database(Arc<store::Database>);
+
+#[pyclass(frozen, module = "bot_bottle")]
+pub struct Transaction {
+    db: Arc<store::Database>,
+    under_way: Mutex<Option<store::ForeignTransaction>>,
+}
+
+#[pymethods]
+impl Transaction {
+    #[pyo3(signature = (sql, params = None))]
+    fn execute<'py>(
+        &self,
+        py: Python<'py>,
+        sql: &str,
+        params: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let params = crate::convert::params(params)?;
+        let found = py.detach(|| {
+            let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            under_way.as_mut().ok_or(store::Error::Closed)?.execute(sql, &params)
+        });
+        rows(py, found.to_py()?)
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        let own = slf.get();
+        let begun = slf.py().detach(|| own.db.transaction()).to_py()?;
+        *own.under_way.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+        Ok(slf)
+    }
+
+    #[pyo3(signature = (exception_type = None, *_args))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        exception_type: Option<&Bound<'_, PyAny>>,
+        _args: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let failed = exception_type.is_some();
+        py.detach(|| {
+            let ended = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match ended {
+                Some(transaction) if !failed => transaction.commit(),
+                _ => Ok(()), // dropped, and with it rolled back
+            }
+        })
+        .to_py()
+    }
+}
+
+#[pymethods]
+impl Database {
+    #[new]
+    #[pyo3(signature = (db_path = None))]
+    fn new(db_path: Option<PathBuf>) -> PyResult<Self> {
+        store::Database::new(db_path.as_deref()).to_py().map(|db| Database(Arc::new(db)))
+    }
+
+    #[getter]
+    fn path(&self) -> String {
+        self.0.path().display().to_string()
+    }
+
+    #[getter]
+    fn real_path(&self) -> PyResult<String> {
+        Ok(self.0.real_path().to_py()?.display().to_string())
+    }
+
+    #[pyo3(signature = (sql, params = None, *, timeout = 5.0))]
+    fn query<'py>(
+        &self,
+        py: Python<'py>,
+        sql: &str,
+        params: Option<&Bound<'py, PyAny>>,
+        timeout: f64,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let values = crate::convert::params(params)?;
+        let limit = duration(py, "timeout", Some(timeout))?.unwrap_or(std::time::Duration::MAX);
+        let found = py.detach(|| self.0.query(sql, &values, limit)).to_py()?;
+        rows(py, found)
+    }
+
+    fn migrate(&self, py: Python<'_>, module: &str, steps: Vec<(String, String)>) -> PyResult<i64> {
+        let steps: Vec<store::Step> = steps.into_iter().map(|(up, down)| store::Step { up, down }).collect();
+        py.detach(|| self.0.migrate(module, &steps)).to_py()
+    }
+
+    fn transaction(&self) -> Transaction {
+        Transaction { db: self.0.clone(), under_way: Mutex::new(None) }
+    }
+
+    fn migrate_all(&self, py: Python<'_>) -> PyResult<BTreeMap<String, i64>> {
+        Ok(py.detach(|| self.0.migrate_all()).to_py()?.into_iter().collect())
+    }
+
+    #[pyo3(signature = (module, *, to))]
+    fn rollback(&self, py: Python<'_>, module: &str, to: i64) -> PyResult<String> {
+        Ok(py.detach(|| self.0.rollback(module, to)).to_py()?.display().to_string())
+    }
+
+    fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        dict(py, &py.detach(|| self.0.status()).to_py()?)
+    }
+
+    fn check(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        py.detach(|| self.0.check()).to_py()
+    }
+
+    fn backup(&self, py: Python<'_>, destination: PathBuf) -> PyResult<u64> {
+        py.detach(|| self.0.backup(&destination)).to_py()
+    }
+
+    fn restore(&self, py: Python<'_>, source: PathBuf) -> PyResult<String> {
+        Ok(py.detach(|| self.0.restore(&source)).to_py()?.display().to_string())
+    }
+
+    #[pyo3(signature = (*, older_than))]
+    fn prune(&self, py: Python<'_>, older_than: f64) -> PyResult<usize> {
+        let Some(age) = duration(py, "older_than", Some(older_than))? else {
+            let reason = "must be a number of seconds, not infinity".to_owned();
+            return Err(exception(py, &store::Error::InvalidInput { what: "older_than", reason }));
+        };
+        py.detach(|| self.0.prune(age)).to_py()
+    }
+
+    #[pyo3(signature = (*, timeout = 2.0))]
+    fn ring_test(&self, py: Python<'_>, timeout: f64) -> PyResult<f64> {
+        let limit = duration(py, "timeout", Some(timeout))?.unwrap_or(std::time::Duration::from_secs(3600));
+        Ok(py.detach(|| self.0.ring_test(limit)).to_py()?.as_secs_f64())
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.0.close());
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_args))]
+    fn __exit__(&self, py: Python<'_>, _args: &Bound<'_, PyAny>) {
+        self.close(py);
+    }
+}

@@ -1,0 +1,96 @@
+//! How does an error of the core become its Python exception? The only mapping: class by name, fields as attributes.
+
+use bot_bottle_store::{Error, Result};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+pub trait ToPy<T> {
+    /// The value, or the exception.
+    fn to_py(self) -> PyResult<T>;
+}
+
+impl<T> ToPy<T> for Result<T> {
+    fn to_py(self) -> PyResult<T> {
+        self.map_err(|error| Python::attach(|py| exception(py, &error)))
+    }
+}
+
+pub fn exception(py: Python<'_>, error: &Error) -> PyErr {
+    build(py, error).unwrap_or_else(|failure| failure)
+}
+
+fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
+    let module = match error {
+        Error::Interrupted => py.import("builtins")?,
+        _ => py.import("bot_bottle.errors")?,
+    };
+    let class = module.getattr(error.class())?;
+    let value = class.call((error.to_string(),), Some(&attributes(py, error)?))?;
+    Ok(PyErr::from_value(value))
+}
+
+fn attributes<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
+    let data = PyDict::new(py);
+    match error {
+        Error::Ambiguous { matches, .. } => data.set_item("matches", matches)?,
+        Error::NotFound { id, .. } => data.set_item("id", id)?,
+        Error::AlreadyDecided { id, status, by, at, surface, archived } => {
+            data.set_item("proposal_id", id)?;
+            data.set_item("status", status)?;
+            data.set_item("decided_by", by)?;
+            data.set_item("decided_at", at)?;
+            data.set_item("surface", surface)?;
+            data.set_item("archived", archived)?;
+        }
+        Error::Expired { id, expires_at } => {
+            data.set_item("proposal_id", id)?;
+            data.set_item("expires_at", expires_at)?;
+        }
+        Error::Withdrawn { id, at, reason } => {
+            data.set_item("proposal_id", id)?;
+            data.set_item("withdrawn_at", at)?;
+            data.set_item("reason", reason)?;
+        }
+        Error::StalePayload { id, expected, actual } => {
+            data.set_item("proposal_id", id)?;
+            data.set_item("expected", expected)?;
+            data.set_item("actual", actual)?;
+        }
+        Error::StaleFile { id, expected, actual, path } => {
+            data.set_item("proposal_id", id)?;
+            data.set_item("expected", expected)?;
+            data.set_item("actual", actual)?;
+            data.set_item("path", path)?;
+        }
+        Error::WaitTimeout { id, .. } => data.set_item("proposal_id", id)?,
+        Error::AuditIntegrity { seq, .. } => data.set_item("seq", seq)?,
+        Error::SchemaTooNew { module, found, supported } => {
+            data.set_item("module", module)?;
+            data.set_item("found", found)?;
+            data.set_item("supported", supported)?;
+        }
+        Error::MigrationFailed { module, version, .. } | Error::MigrationEdited { module, version } => {
+            data.set_item("module", module)?;
+            data.set_item("version", version)?;
+        }
+        Error::FileMount { path, filesystem } | Error::ForeignFilesystem { path, filesystem } => {
+            data.set_item("path", path)?;
+            data.set_item("filesystem", filesystem)?;
+        }
+        Error::Corrupt { path, .. }
+        | Error::Busy { path }
+        | Error::WriteLost { path }
+        | Error::Unavailable { path, .. }
+        | Error::BellTimeout { path, .. } => data.set_item("path", path)?,
+        Error::ManagedFile { id, path, .. } => {
+            data.set_item("proposal_id", id)?;
+            data.set_item("path", path)?;
+        }
+        Error::InvalidInput { .. }
+        | Error::InvalidProposal { .. }
+        | Error::QueryTimeout { .. }
+        | Error::Closed
+        | Error::Interrupted => {}
+    }
+    Ok(data)
+}

@@ -1,0 +1,176 @@
+//! `Inbox` and `Watch`.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use bot_bottle_store as store;
+use pyo3::prelude::*;
+
+use crate::convert::{Text, duration, json};
+use crate::error::ToPy;
+use crate::queue_store::{Wait, blocking, deliver};
+use crate::values::{Change, InboxItem, Response};
+
+/// How many changes an iterator reads at once.
+const BATCH: u32 = 256;
+
+#[pyclass(frozen, module = "bot_bottle")]
+pub struct Inbox(Arc<store::Inbox>);
+
+#[pyclass(frozen, module = "bot_bottle")]
+pub struct Watch {
+    inbox: Arc<store::Inbox>,
+    timeout: Option<std::time::Duration>,
+    state: Mutex<(i64, VecDeque<store::Change>)>,
+}
+
+#[pymethods]
+impl Watch {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Change>> {
+        loop {
+            let since = {
+                // Never held while something blocks.
+                let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                if let Some(change) = state.1.pop_front() {
+                    state.0 = change.seq;
+                    return Ok(Some(Change(change)));
+                }
+                state.0
+            };
+            let waited = blocking(py, |interrupted| {
+                match self.inbox.wait_for_change(since, self.timeout, interrupted) {
+                    Err(store::Error::WaitTimeout { .. }) => Ok(false),
+                    other => other.map(|()| true),
+                }
+            })?;
+            if !waited {
+                return Ok(None);
+            }
+            let changes = py.detach(|| self.inbox.changes(since, BATCH)).to_py()?;
+            let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if state.0 == since && state.1.is_empty() {
+                state.1.extend(changes);
+            }
+        }
+    }
+}
+
+#[pymethods]
+impl Inbox {
+    #[new]
+    #[pyo3(signature = (db_path = None))]
+    fn new(py: Python<'_>, db_path: Option<PathBuf>) -> PyResult<Self> {
+        py.detach(|| store::Inbox::new(db_path.as_deref())).to_py().map(|inbox| Inbox(Arc::new(inbox)))
+    }
+
+    #[getter]
+    fn db_path(&self) -> String {
+        self.0.database().path().display().to_string()
+    }
+
+    #[pyo3(signature = (bottle_slug = None))]
+    fn pending(&self, py: Python<'_>, bottle_slug: Option<&str>) -> PyResult<Vec<InboxItem>> {
+        Ok(py.detach(|| self.0.pending(bottle_slug)).to_py()?.into_iter().map(InboxItem).collect())
+    }
+
+    fn failed(&self, py: Python<'_>) -> PyResult<Vec<InboxItem>> {
+        Ok(py.detach(|| self.0.failed()).to_py()?.into_iter().map(InboxItem).collect())
+    }
+
+    fn read(&self, py: Python<'_>, proposal_id: &str) -> PyResult<InboxItem> {
+        py.detach(|| self.0.read(proposal_id)).to_py().map(InboxItem)
+    }
+
+    #[pyo3(signature = (*, bottle_slug = None, limit = 100, before = None))]
+    fn history(
+        &self,
+        py: Python<'_>,
+        bottle_slug: Option<&str>,
+        limit: u32,
+        before: Option<&str>,
+    ) -> PyResult<Vec<InboxItem>> {
+        Ok(py.detach(|| self.0.history(bottle_slug, limit, before)).to_py()?.into_iter().map(InboxItem).collect())
+    }
+
+    #[pyo3(signature = (proposal_id, status, *, payload_sha256, notes = "", final_file = None, decided_by = None,
+                        surface = "api", grant = None))]
+    #[allow(clippy::too_many_arguments)] // they are the decision's parts
+    fn decide(
+        &self,
+        py: Python<'_>,
+        proposal_id: &str,
+        status: &str,
+        payload_sha256: &str,
+        notes: &str,
+        final_file: Option<Text>,
+        decided_by: Option<&str>,
+        surface: &str,
+        grant: Option<&str>,
+    ) -> PyResult<Response> {
+        let final_file = final_file.map(Text::into_bytes);
+        // Checked as bytes, for the offset; what passes is text.
+        store::Response::checked(proposal_id, status, notes, final_file.as_deref()).to_py()?;
+        let final_file = final_file.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let decision = store::Decision {
+            proposal_id,
+            status,
+            payload_sha256,
+            notes,
+            final_file: final_file.as_deref(),
+            decided_by,
+            surface,
+            grant,
+        };
+        py.detach(|| self.0.decide(&decision)).to_py().map(Response)
+    }
+
+    #[pyo3(signature = (since = None, *, timeout = None))]
+    fn watch(&self, py: Python<'_>, since: Option<i64>, timeout: Option<f64>) -> PyResult<Watch> {
+        let timeout = duration(py, "timeout", timeout)?;
+        let since = match since {
+            Some(since) => since,
+            None => self.last_change(py)?,
+        };
+        Ok(Watch { inbox: self.0.clone(), timeout, state: Mutex::new((since, VecDeque::new())) })
+    }
+
+    fn last_change(&self, py: Python<'_>) -> PyResult<i64> {
+        py.detach(|| self.0.last_change()).to_py()
+    }
+
+    #[pyo3(signature = (since = 0, *, limit = 1000))]
+    fn changes(&self, py: Python<'_>, since: i64, limit: u32) -> PyResult<Vec<Change>> {
+        Ok(py.detach(|| self.0.changes(since, limit)).to_py()?.into_iter().map(Change).collect())
+    }
+
+    fn begin_watch(&self, py: Python<'_>, since: i64, callback: Py<PyAny>) -> PyResult<Wait> {
+        py.detach(|| self.0.begin_watch(since, None, deliver(callback))).to_py().map(Wait)
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let stats = py.detach(|| self.0.stats()).to_py()?;
+        json(py, &stats)
+    }
+
+    fn recover(&self, py: Python<'_>) -> PyResult<usize> {
+        py.detach(|| self.0.recover()).to_py()
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.0.database().close());
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_args))]
+    fn __exit__(&self, py: Python<'_>, _args: &Bound<'_, PyAny>) {
+        self.close(py);
+    }
+}

@@ -1,0 +1,382 @@
+//! The value types: frozen, compared and hashed by content, pickled through their constructors.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+
+use bot_bottle_store as store;
+use pyo3::prelude::*;
+use pyo3::types::{PyAny, PyDict, PyTuple};
+
+use crate::convert::{Text, dict, duration};
+use crate::error::ToPy;
+
+/// A field as Python reads it.
+trait Read<'a> {
+    type As;
+    fn read(&'a self) -> Self::As;
+}
+
+impl<'a> Read<'a> for String {
+    type As = &'a str;
+    fn read(&'a self) -> &'a str {
+        self
+    }
+}
+
+impl<'a> Read<'a> for Option<String> {
+    type As = Option<&'a str>;
+    fn read(&'a self) -> Option<&'a str> {
+        self.as_deref()
+    }
+}
+
+/// Numbers and truths are read as they are.
+macro_rules! read_as_is {
+    ($($kind:ty),*) => { $(impl Read<'_> for $kind {
+        type As = $kind;
+        fn read(&self) -> $kind {
+            *self
+        }
+    })* };
+}
+read_as_is!(i64, Option<i64>, bool);
+
+/// Declares a class over one of the core's values: its wrapper and the getters Python reads.
+macro_rules! value {
+    ($name:ident, $inner:ty { $($field:ident: $kind:ty),* $(,)? } { $($rest:tt)* }) => {
+        #[pyclass(frozen, module = "bot_bottle")]
+        #[derive(Clone)]
+        pub struct $name(pub $inner);
+
+        #[pymethods]
+        impl $name {
+            $(#[getter]
+            fn $field(&self) -> $kind {
+                self.0.$field.read()
+            })*
+
+            fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+                dict(py, &self.0)
+            }
+
+            $($rest)*
+        }
+    };
+}
+
+fn hash_of(content: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// `(rebuild, arguments)` of a value that pickles as positional and keyword arguments of its class.
+fn reduce<'py>(
+    py: Python<'py>,
+    class: &Bound<'py, PyAny>,
+    args: impl IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error = PyErr>,
+    kwargs: Bound<'py, PyDict>,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+    let partial = py.import("functools")?.getattr("partial")?;
+    let call = partial.call((class,), Some(&kwargs))?;
+    Ok((call, args.into_pyobject(py)?))
+}
+
+value!(Proposal, store::Proposal {
+    id: &str, bottle_slug: &str, tool: &str, proposed_file: &str, justification: &str, arrival_timestamp: &str,
+    current_file_hash: Option<&str>, expires_at: Option<&str>, fingerprint: Option<&str>, payload_sha256: &str,
+} {
+    #[new]
+    #[pyo3(signature = (id, bottle_slug, tool, proposed_file, justification, arrival_timestamp, current_file_hash = None,
+                        *, expires_at = None, fingerprint = None))]
+    #[allow(clippy::too_many_arguments)] // they are the type's fields, in its order
+    fn py_new(
+        id: &str,
+        bottle_slug: &str,
+        tool: &str,
+        proposed_file: Text,
+        justification: &str,
+        arrival_timestamp: &str,
+        current_file_hash: Option<&str>,
+        expires_at: Option<&str>,
+        fingerprint: Option<&str>,
+    ) -> PyResult<Self> {
+        store::Proposal::checked(
+            id, bottle_slug, tool, proposed_file.bytes(), justification, arrival_timestamp, current_file_hash,
+            expires_at, fingerprint,
+        )
+        .to_py()
+        .map(Proposal)
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (bottle_slug, tool, proposed_file, justification = "", current_file_hash = None,
+                        *, expires_in = None, fingerprint = None))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        py: Python<'_>,
+        bottle_slug: &str,
+        tool: &str,
+        proposed_file: Text,
+        justification: &str,
+        current_file_hash: Option<&str>,
+        expires_in: Option<f64>,
+        fingerprint: Option<&str>,
+    ) -> PyResult<Self> {
+        let expires_in = duration(py, "expires_in", expires_in)?;
+        store::Proposal::new(
+            bottle_slug, tool, proposed_file.bytes(), justification, current_file_hash, expires_in, fingerprint,
+        )
+        .to_py()
+        .map(Proposal)
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| other.get().0 == self.0)
+    }
+
+    fn __hash__(&self) -> u64 {
+        hash_of(&self.0)
+    }
+
+    fn __repr__(&self) -> String {
+        let it = &self.0;
+        format!(
+            "Proposal(id={:?}, bottle_slug={:?}, tool={:?}, payload={} bytes, sha256={}…)",
+            it.id, it.bottle_slug, it.tool, it.proposed_file.len(), &it.payload_sha256[..12],
+        )
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let it = &self.0;
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("expires_at", &it.expires_at)?;
+        kwargs.set_item("fingerprint", &it.fingerprint)?;
+        let args = (
+            &it.id, &it.bottle_slug, &it.tool, &it.proposed_file, &it.justification, &it.arrival_timestamp,
+            &it.current_file_hash,
+        );
+        reduce(py, py.get_type::<Self>().as_any(), args, kwargs)
+    }
+});
+
+value!(Response, store::Response {
+    proposal_id: &str, status: &str, notes: &str, final_file: Option<&str>, payload_sha256: Option<&str>, final_sha256: Option<&str>,
+    decided_by: Option<&str>, surface: Option<&str>, decided_at: Option<&str>, diff: Option<&str>, applied_at: Option<&str>,
+} {
+    #[new]
+    #[pyo3(signature = (proposal_id, status, notes = "", final_file = None, *, payload_sha256 = None, decided_by = None,
+                        surface = None, decided_at = None, final_sha256 = None, diff = None, applied_at = None))]
+    #[allow(clippy::too_many_arguments)] // they are the type's fields, in its order
+    fn py_new(
+        proposal_id: &str,
+        status: &str,
+        notes: &str,
+        final_file: Option<Text>,
+        payload_sha256: Option<String>,
+        decided_by: Option<String>,
+        surface: Option<String>,
+        decided_at: Option<String>,
+        final_sha256: Option<String>,
+        diff: Option<String>,
+        applied_at: Option<String>,
+    ) -> PyResult<Self> {
+        let final_file = final_file.map(Text::into_bytes);
+        let mut response = store::Response::checked(proposal_id, status, notes, final_file.as_deref()).to_py()?;
+        response.payload_sha256 = payload_sha256;
+        response.decided_by = decided_by;
+        response.surface = surface;
+        response.decided_at = decided_at;
+        response.final_sha256 = final_sha256;
+        response.diff = diff;
+        response.applied_at = applied_at;
+        response.check_rest().to_py().map(Response)
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| other.get().0.answer() == self.0.answer())
+    }
+
+    fn __hash__(&self) -> u64 {
+        hash_of(self.0.answer())
+    }
+
+    fn __repr__(&self) -> String {
+        let it = &self.0;
+        let by = it.decided_by.as_deref().unwrap_or("?");
+        format!("Response(proposal_id={:?}, status={:?}, decided_by={by:?})", it.proposal_id, it.status)
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let it = &self.0;
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("payload_sha256", &it.payload_sha256)?;
+        kwargs.set_item("decided_by", &it.decided_by)?;
+        kwargs.set_item("surface", &it.surface)?;
+        kwargs.set_item("decided_at", &it.decided_at)?;
+        kwargs.set_item("final_sha256", &it.final_sha256)?;
+        kwargs.set_item("diff", &it.diff)?;
+        kwargs.set_item("applied_at", &it.applied_at)?;
+        reduce(py, py.get_type::<Self>().as_any(), (&it.proposal_id, &it.status, &it.notes, &it.final_file), kwargs)
+    }
+});
+
+value!(AuditEntry, store::AuditEntry {
+    timestamp: &str, bottle_slug: &str, component: &str, operator_action: &str, operator_notes: &str,
+    justification: &str, diff: &str, decided_by: &str, surface: &str, proposal_id: Option<&str>, payload_sha256: Option<&str>,
+    final_sha256: Option<&str>, seq: Option<i64>, prev_hash: Option<&str>, entry_hash: Option<&str>,
+} {
+    #[new]
+    #[pyo3(signature = (timestamp, bottle_slug, component, operator_action, operator_notes = String::new(),
+                        justification = String::new(), diff = String::new(), *, decided_by = String::new(),
+                        surface = "api".to_owned(), proposal_id = None, payload_sha256 = None, final_sha256 = None,
+                        seq = None, prev_hash = None, entry_hash = None))]
+    #[allow(clippy::too_many_arguments)] // they are the type's fields, in its order
+    fn py_new(
+        timestamp: String,
+        bottle_slug: String,
+        component: String,
+        operator_action: String,
+        operator_notes: String,
+        justification: String,
+        diff: String,
+        decided_by: String,
+        surface: String,
+        proposal_id: Option<String>,
+        payload_sha256: Option<String>,
+        final_sha256: Option<String>,
+        seq: Option<i64>,
+        prev_hash: Option<String>,
+        entry_hash: Option<String>,
+    ) -> PyResult<Self> {
+        let entry = store::AuditEntry {
+            timestamp, bottle_slug, component, operator_action, operator_notes, justification, diff, decided_by,
+            surface, proposal_id, payload_sha256, final_sha256, seq, prev_hash, entry_hash,
+        };
+        entry.checked().to_py().map(AuditEntry)
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| other.get().0.content() == self.0.content())
+    }
+
+    fn __hash__(&self) -> u64 {
+        hash_of(self.0.content())
+    }
+
+    fn __repr__(&self) -> String {
+        let it = &self.0;
+        format!(
+            "AuditEntry(seq={}, timestamp={:?}, bottle_slug={:?}, component={:?}, operator_action={:?}, decided_by={:?})",
+            it.seq.map_or_else(|| "None".to_owned(), |seq| seq.to_string()),
+            it.timestamp, it.bottle_slug, it.component, it.operator_action, it.decided_by,
+        )
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let it = &self.0;
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("decided_by", &it.decided_by)?;
+        kwargs.set_item("surface", &it.surface)?;
+        kwargs.set_item("proposal_id", &it.proposal_id)?;
+        kwargs.set_item("payload_sha256", &it.payload_sha256)?;
+        kwargs.set_item("final_sha256", &it.final_sha256)?;
+        kwargs.set_item("seq", it.seq)?;
+        kwargs.set_item("prev_hash", &it.prev_hash)?;
+        kwargs.set_item("entry_hash", &it.entry_hash)?;
+        let args = (
+            &it.timestamp, &it.bottle_slug, &it.component, &it.operator_action, &it.operator_notes, &it.justification,
+            &it.diff,
+        );
+        reduce(py, py.get_type::<Self>().as_any(), args, kwargs)
+    }
+});
+
+value!(AuditReport, store::AuditReport {
+    entries: i64, first_seq: Option<i64>, last_seq: Option<i64>, head: &str,
+} {
+    fn __repr__(&self) -> String {
+        format!("AuditReport(entries={}, head={}…)", self.0.entries, &self.0.head[..12])
+    }
+});
+
+value!(InboxItem, store::InboxItem {
+    queue_key: &str, state: &str, waiting: bool, waiting_until: Option<&str>, requests: i64, withdrawn_at: Option<&str>,
+    withdrawn_reason: Option<&str>, archived_at: Option<&str>, managed_file: Option<&str>, apply_state: Option<&str>, apply_error: Option<&str>,
+} {
+    #[getter]
+    fn proposal(&self) -> Proposal {
+        Proposal(self.0.proposal.clone())
+    }
+
+    #[getter]
+    fn response(&self) -> Option<Response> {
+        self.0.response.clone().map(Response)
+    }
+
+    fn __repr__(&self) -> String {
+        let it = &self.0;
+        format!("InboxItem(id={:?}, bottle_slug={:?}, tool={:?}, state={:?})", it.proposal.id, it.proposal.bottle_slug, it.proposal.tool, it.state)
+    }
+});
+
+value!(Change, store::Change {
+    seq: i64, kind: &str, proposal_id: &str, bottle_slug: &str, tool: &str, at: &str,
+} {
+    #[new]
+    fn py_new(seq: i64, kind: &str, proposal_id: &str, bottle_slug: &str, tool: &str, at: &str) -> Self {
+        Change(store::Change::of(seq, kind, proposal_id, bottle_slug, tool, at))
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| other.get().0 == self.0)
+    }
+
+    fn __hash__(&self) -> u64 {
+        hash_of(&self.0)
+    }
+
+    fn __repr__(&self) -> String {
+        let it = &self.0;
+        format!("Change(seq={}, kind={:?}, proposal_id={:?}, bottle_slug={:?}, tool={:?})", it.seq, it.kind, it.proposal_id, it.bottle_slug, it.tool)
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let it = &self.0;
+        let args = (it.seq, &it.kind, &it.proposal_id, &it.bottle_slug, &it.tool, &it.at);
+        reduce(py, py.get_type::<Self>().as_any(), args, PyDict::new(py))
+    }
+});
+
+value!(Grant, store::Grant {
+    id: &str, bottle_slug: &str, tool: &str, fingerprint: &str, scope: &str, uses_left: Option<i64>,
+    expires_at: Option<&str>, proposal_id: Option<&str>, created_at: &str, created_by: &str, last_used_at: Option<&str>,
+    revoked_at: Option<&str>, revoked_by: Option<&str>, live: bool,
+} {
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| other.get().0 == self.0)
+    }
+
+    fn __hash__(&self) -> u64 {
+        hash_of(&self.0)
+    }
+
+    fn __repr__(&self) -> String {
+        let it = &self.0;
+        format!("Grant(id={:?}, bottle_slug={:?}, tool={:?}, scope={:?}, live={})", it.id, it.bottle_slug, it.tool, it.scope, it.live)
+    }
+});
+
+value!(Bottle, store::Bottle {
+    slug: &str, backend: &str, started_at: &str, stopped_at: Option<&str>, pending: i64,
+} {
+    #[getter]
+    fn files(&self) -> BTreeMap<String, String> {
+        self.0.files.clone()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Bottle(slug={:?}, backend={:?}, running={})", self.0.slug, self.0.backend, self.0.stopped_at.is_none())
+    }
+});

@@ -1,0 +1,318 @@
+//! What was decided, in a log that is only ever added to, each entry chained to the one before it (docs/audit.md).
+
+use std::path::Path;
+
+use rusqlite::types::ToSql;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::database::{Database, Rings};
+use crate::diff::hex;
+use crate::error::{Error, Result};
+use crate::proposal::{MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text, check_time};
+use crate::response::check_surface;
+
+/// `prev_hash` of the first entry, and the head of an empty log.
+pub const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Goes first into every hash, so that entries of another encoding never have the same.
+const ENCODING: &str = "bot-bottle.audit.v1";
+
+/// A diff shows both of two payloads at the most, and some context.
+const MAX_DIFF_BYTES: usize = 4 * MAX_PAYLOAD_BYTES;
+
+/// One line of the log. The log fills in `seq`, `prev_hash` and `entry_hash`.
+#[derive(Debug, Clone, Default, Serialize)]
+#[allow(missing_docs)] // named and explained in the Python stub and the schema
+pub struct AuditEntry {
+    pub timestamp: String,
+    pub bottle_slug: String,
+    pub component: String,
+    pub operator_action: String,
+    pub operator_notes: String,
+    pub justification: String,
+    pub diff: String,
+    pub decided_by: String,
+    pub surface: String,
+    pub proposal_id: Option<String>,
+    pub payload_sha256: Option<String>,
+    pub final_sha256: Option<String>,
+    pub seq: Option<i64>,
+    pub prev_hash: Option<String>,
+    pub entry_hash: Option<String>,
+}
+
+const COLUMNS: &str = "timestamp, bottle_slug, component, operator_action, operator_notes, justification, diff, \
+     decided_by, surface, proposal_id, payload_sha256, final_sha256, seq, prev_hash, entry_hash";
+
+impl AuditEntry {
+    /// The entry with its timestamp normalised, if each field keeps its rule.
+    pub fn checked(mut self) -> Result<Self> {
+        self.timestamp = check_time("timestamp", &self.timestamp)?;
+        check_name("bottle_slug", &self.bottle_slug)?;
+        check_name("component", &self.component)?;
+        check_text("operator_action", self.operator_action.as_bytes(), 256)?;
+        check_text("operator_notes", self.operator_notes.as_bytes(), MAX_NOTES_BYTES)?;
+        check_text("justification", self.justification.as_bytes(), MAX_JUSTIFICATION_BYTES)?;
+        check_text("diff", self.diff.as_bytes(), MAX_DIFF_BYTES)?;
+        check_text("decided_by", self.decided_by.as_bytes(), 256)?;
+        check_surface(&self.surface)?;
+        if let Some(id) = &self.proposal_id {
+            check_text("proposal_id", id.as_bytes(), 64)?;
+        }
+        for hash in [&self.payload_sha256, &self.final_sha256].into_iter().flatten() {
+            check_hash("payload_sha256", hash)?;
+        }
+        Ok(self)
+    }
+
+    /// What was said, which is what equality is about.
+    pub fn content(&self) -> [Option<&str>; 12] {
+        [
+            Some(&self.timestamp),
+            Some(&self.bottle_slug),
+            Some(&self.component),
+            Some(&self.operator_action),
+            Some(&self.operator_notes),
+            Some(&self.justification),
+            Some(&self.diff),
+            Some(&self.decided_by),
+            Some(&self.surface),
+            self.proposal_id.as_deref(),
+            self.payload_sha256.as_deref(),
+            self.final_sha256.as_deref(),
+        ]
+    }
+
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(AuditEntry {
+            timestamp: row.get(0)?,
+            bottle_slug: row.get(1)?,
+            component: row.get(2)?,
+            operator_action: row.get(3)?,
+            operator_notes: row.get(4)?,
+            justification: row.get(5)?,
+            diff: row.get(6)?,
+            decided_by: row.get(7)?,
+            surface: row.get(8)?,
+            proposal_id: row.get(9)?,
+            payload_sha256: row.get(10)?,
+            final_sha256: row.get(11)?,
+            seq: row.get(12)?,
+            prev_hash: row.get(13)?,
+            entry_hash: row.get(14)?,
+        })
+    }
+}
+
+/// SHA-256 over netstrings (`<bytes>:<text>,`; `~` for an absent value) of the encoding's name, `seq`, `prev_hash` and
+/// the content in order. Source: <https://cr.yp.to/proto/netstrings.txt>. No two different entries encode alike.
+fn hash<'a>(seq: i64, prev_hash: &'a str, content: impl IntoIterator<Item = Option<&'a str>>) -> String {
+    let mut sha = Sha256::new();
+    let mut add = |field: Option<&str>| match field {
+        Some(text) => {
+            sha.update(text.len().to_string());
+            sha.update(b":");
+            sha.update(text);
+            sha.update(b",");
+        }
+        None => sha.update(b"~"),
+    };
+    add(Some(ENCODING));
+    add(Some(&seq.to_string()));
+    add(Some(prev_hash));
+    content.into_iter().for_each(add);
+    hex(&sha.finalize())
+}
+
+/// Appends in the caller's transaction: the head is read where the entry is written, so that a chain never forks.
+pub(crate) fn append(tx: &Transaction<'_>, entry: &AuditEntry) -> Result<AuditEntry> {
+    const APPEND_SQL: &str = "INSERT INTO audit_entries (timestamp, bottle_slug, component, operator_action, operator_notes,
+             justification, diff, decided_by, surface, proposal_id, payload_sha256, final_sha256, seq, prev_hash, entry_hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+    let (last, prev_hash) = last(tx)?;
+    let seq = last + 1;
+    let entry_hash = hash(seq, &prev_hash, entry.content());
+    let content = entry.content();
+    let mut values: Vec<&dyn ToSql> = content.iter().map(|field| field as &dyn ToSql).collect();
+    values.extend([&seq as &dyn ToSql, &prev_hash, &entry_hash]);
+    tx.prepare_cached(APPEND_SQL)?.execute(values.as_slice())?;
+    Ok(AuditEntry { seq: Some(seq), prev_hash: Some(prev_hash), entry_hash: Some(entry_hash), ..entry.clone() })
+}
+
+fn last(conn: &Connection) -> Result<(i64, String)> {
+    const LAST_SQL: &str = "SELECT seq, entry_hash FROM audit_entries ORDER BY seq DESC LIMIT 1";
+    let last = conn.prepare_cached(LAST_SQL)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    Ok(last.unwrap_or_else(|| (0, NO_HASH.to_owned())))
+}
+
+/// What `verify` found sound.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub struct AuditReport {
+    pub entries: i64,
+    pub first_seq: Option<i64>,
+    pub last_seq: Option<i64>,
+    pub head: String,
+}
+
+/// The append-only audit log.
+pub struct AuditStore {
+    pub(crate) db: Database,
+}
+
+impl AuditStore {
+    /// A handle; opens nothing.
+    pub fn new(path: Option<&Path>) -> Result<Self> {
+        Ok(AuditStore { db: Database::new(path)? })
+    }
+
+    /// The file it is in.
+    pub fn database(&self) -> &Database {
+        &self.db
+    }
+
+    /// Appends one entry.
+    pub fn write_audit_entry(&self, entry: &AuditEntry) -> Result<AuditEntry> {
+        self.db.write(|tx| Ok((append(tx, entry)?, Rings::NONE)))
+    }
+
+    /// Appends all or none.
+    pub fn write_audit_entries(&self, entries: &[AuditEntry]) -> Result<Vec<AuditEntry>> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.db.write(|tx| {
+            let written = entries.iter().map(|entry| append(tx, entry)).collect::<Result<_>>()?;
+            Ok((written, Rings::NONE))
+        })
+    }
+
+    /// The newest `limit` entries that match, in order of writing.
+    pub fn read_audit_entries(
+        &self,
+        component: Option<&str>,
+        bottle_slug: Option<&str>,
+        since: Option<&str>,
+        limit: Option<u32>,
+    ) -> Result<Vec<AuditEntry>> {
+        let since = since.map(|since| check_time("since", since)).transpose()?;
+        // A condition that is not asked for is not in the SQL: `:x IS NULL OR …` would keep SQLite off the indexes.
+        let asked: [(&str, Option<&dyn ToSql>); 3] = [
+            ("component = :component", component.as_ref().map(|value| value as &dyn ToSql)),
+            ("bottle_slug = :bottle_slug", bottle_slug.as_ref().map(|value| value as &dyn ToSql)),
+            ("timestamp >= :since", since.as_ref().map(|value| value as &dyn ToSql)),
+        ];
+        let limit = limit.map_or(-1, i64::from);
+        let mut conditions = Vec::new();
+        let mut values: Vec<(&str, &dyn ToSql)> = vec![(":limit", &limit)];
+        for (condition, value) in asked {
+            if let Some(value) = value {
+                conditions.push(condition);
+                values.push((condition.rsplit(' ').next().unwrap_or_default(), value));
+            }
+        }
+        let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+        let sql = format!("SELECT {COLUMNS} FROM audit_entries {filter} ORDER BY seq DESC LIMIT :limit");
+        let entries = self.db.read(|conn| {
+            let mut statement = conn.prepare_cached(&sql)?;
+            let rows = statement.query_map(values.as_slice(), AuditEntry::from_row)?;
+            let mut entries = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+            entries.reverse();
+            Ok(entries)
+        })?;
+        Ok(entries.unwrap_or_default())
+    }
+
+    /// Recomputes the chain in one snapshot. With `head`, an entry with that hash must be in it.
+    pub fn verify(&self, head: Option<&str>) -> Result<AuditReport> {
+        if let Some(head) = head {
+            check_hash("head", head)?;
+        }
+        // A connection of its own: a log of millions takes seconds, and readers share theirs.
+        let opened = self.db.shared()?.open(false)?;
+        match opened {
+            Some(opened) => verify(&opened.conn, head).map_err(|error| error.at(&opened.file)),
+            None => check_head(head, false, AuditReport { entries: 0, first_seq: None, last_seq: None, head: NO_HASH.to_owned() }),
+        }
+    }
+
+    /// Hash of the last entry.
+    pub fn head(&self) -> Result<String> {
+        Ok(self.db.read(last)?.map_or_else(|| NO_HASH.to_owned(), |(_, hash)| hash))
+    }
+}
+
+pub(crate) fn verify(conn: &Connection, head: Option<&str>) -> Result<AuditReport> {
+    let broken = |seq: i64, reason: String| Error::AuditIntegrity { seq: Some(seq), reason };
+    let mut statement = conn.prepare(&format!("SELECT {COLUMNS} FROM audit_entries ORDER BY seq"))?;
+    let mut rows = statement.query([])?;
+    let mut report = AuditReport { entries: 0, first_seq: None, last_seq: None, head: NO_HASH.to_owned() };
+    let mut seen_head = head.is_none_or(|head| head == NO_HASH);
+    while let Some(row) = rows.next()? {
+        let seq: i64 = row.get(12)?;
+        let expected = report.entries + 1;
+        if seq != expected {
+            return Err(broken(expected, format!("entry {expected} is missing, entry {seq} follows")));
+        }
+        let text = |index: usize| row.get_ref(index).map(|value| value.as_str_or_null().unwrap_or(None));
+        if text(13)? != Some(report.head.as_str()) {
+            return Err(broken(seq, format!("entry {seq} does not follow the one before it")));
+        }
+        let mut content = [None; 12];
+        for (index, field) in content.iter_mut().enumerate() {
+            *field = text(index)?;
+        }
+        let computed = hash(seq, &report.head, content);
+        if text(14)? != Some(computed.as_str()) {
+            return Err(broken(seq, format!("entry {seq} was changed after it was written")));
+        }
+        seen_head |= head == Some(computed.as_str());
+        report = AuditReport { entries: expected, first_seq: Some(1), last_seq: Some(seq), head: computed };
+    }
+    check_head(head, seen_head, report)
+}
+
+fn check_head(head: Option<&str>, seen: bool, report: AuditReport) -> Result<AuditReport> {
+    match head {
+        Some(head) if !seen && head != NO_HASH => Err(Error::AuditIntegrity {
+            seq: None,
+            reason: format!("no entry has the hash {head} noted earlier: the log was cut or rebuilt"),
+        }),
+        _ => Ok(report),
+    }
+}
+
+/// Appends a line about the operator's own doings, in their transaction.
+pub(crate) fn note(tx: &Transaction<'_>, bottle_slug: &str, component: &str, action: &str, notes: &str, by: &str, surface: &str) -> Result<()> {
+    append(
+        tx,
+        &AuditEntry {
+            timestamp: crate::clock::now(),
+            bottle_slug: bottle_slug.to_owned(),
+            component: component.to_owned(),
+            operator_action: action.to_owned(),
+            operator_notes: notes.to_owned(),
+            decided_by: by.to_owned(),
+            surface: surface.to_owned(),
+            ..AuditEntry::default()
+        },
+    )
+    .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_cannot_run_into_each_other() {
+        let one = hash(1, NO_HASH, [Some("ab"), Some("c"), None]);
+        assert_ne!(one, hash(1, NO_HASH, [Some("a"), Some("bc"), None]));
+        assert_ne!(one, hash(1, NO_HASH, [Some("ab"), Some("c"), Some("")]));
+        assert_ne!(one, hash(2, NO_HASH, [Some("ab"), Some("c"), None]));
+        assert_eq!(one, hash(1, NO_HASH, [Some("ab"), Some("c"), None]));
+    }
+}

@@ -1,0 +1,210 @@
+//! How does a commit wake those it concerns, and nobody else?
+//!
+//! A bell is an empty file, one per queue and one for the operator's inbox, in a directory beside the database. A writer
+//! rings after its commit by touching it: one system call, and none of its business whether anybody listens. A listener
+//! has the kernel tell it of the touch. The bell only ever says "look again"; the database is the truth, and who misses
+//! a ring looks once a second anyway (FACTS 3).
+
+use std::collections::HashMap;
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, CWD, Timestamps, UTIME_NOW, utimensat};
+
+/// The operator's bell. No queue has this name: a key begins with a letter or digit.
+pub(crate) const INBOX: &str = ".inbox";
+
+/// How often a listener looks at its bells where the kernel cannot tell it (no inotify, or no instance left).
+const GLANCE: Duration = Duration::from_millis(5);
+
+fn directory(database: &Path) -> PathBuf {
+    database.parent().unwrap_or(Path::new("/")).join("bells")
+}
+
+/// Rings; a bell that nobody ever listened to does not exist and costs nothing.
+pub(crate) fn ring(database: &Path, name: &str) {
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
+    // Never an error: the commit stands, and the heartbeat notices it.
+    let _ = utimensat(CWD, directory(database).join(name), &times, AtFlags::empty());
+}
+
+/// Every bell, after something that may concern all: a restored backup, a stopped bottle.
+pub(crate) fn ring_all(database: &Path) {
+    for entry in std::fs::read_dir(directory(database)).into_iter().flatten().flatten() {
+        if let Some(name) = entry.file_name().to_str() {
+            ring(database, name);
+        }
+    }
+}
+
+/// Hears a set of bells.
+pub(crate) struct Listener {
+    #[cfg(target_os = "linux")]
+    inotify: Option<Arc<OwnedFd>>,
+    bells: HashMap<String, Bell>,
+}
+
+struct Bell {
+    #[cfg(target_os = "linux")]
+    watch: Option<i32>,
+    touched: Option<SystemTime>,
+    path: PathBuf,
+}
+
+/// What a listener heard: rung bells by name, or that it may have missed some.
+pub(crate) enum Heard {
+    Bells(Vec<String>),
+    Anything,
+}
+
+impl Listener {
+    pub(crate) fn new() -> Self {
+        Listener {
+            #[cfg(target_os = "linux")]
+            inotify: {
+                use rustix::fs::inotify::{CreateFlags, init};
+                // None: the user's limit of instances (128 by default) is used up. Glancing takes over.
+                init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok().map(Arc::new)
+            },
+            bells: HashMap::new(),
+        }
+    }
+
+    /// Listens to `name` from now on. No error: without its bell a waiter has the heartbeat.
+    pub(crate) fn add(&mut self, database: &Path, name: &str) {
+        let dir = directory(database);
+        let path = dir.join(name);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir).is_ok()
+            && OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).is_ok();
+        if !made && !path.exists() {
+            return;
+        }
+        let bell = Bell {
+            #[cfg(target_os = "linux")]
+            watch: self.inotify.as_ref().and_then(|inotify| {
+                use rustix::fs::inotify::{WatchFlags, add_watch};
+                let flags = WatchFlags::ATTRIB | WatchFlags::MODIFY | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+                add_watch(inotify, &path, flags).ok()
+            }),
+            touched: touched(&path),
+            path,
+        };
+        self.bells.insert(name.to_owned(), bell);
+    }
+
+    pub(crate) fn listens_to(&self, name: &str) -> bool {
+        self.bells.contains_key(name)
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        let Some(_bell) = self.bells.remove(name) else { return };
+        #[cfg(target_os = "linux")]
+        if let (Some(inotify), Some(watch)) = (&self.inotify, _bell.watch) {
+            let _ = rustix::fs::inotify::remove_watch(inotify, watch);
+        }
+    }
+
+    /// The descriptor that becomes readable with a ring, or `None` where one has to glance.
+    pub(crate) fn descriptor(&self) -> Option<Arc<OwnedFd>> {
+        #[cfg(target_os = "linux")]
+        if self.bells.values().all(|bell| bell.watch.is_some()) {
+            return self.inotify.clone();
+        }
+        None
+    }
+
+    /// Which bells rang since the last call.
+    pub(crate) fn heard(&mut self) -> Heard {
+        #[cfg(target_os = "linux")]
+        if let Some(inotify) = &self.inotify {
+            return heard_by_inotify(inotify, &mut self.bells);
+        }
+        Heard::Bells(glance(self.bells.iter_mut()))
+    }
+}
+
+/// Waits until the descriptor or `wake` is readable, or the time is over. Without a descriptor it returns every few
+/// milliseconds, for a glance.
+pub(crate) fn sleep(descriptor: Option<&OwnedFd>, wake: impl AsFd, limit: Option<Duration>) {
+    let limit = if descriptor.is_none() { Some(limit.map_or(GLANCE, |limit| limit.min(GLANCE))) } else { limit };
+    let until = limit.map(|limit| Timespec {
+        tv_sec: limit.as_secs().min(i32::MAX as u64) as i64,
+        tv_nsec: limit.subsec_nanos().into(),
+    });
+    let mut sources = vec![PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN)];
+    sources.extend(descriptor.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)));
+    // An interrupted or failed poll is an early return, and the caller looks at everything after each.
+    let _ = poll(&mut sources, until.as_ref());
+}
+
+fn touched(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|data| data.modified()).ok()
+}
+
+fn glance<'a>(bells: impl Iterator<Item = (&'a String, &'a mut Bell)>) -> Vec<String> {
+    let mut rung = Vec::new();
+    for (name, bell) in bells {
+        let now = touched(&bell.path);
+        if now != bell.touched {
+            bell.touched = now;
+            rung.push(name.clone());
+        }
+    }
+    rung
+}
+
+#[cfg(target_os = "linux")]
+fn heard_by_inotify(inotify: &OwnedFd, bells: &mut HashMap<String, Bell>) -> Heard {
+    use rustix::fs::inotify::{ReadFlags, Reader};
+    let mut space = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut reader = Reader::new(inotify, &mut space);
+    let mut rung = Vec::new();
+    let mut gone = Vec::new();
+    while let Ok(event) = reader.next() {
+        if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+            return Heard::Anything;
+        }
+        let Some(name) = bells.iter().find(|(_, bell)| bell.watch == Some(event.wd())).map(|(name, _)| name) else {
+            continue; // the last word of a watch that was removed
+        };
+        if event.events().intersects(ReadFlags::IGNORED | ReadFlags::MOVE_SELF) {
+            gone.push(name.clone()); // somebody deleted the bell; its listener hangs a new one
+        }
+        if !rung.contains(name) {
+            rung.push(name.clone());
+        }
+    }
+    for name in gone {
+        bells.remove(&name);
+    }
+    // Bells beyond the limit of watches.
+    rung.extend(glance(bells.iter_mut().filter(|(_, bell)| bell.watch.is_none())));
+    Heard::Bells(rung)
+}
+
+/// Rings a bell of its own and times how long it takes to be heard, through the same files as every wait.
+pub(crate) fn test(database: &Path, limit: Duration) -> Option<Duration> {
+    let name = format!(".test-{}", std::process::id());
+    let mut listener = Listener::new();
+    listener.add(database, &name);
+    let (never, _writer) = std::io::pipe().ok()?;
+    let start = Instant::now();
+    ring(database, &name);
+    let mut heard = None;
+    while heard.is_none() && start.elapsed() < limit {
+        sleep(listener.descriptor().as_deref(), &never, Some(limit.saturating_sub(start.elapsed())));
+        if let Heard::Bells(rung) = listener.heard()
+            && rung.contains(&name)
+        {
+            heard = Some(start.elapsed());
+        }
+    }
+    let _ = std::fs::remove_file(directory(database).join(&name));
+    heard
+}

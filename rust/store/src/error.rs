@@ -1,0 +1,162 @@
+//! Which errors can happen, what each says, which Python class and exit code it has, and what SQLite's codes mean.
+
+use std::path::Path;
+
+use rusqlite::ErrorCode;
+
+/// Result of everything here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong. Exhaustive on purpose: a new variant does not compile until it has a class.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // the messages are the documentation; the fields are what they interpolate
+pub enum Error {
+    #[error("{what} {reason}")]
+    InvalidInput { what: &'static str, reason: String },
+    #[error("{what} {reason}")]
+    InvalidProposal { what: &'static str, reason: String },
+    #[error("{prefix:?} is the beginning of several ids: {}; give more of it", .matches.join(", "))]
+    Ambiguous { prefix: String, matches: Vec<String> },
+    #[error("no {what} {id:?} here; check the id, or list what there is")]
+    NotFound { what: &'static str, id: String },
+    #[error("proposal {id} was already {status} by {by} through {surface} at {at}{}; a decision stands", if *.archived { " and archived" } else { "" })]
+    AlreadyDecided { id: String, status: String, by: String, surface: String, at: String, archived: bool },
+    #[error("proposal {id} expired at {expires_at} before a decision; ask the agent to propose it again")]
+    Expired { id: String, expires_at: String },
+    #[error("proposal {id} was withdrawn at {at}: {reason}")]
+    Withdrawn { id: String, at: String, reason: String },
+    #[error("proposal {id} has payload hash {actual}, not {expected} as reviewed; look at it again, then decide")]
+    StalePayload { id: String, expected: String, actual: String },
+    #[error(
+        "{path} changed after proposal {id} was written against it and was left as it is; review the file as it is now and have the change proposed again"
+    )]
+    StaleFile { id: String, path: String, expected: Option<String>, actual: Option<String> },
+    #[error("proposal {id} is still undecided after {seconds} s; it stays pending, wait again or withdraw it")]
+    WaitTimeout { id: String, seconds: String },
+    #[error("the query ran for longer than {seconds} s and was stopped; narrow it or give it more time")]
+    QueryTimeout { seconds: String },
+    #[error("no ring of the bell in {path} was heard within {seconds} s; waits rely on the one-second heartbeat")]
+    BellTimeout { path: String, seconds: String },
+    #[error("audit log: {reason}; keep the file as evidence and compare it with a backup")]
+    AuditIntegrity { seq: Option<i64>, reason: String },
+    #[error(
+        "the database has {module} at version {found}, this release knows {supported}; upgrade bot-bottle, or roll back with the release that wrote it"
+    )]
+    SchemaTooNew { module: String, found: i64, supported: i64 },
+    #[error("migration of {module} to version {version} failed and was undone: {reason}")]
+    MigrationFailed { module: String, version: i64, reason: String },
+    #[error(
+        "step {version} of {module} differs from the one that was applied to this database; a released migration is never edited, add a new one"
+    )]
+    MigrationEdited { module: String, version: i64 },
+    #[error("{path} is not a sound SQLite database ({reason}); keep it and restore a backup with `bot-bottle db restore`")]
+    Corrupt { path: String, reason: String },
+    #[error("{path} is itself a mount point: its WAL would stay behind and writes be lost; mount its directory instead")]
+    FileMount { path: String, filesystem: String },
+    #[error(
+        "{path} lies on {filesystem}, which shares neither memory nor locks with the host's kernel: SQLite would corrupt it; use the host's broker from here"
+    )]
+    ForeignFilesystem { path: String, filesystem: String },
+    #[error("{path} was held by another writer for longer than the busy timeout; nothing was written, try again")]
+    Busy { path: String },
+    #[error(
+        "{path} or its WAL was deleted or replaced while this process wrote: the write is not in the file others read; the connection has been reopened, try again"
+    )]
+    WriteLost { path: String },
+    #[error("{path} cannot be used: {reason}")]
+    Unavailable { path: String, reason: String },
+    #[error("proposal {id} is decided, but {path} could not be written ({reason}); it is tried again when the inbox is next opened")]
+    ManagedFile { id: String, path: String, reason: String },
+    #[error("the store was closed")]
+    Closed,
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    pub(crate) fn input(what: &'static str, reason: impl Into<String>) -> Self {
+        Error::InvalidInput { what, reason: reason.into() }
+    }
+
+    pub(crate) fn proposal(what: &'static str, reason: impl Into<String>) -> Self {
+        Error::InvalidProposal { what, reason: reason.into() }
+    }
+
+    pub(crate) fn not_found(what: &'static str, id: &str) -> Self {
+        Error::NotFound { what, id: id.to_owned() }
+    }
+
+    pub(crate) fn unavailable(path: &Path, reason: impl std::fmt::Display) -> Self {
+        Error::Unavailable { path: path.display().to_string(), reason: reason.to_string() }
+    }
+
+    /// The Python class that carries it, in `bot_bottle.errors`.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Error::InvalidInput { .. } | Error::Ambiguous { .. } => "InvalidInputError",
+            Error::InvalidProposal { .. } => "InvalidProposalError",
+            Error::NotFound { .. } => "NotFoundError",
+            Error::AlreadyDecided { .. } => "AlreadyDecidedError",
+            Error::Expired { .. } => "ProposalExpiredError",
+            Error::Withdrawn { .. } => "ProposalWithdrawnError",
+            Error::StalePayload { .. } | Error::StaleFile { .. } => "StaleReviewError",
+            Error::WaitTimeout { .. } | Error::QueryTimeout { .. } | Error::BellTimeout { .. } => "WaitTimeoutError",
+            Error::AuditIntegrity { .. } => "AuditIntegrityError",
+            Error::SchemaTooNew { .. } => "SchemaTooNewError",
+            Error::MigrationFailed { .. } | Error::MigrationEdited { .. } => "MigrationError",
+            Error::Corrupt { .. } => "DatabaseCorruptError",
+            Error::FileMount { .. } | Error::ForeignFilesystem { .. } => "UnsafeMountError",
+            Error::Busy { .. } => "DatabaseBusyError",
+            Error::WriteLost { .. } => "WriteLostError",
+            Error::Unavailable { .. } => "DatabaseUnavailableError",
+            Error::ManagedFile { .. } => "ManagedFileError",
+            Error::Closed => "ClosedError",
+            Error::Interrupted => "KeyboardInterrupt",
+        }
+    }
+
+    /// The exit code of a program that ends with it; the same for helper and CLI.
+    pub fn exit_code(&self) -> u8 {
+        match self.class() {
+            "InvalidInputError" | "InvalidProposalError" => 2,
+            "NotFoundError" => 4,
+            "AlreadyDecidedError" | "ProposalExpiredError" | "ProposalWithdrawnError" | "StaleReviewError" => 5,
+            "WaitTimeoutError" => 6,
+            "AuditIntegrityError" => 7,
+            "SchemaTooNewError" | "MigrationError" | "DatabaseCorruptError" | "UnsafeMountError" => 8,
+            "DatabaseBusyError" | "WriteLostError" => 9,
+            "KeyboardInterrupt" => 130,
+            _ => 1,
+        }
+    }
+
+    /// Fills in which file an SQLite error was about; the conversion from rusqlite cannot know it.
+    pub(crate) fn at(mut self, file: &Path) -> Self {
+        if let Error::Corrupt { path, .. } | Error::Busy { path } | Error::Unavailable { path, .. } = &mut self
+            && path.is_empty()
+        {
+            *path = file.display().to_string();
+        }
+        self
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        let path = String::new();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                Error::Corrupt { path, reason: error.to_string() }
+            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy { path },
+            Some(ErrorCode::OperationInterrupted) => Error::Interrupted,
+            Some(ErrorCode::ReadOnly) => {
+                Error::Unavailable { path, reason: "it, or its directory, is not writable".to_owned() }
+            }
+            Some(ErrorCode::DiskFull) => {
+                Error::Unavailable { path, reason: "no space left on the device; free some and try again".to_owned() }
+            }
+            _ => Error::Unavailable { path, reason: error.to_string() },
+        }
+    }
+}

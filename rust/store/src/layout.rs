@@ -1,0 +1,105 @@
+//! Where on a host does the database live, and how is that place made?
+//!
+//! The file is `<root>/db/bot-bottle.db`, in a directory that holds nothing but the database's own files, because that
+//! directory is what sidecars mount. `<root>/bot-bottle.db`, the path everybody knows, is a symlink to it.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Where a sidecar finds the host's database.
+pub const DB_PATH_IN_CONTAINER: &str = "/run/supervise/bot-bottle.db";
+
+const FILE_NAME: &str = "bot-bottle.db";
+
+/// `$BOT_BOTTLE_ROOT`, or `~/.bot-bottle`.
+pub fn bot_bottle_root() -> Result<PathBuf> {
+    if let Some(root) = std::env::var_os("BOT_BOTTLE_ROOT").filter(|root| !root.is_empty()) {
+        let root = PathBuf::from(root);
+        if !root.is_absolute() {
+            return Err(Error::input("BOT_BOTTLE_ROOT", format!("must be an absolute path, not {}", root.display())));
+        }
+        return Ok(root);
+    }
+    match std::env::home_dir().filter(|home| home.is_absolute()) {
+        Some(home) => Ok(home.join(".bot-bottle")),
+        None => Err(Error::input("HOME", "is not set to an absolute path; set it, or BOT_BOTTLE_ROOT")),
+    }
+}
+
+/// The only database on a host.
+pub fn host_db_path() -> Result<PathBuf> {
+    Ok(bot_bottle_root()?.join(FILE_NAME))
+}
+
+/// A host's own files beside the mounted directory, such as a bottle's managed ones.
+pub(crate) fn bottle_dir(slug: &str) -> Result<PathBuf> {
+    Ok(bot_bottle_root()?.join("bottles").join(slug))
+}
+
+/// The file behind a database path, with symlinks resolved; `None` while there is none.
+///
+/// With `create` its place is made first: for the host's own path the directories (0700) and the symlink, otherwise
+/// the directory must be there; then the empty file (0600).
+pub(crate) fn locate(path: &Path, on_host: bool, create: bool) -> Result<Option<PathBuf>> {
+    let real = if on_host { host_file(path, create)? } else { path.to_owned() };
+    match fs::canonicalize(&real) {
+        Ok(file) => return Ok(Some(file)),
+        Err(error) if error.kind() == ErrorKind::NotFound && !create => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::unavailable(path, error)),
+    }
+    let Some((dir, name)) = real.parent().zip(real.file_name()) else {
+        return Err(Error::unavailable(path, "it names no file"));
+    };
+    let dir = fs::canonicalize(dir)
+        .map_err(|error| Error::unavailable(path, format!("its directory {} cannot be used: {error}", dir.display())))?;
+    crate::mount::check(&dir.join(name))?;
+    let file = dir.join(name);
+    // With the mode, not chmod afterwards: there is no moment in which others can read it. Exclusive: closing a
+    // descriptor on a file that is already in use would drop this process's locks on it (FACTS 4).
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(Error::unavailable(path, format!("it cannot be created: {error}"))),
+    }
+    fs::canonicalize(&file).map(Some).map_err(|error| Error::unavailable(path, error))
+}
+
+fn host_file(link: &Path, create: bool) -> Result<PathBuf> {
+    let unusable = |path: &Path, error: std::io::Error| Error::unavailable(path, error);
+    let root = link.parent().unwrap_or(Path::new("/"));
+    let dir = root.join("db");
+    let file = dir.join(FILE_NAME);
+    if create {
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|error| unusable(&dir, error))?;
+    }
+    match fs::read_link(link) {
+        Ok(target) if root.join(&target) == file => {}
+        Ok(target) => {
+            return Err(Error::unavailable(
+                link,
+                format!("it links to {}, not to db/{FILE_NAME}; remove the link", target.display()),
+            ));
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if create {
+                match symlink(Path::new("db").join(FILE_NAME), link) {
+                    Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(unusable(link, error)),
+                    _ => {}
+                }
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::InvalidInput => {
+            return Err(Error::unavailable(
+                link,
+                format!("it is a file where the link to db/{FILE_NAME} belongs; move it away, then `bot-bottle db restore` it"),
+            ));
+        }
+        Err(error) => return Err(unusable(link, error)),
+    }
+    Ok(file)
+}

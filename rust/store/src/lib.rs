@@ -1,0 +1,60 @@
+//! Storage of bot-bottle: proposals, answers, audit log, grants and bottles in one SQLite file that the
+//! host and its sidecars share.
+//!
+//! | file | its question |
+//! |---|---|
+//! | `database` | How is the file opened, read and written so that an acknowledged write is really there? |
+//! | `migrations` | How does the file get to this release's schema, and back? |
+//! | `proposal`, `response`, `inbox` | What is asked, how is it answered, what does the operator see? |
+//! | `managed_file` | How does an approved file come into effect, once, whatever crashes? |
+//! | `audit`, `grant`, `bottle` | What was decided, what does it still allow, for whom? |
+//! | `bell`, `wait`, `turn` | How is a waiter woken, and in which order do writers write? |
+//! | `mount`, `layout` | Where does the file lie, and may it be shared from there? |
+//! | `query`, `maintenance` | What may others read and build on the file; backup, restore, check, prune. |
+#![forbid(unsafe_code)]
+
+mod audit;
+mod bell;
+mod bottle;
+mod clock;
+mod database;
+mod diff;
+mod error;
+mod grant;
+mod inbox;
+mod layout;
+mod maintenance;
+mod managed_file;
+mod migrations;
+mod mount;
+mod proposal;
+mod query;
+mod response;
+mod turn;
+mod visible;
+mod wait;
+
+pub use audit::{AuditEntry, AuditReport, AuditStore, NO_HASH};
+pub use bottle::{Bottle, BottleStore};
+pub use clock::now;
+pub use database::Database;
+pub use diff::{render_diff, sha256_hex};
+pub use error::{Error, Result};
+pub use grant::{Grant, GrantStore};
+pub use inbox::{Change, Inbox, InboxItem};
+pub use migrations::Step;
+pub use layout::{DB_PATH_IN_CONTAINER, bot_bottle_root, host_db_path};
+pub use maintenance::Status as DatabaseStatus;
+pub use proposal::{
+    MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, MAX_PENDING_PER_BOTTLE, Proposal, QueueStore, new_id,
+};
+pub use query::{ForeignTransaction, Params, Row};
+pub use response::{
+    Decision, Response, STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, TOOL_CAPABILITY_BLOCK, TOOL_EGRESS_ALLOW,
+    TOOL_EGRESS_BLOCK, TOOL_EGRESS_TOKEN_ALLOW, TOOL_GITLEAKS_ALLOW,
+};
+pub use visible::visible;
+pub use wait::{Event, WaitHandle};
+
+/// The values SQL parameters and results have.
+pub use rusqlite::types::Value as SqlValue;

@@ -1,0 +1,316 @@
+//! How does an approved file come into effect, once, whatever crashes?
+//!
+//! 1. stage: the new content is written and synced beside the file, so that a full disk or a missing permission shows
+//!    before anything is decided; 2. the decision commits with the intent to apply; 3. the staged file is renamed over
+//!    the old one, unless that changed meanwhile; 4. the intent becomes `applied`, and only then do waiters go on.
+//!    A crash after 2 is finished by the next opening of the inbox. One lock per database covers 1 to 4.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, named_params};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, fchmod, fchown, flock, openat, renameat, statat, unlinkat};
+
+use crate::clock;
+use crate::database::{BUSY_TIMEOUT, Database, Rings};
+use crate::diff::{render_diff, sha256_hex};
+use crate::error::{Error, Result};
+use crate::inbox::{self, ChangeKind, InboxItem};
+use crate::proposal::MAX_PAYLOAD_BYTES;
+
+/// Hash of a file that is not there.
+const ABSENT: &str = "";
+
+/// A managed file as the database knows it.
+pub(crate) fn declared(conn: &Connection, bottle_slug: &str, tool: &str) -> Result<Option<(String, String)>> {
+    const DECLARED_SQL: &str =
+        "SELECT path, known_sha256 FROM managed_files WHERE bottle_slug = :bottle_slug AND tool = :tool";
+    Ok(conn
+        .prepare_cached(DECLARED_SQL)?
+        .query_row(named_params! {":bottle_slug": bottle_slug, ":tool": tool}, |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?)
+}
+
+/// What a proposal that does not say so is written against: the file as it is, or, where this process cannot see it
+/// (a container), as the host last saw it. `None` without a managed file.
+pub(crate) fn current_base(db: &Database, bottle_slug: &str, tool: &str) -> Result<Option<String>> {
+    let Some((path, known)) = db.read(|conn| declared(conn, bottle_slug, tool))?.flatten() else { return Ok(None) };
+    match Place::open(Path::new(&path)).and_then(|place| place.read()) {
+        Ok(content) => Ok(Some(hash_of(content.as_deref()))),
+        Err(_) => Ok(Some(known)),
+    }
+}
+
+/// From the file as it is to `proposed`, for the record.
+pub(crate) fn diff(path: &str, proposed: &str) -> String {
+    let current = Place::open(Path::new(path)).and_then(|place| place.read()).unwrap_or_default();
+    render_diff(&text(current.as_deref()), proposed, label(path))
+}
+
+/// A path as a diff's header has it.
+fn label(path: &str) -> &str {
+    path.trim_start_matches('/')
+}
+
+/// The hash `current_base` compares with.
+pub(crate) fn hash_of(content: Option<&[u8]>) -> String {
+    content.map_or_else(|| ABSENT.to_owned(), sha256_hex)
+}
+
+fn text(content: Option<&[u8]>) -> String {
+    String::from_utf8_lossy(content.unwrap_or_default()).into_owned()
+}
+
+/// A file's name in its directory, held open: what was checked is what is written, whatever is renamed meanwhile.
+pub(crate) struct Place {
+    dir: OwnedFd,
+    name: PathBuf,
+    path: PathBuf,
+}
+
+impl Place {
+    /// The directory must be reached without symlinks; the file is a regular one, or absent.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let unusable = |reason: String| Error::input("managed file", format!("{} {reason}", path.display()));
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(unusable("names no file".to_owned()));
+        };
+        let real = std::fs::canonicalize(parent)
+            .map_err(|error| unusable(format!("is in a directory that cannot be used: {error}")))?;
+        if real != parent {
+            return Err(unusable(format!("is reached through a symlink; its directory is {}", real.display())));
+        }
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+        let dir = openat(rustix::fs::CWD, parent, flags, Mode::empty())
+            .map_err(|error| unusable(format!("is in a directory that cannot be opened: {error}")))?;
+        let place = Place { dir, name: PathBuf::from(name), path: path.to_owned() };
+        match statat(&place.dir, &place.name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+            Ok(FileType::RegularFile) | Err(rustix::io::Errno::NOENT) => Ok(place),
+            Ok(FileType::Symlink) => Err(unusable("is a symlink; put the file itself there".to_owned())),
+            Ok(_) => Err(unusable("is not a regular file".to_owned())),
+            Err(error) => Err(unusable(format!("cannot be looked at: {error}"))),
+        }
+    }
+
+    /// Its content; `None` while it is absent.
+    pub(crate) fn read(&self) -> Result<Option<Vec<u8>>> {
+        let failed = |error: std::io::Error| Error::unavailable(&self.path, error);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = match openat(&self.dir, &self.name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(failed(error.into())),
+        };
+        let mut content = Vec::new();
+        // More than a payload can hold: such a file is not one that proposals replace.
+        let limit = 4 * MAX_PAYLOAD_BYTES as u64;
+        file.take(limit + 1).read_to_end(&mut content).map_err(failed)?;
+        if content.len() as u64 > limit {
+            return Err(Error::input("managed file", format!("{} has more than {limit} bytes", self.path.display())));
+        }
+        Ok(Some(content))
+    }
+
+    /// Writes `text` beside it, synced, with its owner and mode; returns the name.
+    fn stage(&self, text: &str, id: &str) -> std::io::Result<PathBuf> {
+        let temp = PathBuf::from(format!(".{}.{id}", self.name.display()));
+        let _ = unlinkat(&self.dir, &temp, AtFlags::empty()); // of an attempt that crashed
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&self.dir, &temp, flags, Mode::RUSR | Mode::WUSR)?);
+        let written = (|| {
+            if let Ok(old) = statat(&self.dir, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+                // Owner before mode: changing the owner clears set-id bits. Refused without privileges, and then the
+                // file is ours, as every other file this user writes.
+                let _ = fchown(&file, Some(rustix::fs::Uid::from_raw(old.st_uid)), Some(rustix::fs::Gid::from_raw(old.st_gid)));
+                let _ = fchmod(&file, Mode::from_raw_mode(old.st_mode));
+            }
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        })();
+        if written.is_err() {
+            let _ = unlinkat(&self.dir, &temp, AtFlags::empty());
+        }
+        written.map(|()| temp)
+    }
+
+    fn replace(&self, temp: &Path) -> std::io::Result<()> {
+        renameat(&self.dir, temp, &self.dir, &self.name)?;
+        rustix::fs::fsync(&self.dir)?;
+        Ok(())
+    }
+}
+
+/// New content beside a managed file, under the lock that makes applying one process's business.
+pub(crate) struct Staged {
+    id: String,
+    place: Place,
+    temp: PathBuf,
+    before: Option<Vec<u8>>,
+    final_sha256: String,
+    expected: String,
+    _lock: File,
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // Gone once it was renamed.
+        let _ = unlinkat(&self.place.dir, &self.temp, AtFlags::empty());
+    }
+}
+
+impl Staged {
+    /// Step 1, after a look whether the file is still the one the proposal was written against.
+    pub(crate) fn prepare(db: &Database, item: &InboxItem, path: &str, text: &str) -> Result<Self> {
+        let lock = lock(db, BUSY_TIMEOUT)?.ok_or_else(|| Error::Busy { path: path.to_owned() })?;
+        let place = Place::open(Path::new(path))?;
+        let before = place.read()?;
+        let actual = hash_of(before.as_deref());
+        // Without a base (the bottle was registered after the proposal) what is there now is what was reviewed.
+        let expected = item.base_sha256.clone().unwrap_or_else(|| actual.clone());
+        if actual != expected {
+            return Err(stale(&item.proposal.id, path, &expected, &actual));
+        }
+        let temp = place.stage(text, &item.proposal.id).map_err(|error| Error::unavailable(Path::new(path), error))?;
+        let final_sha256 = sha256_hex(text);
+        Ok(Staged { id: item.proposal.id.clone(), place, temp, before, final_sha256, expected, _lock: lock })
+    }
+
+    /// What applying it changes.
+    pub(crate) fn diff(&self, after: &str) -> String {
+        render_diff(&text(self.before.as_deref()), after, label(&self.place.path.to_string_lossy()))
+    }
+
+    /// Step 2, in the decision's transaction.
+    pub(crate) fn intend(&self, tx: &Transaction<'_>, seq: i64, now: &str) -> Result<()> {
+        const INTEND_SQL: &str = "INSERT INTO applies (proposal_seq, path, expected_sha256, final_sha256, updated_at)
+             VALUES (:seq, :path, :expected, :final, :now)";
+        tx.prepare_cached(INTEND_SQL)?.execute(named_params! {
+            ":seq": seq,
+            ":path": self.place.path.to_string_lossy(),
+            ":expected": self.expected,
+            ":final": self.final_sha256,
+            ":now": now,
+        })?;
+        Ok(())
+    }
+
+    /// Steps 3 and 4.
+    pub(crate) fn apply(self, db: &Database) -> Result<()> {
+        let path = self.place.path.display().to_string();
+        let failed = |reason: String| Error::ManagedFile { id: self.id.clone(), path: path.clone(), reason };
+        let actual = hash_of(self.place.read().map_err(|error| failed(error.to_string()))?.as_deref());
+        if actual != self.expected {
+            let error = stale(&self.id, &path, &self.expected, &actual);
+            settle(db, &self.id, Some(&error))?;
+            return Err(error);
+        }
+        self.place.replace(&self.temp).map_err(|error| failed(error.to_string()))?;
+        settle(db, &self.id, None)
+    }
+}
+
+fn stale(id: &str, path: &str, expected: &str, actual: &str) -> Error {
+    let known = |hash: &str| (hash != ABSENT).then(|| hash.to_owned());
+    Error::StaleFile { id: id.to_owned(), path: path.to_owned(), expected: known(expected), actual: known(actual) }
+}
+
+/// Taken by whoever decides on a managed file; the kernel drops it with a dying process.
+fn lock(db: &Database, patience: Duration) -> Result<Option<File>> {
+    let mut path = db.real_path()?.into_os_string();
+    path.push("-apply");
+    let path = PathBuf::from(path);
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = match file {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::unavailable(&path, error)),
+    };
+    let deadline = Instant::now() + patience;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(file)),
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+/// Step 4: the intent is `applied`, or `failed` for the reason given. Nothing if another process was first.
+fn settle(db: &Database, id: &str, failure: Option<&Error>) -> Result<()> {
+    const SETTLE_SQL: &str = "UPDATE applies SET state = :state, error = :error, updated_at = :now
+         WHERE proposal_seq = :seq AND state = 'intended' RETURNING final_sha256";
+    const KNOW_SQL: &str = "UPDATE managed_files SET known_sha256 = :final WHERE bottle_slug = :bottle_slug AND path =
+         (SELECT path FROM applies WHERE proposal_seq = :seq)";
+    db.write(|tx| {
+        let found = crate::proposal::find(tx, id)?.ok_or_else(|| Error::not_found("proposal", id))?;
+        let (state, kind) = match failure {
+            None => ("applied", ChangeKind::Applied),
+            Some(_) => ("failed", ChangeKind::ApplyFailed),
+        };
+        let error = failure.map(ToString::to_string);
+        let settled: Option<String> = tx
+            .prepare_cached(SETTLE_SQL)?
+            .query_row(
+                named_params! {":seq": found.seq, ":state": state, ":error": error, ":now": clock::now()},
+                |row| row.get(0),
+            )
+            .optional()?;
+        let Some(final_sha256) = settled else { return Ok(((), Rings::NONE)) };
+        if failure.is_none() {
+            tx.prepare_cached(KNOW_SQL)?.execute(
+                named_params! {":final": final_sha256, ":bottle_slug": found.bottle_slug, ":seq": found.seq},
+            )?;
+        }
+        inbox::record(tx, kind, &found.id, &found.bottle_slug, &found.tool)?;
+        Ok(((), Rings::queue(&found.queue_key)))
+    })
+}
+
+/// Finishes what a crash between steps 2 and 4 left; how many. A process that is still at it has the lock and is left alone.
+pub(crate) fn recover(db: &Database) -> Result<usize> {
+    const OPEN_SQL: &str = "SELECT p.id, m.path, m.expected_sha256, m.final_sha256, coalesce(r.final_file, p.proposed_file)
+         FROM applies m JOIN proposals p ON p.seq = m.proposal_seq JOIN responses r ON r.proposal_seq = m.proposal_seq
+         WHERE m.state = 'intended' AND m.state <> 'applied' ORDER BY m.proposal_seq";
+    type Open = (String, String, String, String, String);
+    let open = |conn: &Connection| -> Result<Vec<Open>> {
+        let mut statement = conn.prepare_cached(OPEN_SQL)?;
+        let rows = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    };
+    if db.read(open)?.unwrap_or_default().is_empty() {
+        return Ok(0);
+    }
+    let Some(_lock) = lock(db, Duration::ZERO)? else { return Ok(0) };
+    let mut finished = 0;
+    // Read again under the lock: what its last holder was at may be done.
+    for (id, path, expected, wanted, text) in db.read(open)?.unwrap_or_default() {
+        match finish(&path, &id, &expected, &wanted, &text) {
+            Ok(None) => settle(db, &id, None)?,
+            Ok(Some(failure)) => settle(db, &id, Some(&failure))?,
+            // Such as a full disk: it stays intended, shown to the operator, and is tried again.
+            Err(_) => continue,
+        }
+        finished += 1;
+    }
+    Ok(finished)
+}
+
+fn finish(path: &str, id: &str, expected: &str, wanted: &str, text: &str) -> Result<Option<Error>> {
+    let place = Place::open(Path::new(path))?;
+    let actual = hash_of(place.read()?.as_deref());
+    if actual == wanted {
+        return Ok(None);
+    }
+    if actual != expected {
+        return Ok(Some(stale(id, path, expected, &actual)));
+    }
+    let failed = |error| Error::unavailable(Path::new(path), error);
+    let temp = place.stage(text, id).map_err(failed)?;
+    place.replace(&temp).map_err(failed)?;
+    Ok(None)
+}

@@ -1,0 +1,222 @@
+//! What may other programs read and build on the file? Any read-only SQL; tables of their own, with their own migrations.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::types::Value;
+use rusqlite::{Connection, Statement};
+
+use crate::database::{Database, Opened};
+use crate::error::{Error, Result};
+use crate::migrations::{self, MODULES, Step};
+use crate::turn::Turn;
+
+/// Tables of this crate, which only it writes.
+const OWN_TABLES: [&str; 11] = [
+    "proposals", "aliases", "responses", "applies", "changes", "audit_entries", "bottles", "managed_files", "grants",
+    "schema_versions", "schema_steps",
+];
+
+/// Pragmas whose argument asks, not sets.
+const ASKING_PRAGMAS: [&str; 8] = [
+    "table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list",
+    "function_list",
+];
+
+/// Values for a statement's parameters.
+pub enum Params {
+    /// For `?1`, `?2`, ….
+    Positional(Vec<Value>),
+    /// For `:name`, `@name`, `$name`; the name with or without its sign.
+    Named(Vec<(String, Value)>),
+}
+
+/// Column names and values of one row, in order.
+pub type Row = Vec<(String, Value)>;
+
+fn refused(error: rusqlite::Error) -> Error {
+    match error {
+        rusqlite::Error::SqliteFailure(code, message)
+            if matches!(
+                code.code,
+                rusqlite::ErrorCode::Unknown
+                    | rusqlite::ErrorCode::AuthorizationForStatementDenied
+                    | rusqlite::ErrorCode::ConstraintViolation
+                    | rusqlite::ErrorCode::ReadOnly
+                    | rusqlite::ErrorCode::TypeMismatch
+            ) =>
+        {
+            Error::input("sql", format!("was refused: {}", message.unwrap_or_else(|| code.to_string())))
+        }
+        rusqlite::Error::SqlInputError { msg, sql, offset, .. } => {
+            Error::input("sql", format!("does not compile at character {offset} ({msg}): {sql}"))
+        }
+        rusqlite::Error::MultipleStatement => Error::input("sql", "has several statements; give one"),
+        rusqlite::Error::InvalidParameterCount(given, wanted) => {
+            Error::input("params", format!("has {given} values, the statement has {wanted} parameters"))
+        }
+        other => Error::from(other),
+    }
+}
+
+fn run(conn: &Connection, sql: &str, params: &Params, readonly: bool) -> Result<Vec<Row>> {
+    let mut statement = conn.prepare(sql).map_err(refused)?;
+    if readonly && !statement.readonly() {
+        return Err(Error::input("sql", "writes; query only reads"));
+    }
+    bind(&mut statement, params)?;
+    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let mut rows = statement.raw_query();
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().map_err(refused)? {
+        let mut values = Vec::with_capacity(names.len());
+        for (index, name) in names.iter().enumerate() {
+            values.push((name.clone(), row.get(index).map_err(refused)?));
+        }
+        found.push(values);
+    }
+    Ok(found)
+}
+
+fn bind(statement: &mut Statement<'_>, params: &Params) -> Result<()> {
+    match params {
+        Params::Positional(values) => {
+            if values.len() != statement.parameter_count() {
+                return Err(refused(rusqlite::Error::InvalidParameterCount(values.len(), statement.parameter_count())));
+            }
+            for (index, value) in values.iter().enumerate() {
+                statement.raw_bind_parameter(index + 1, value).map_err(refused)?;
+            }
+        }
+        Params::Named(values) => {
+            let mut bound = 0;
+            for (name, value) in values {
+                let mut index = None;
+                for sign in ["", ":", "@", "$"] {
+                    if index.is_none() {
+                        index = statement.parameter_index(&format!("{sign}{name}")).map_err(refused)?;
+                    }
+                }
+                let index = index.ok_or_else(|| Error::input("params", format!("names {name:?}, the statement does not")))?;
+                statement.raw_bind_parameter(index, value).map_err(refused)?;
+                bound += 1;
+            }
+            if bound != statement.parameter_count() {
+                return Err(refused(rusqlite::Error::InvalidParameterCount(bound, statement.parameter_count())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Leaves of a statement nothing but reading.
+fn only_reading(context: &AuthContext<'_>) -> Authorization {
+    match context.action {
+        AuthAction::Select | AuthAction::Read { .. } | AuthAction::Function { .. } | AuthAction::Recursive => {
+            Authorization::Allow
+        }
+        AuthAction::Pragma { pragma_name, pragma_value }
+            if pragma_value.is_none() || ASKING_PRAGMAS.contains(&pragma_name.to_ascii_lowercase().as_str()) =>
+        {
+            Authorization::Allow
+        }
+        _ => Authorization::Deny,
+    }
+}
+
+/// Leaves other programs their own tables, and nothing that outlives or escapes their transaction.
+fn only_own_tables(context: &AuthContext<'_>) -> Authorization {
+    let own = |table: &str| OWN_TABLES.iter().any(|own| own.eq_ignore_ascii_case(table));
+    let denied = match context.action {
+        AuthAction::Attach { .. } | AuthAction::Detach { .. } | AuthAction::Transaction { .. } => true,
+        AuthAction::Pragma { pragma_name, pragma_value } => {
+            pragma_value.is_some() && !ASKING_PRAGMAS.contains(&pragma_name.to_ascii_lowercase().as_str())
+        }
+        AuthAction::Insert { table_name }
+        | AuthAction::Delete { table_name }
+        | AuthAction::Update { table_name, .. }
+        | AuthAction::DropTable { table_name }
+        | AuthAction::AlterTable { table_name, .. }
+        | AuthAction::CreateIndex { table_name, .. }
+        | AuthAction::DropIndex { table_name, .. }
+        | AuthAction::CreateTrigger { table_name, .. }
+        | AuthAction::DropTrigger { table_name, .. }
+        | AuthAction::CreateTempTrigger { table_name, .. } => own(table_name),
+        _ => false,
+    };
+    if denied { Authorization::Deny } else { Authorization::Allow }
+}
+
+impl Database {
+    /// One read-only statement over the whole file; SQLite's own authorizer refuses the rest.
+    pub fn query(&self, sql: &str, params: &Params, limit: Duration) -> Result<Vec<Row>> {
+        let Some(mut opened) = self.shared()?.open(false)? else { return Ok(Vec::new()) };
+        let deadline = Instant::now().checked_add(limit);
+        // It is asked every 1,000 steps of SQLite's machine, some 10 µs.
+        opened.conn.progress_handler(1000, Some(move || deadline.is_some_and(|at| Instant::now() >= at)))?;
+        opened.conn.authorizer(Some(|context: AuthContext<'_>| only_reading(&context)))?;
+        run(&opened.conn, sql, params, true).map_err(|error| match error {
+            Error::Interrupted => Error::QueryTimeout { seconds: limit.as_secs_f64().to_string() },
+            error => error.at(&opened.file),
+        })
+    }
+
+    /// Brings another program's module to the version its steps make.
+    pub fn migrate(&self, module: &str, steps: &[Step]) -> Result<i64> {
+        crate::proposal::check_name("module", &module.replace('_', "-"))?;
+        if MODULES.iter().any(|known| known.name == module) {
+            return Err(Error::input("module", format!("{module} is bot-bottle's own; choose another name")));
+        }
+        let mut opened = self.open_to_write()?;
+        let _turn = opened.turns.as_ref().map(crate::turn::Turns::take);
+        // On only while a step runs: the books of all modules are ours to keep.
+        let guarded = Arc::new(AtomicBool::new(false));
+        let guard = guarded.clone();
+        opened.conn.authorizer(Some(move |context: AuthContext<'_>| {
+            if guard.load(Ordering::Relaxed) { only_own_tables(&context) } else { Authorization::Allow }
+        }))?;
+        let version = migrations::migrate(&mut opened.conn, module, steps, &guarded).map_err(|error| error.at(&opened.file))?;
+        opened.acknowledge()?;
+        Ok(version)
+    }
+
+    /// A write transaction over other programs' tables.
+    pub fn transaction(&self) -> Result<ForeignTransaction> {
+        let opened = self.open_to_write()?;
+        let turn = opened.turns.as_ref().map(crate::turn::Turns::take);
+        opened.conn.execute_batch("BEGIN IMMEDIATE").map_err(|error| Error::from(error).at(&opened.file))?;
+        ForeignTransaction::new(opened, turn)
+    }
+
+    pub(crate) fn open_to_write(&self) -> Result<Opened> {
+        let opened = self.shared()?.open(true)?;
+        opened.ok_or_else(|| Error::unavailable(self.path(), "it vanished while it was being created; try again"))
+    }
+}
+
+/// Under way; dropped, it is rolled back.
+pub struct ForeignTransaction {
+    opened: Opened,
+    _turn: Option<Turn>,
+}
+
+impl ForeignTransaction {
+    fn new(mut opened: Opened, turn: Option<Turn>) -> Result<Self> {
+        opened.conn.authorizer(Some(|context: AuthContext<'_>| only_own_tables(&context)))?;
+        Ok(ForeignTransaction { opened, _turn: turn })
+    }
+
+    /// One statement; its rows.
+    pub fn execute(&mut self, sql: &str, params: &Params) -> Result<Vec<Row>> {
+        run(&self.opened.conn, sql, params, false).map_err(|error| error.at(&self.opened.file))
+    }
+
+    /// Commits, and makes sure that others read it.
+    pub fn commit(mut self) -> Result<()> {
+        self.opened.conn.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
+        self.opened.conn.execute_batch("COMMIT").map_err(|error| Error::from(error).at(&self.opened.file))?;
+        self.opened.acknowledge()
+    }
+}

@@ -1,0 +1,641 @@
+//! How does a waiter learn of its answer at once, and how does the operator learn that somebody waits?
+//!
+//! One watcher thread per process and database serves all waits. It sleeps on the bells of what is waited for, looks at
+//! the rows once a bell rings (one query per queue), and once a second asks SQLite whether anything changed at all, for
+//! writers that do not ring. It keeps the leases of its waits, all in one transaction. Who waits subscribes first, looks
+//! second and sleeps third, so that no answer falls between.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use rusqlite::{Connection, Row, TransactionBehavior, named_params};
+
+use crate::bell::{self, Heard, INBOX, Listener};
+use crate::clock;
+use crate::database::{Opened, Shared};
+use crate::error::{Error, Result};
+use crate::inbox::{self, Inbox};
+use crate::proposal::{QueueStore, expire};
+use crate::response::Response;
+
+/// Where nobody rings: how soon a commit is noticed.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long a waiter counts as waiting after it was last heard of.
+const LEASE: Duration = Duration::from_secs(15);
+const RENEWAL: Duration = Duration::from_secs(5);
+/// How soon a lease that found the database busy is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+/// How often a blocked thread asks whether a signal came.
+const SIGNAL_CHECK: Duration = Duration::from_millis(40);
+
+/// What a wait ends with.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The answer, in effect.
+    Answer(Box<Response>),
+    /// There is a change after the one given.
+    Changed,
+}
+
+type Done = Box<dyn FnOnce(Result<Event>) + Send>;
+
+enum Target {
+    Answer { queue_key: String, id: String },
+    Change { after: i64 },
+}
+
+impl Target {
+    fn bell(&self) -> &str {
+        match self {
+            Target::Answer { queue_key, .. } => queue_key,
+            Target::Change { .. } => INBOX,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Target::Answer { id, .. } => id,
+            Target::Change { .. } => "inbox",
+        }
+    }
+}
+
+struct Entry {
+    handle: u64,
+    target: Target,
+    timeout: Option<Duration>,
+    deadline: Option<Instant>,
+    expires_at: Option<String>,
+    /// The row its lease is on, which for a coalesced proposal has another id.
+    row: Option<String>,
+    done: Done,
+}
+
+#[derive(Default)]
+struct Leases {
+    /// What this process wrote last, by row.
+    held: HashMap<String, String>,
+    due: Option<Instant>,
+    /// Queues in which somebody was told of an expiry.
+    expired: BTreeSet<String>,
+}
+
+struct State {
+    entries: BTreeMap<u64, Entry>,
+    next: u64,
+    listener: Listener,
+    leases: Leases,
+    stopping: bool,
+}
+
+/// The thread's shared side.
+pub(crate) struct Watcher {
+    state: Mutex<State>,
+    connection: Mutex<Option<Opened>>,
+    wake: PipeWriter,
+}
+
+/// A wait under way; dropping it lets it go on.
+pub struct WaitHandle {
+    watcher: Option<Arc<Watcher>>,
+    id: u64,
+}
+
+impl WaitHandle {
+    /// Ends it; its callback is not called any more.
+    pub fn cancel(&self) {
+        if let Some(watcher) = &self.watcher {
+            drop(watcher.take(&mut watcher.state.lock(), self.id));
+            watcher.wake();
+        }
+    }
+}
+
+/// Calls the callback at once, or leaves the wait to the watcher.
+fn begin(
+    shared: &Arc<Shared>,
+    handle: u64,
+    target: Target,
+    timeout: Option<Duration>,
+    done: Done,
+) -> Result<WaitHandle> {
+    let at_once = |done: Done, result| {
+        done(result);
+        Ok(WaitHandle { watcher: None, id: 0 })
+    };
+    let mut seen = match look_for(shared, &target)? {
+        Seen::Ended(result) => return at_once(done, result),
+        Seen::Open(seen) => seen,
+    };
+    if timeout.is_some_and(|timeout| timeout.is_zero()) {
+        return at_once(done, Err(timed_out(&target, timeout)));
+    }
+    let watcher = shared.watcher()?;
+    let (queue_key, again) = match &target {
+        Target::Answer { queue_key, id } => {
+            (queue_key.clone(), Target::Answer { queue_key: queue_key.clone(), id: id.clone() })
+        }
+        Target::Change { after } => (INBOX.to_owned(), Target::Change { after: *after }),
+    };
+    let id = {
+        let mut state = watcher.state.lock();
+        if !state.listener.listens_to(&queue_key)
+            && let Some(file) = shared.file()?
+        {
+            state.listener.add(&file, &queue_key);
+        }
+        let id = state.next;
+        state.next += 1;
+        let entry = Entry {
+            handle,
+            target,
+            timeout,
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            expires_at: seen.as_mut().and_then(|seen| seen.expires_at.take()),
+            row: seen.map(|seen| seen.row),
+            done,
+        };
+        if entry.row.is_some() {
+            state.leases.due = Some(Instant::now());
+        }
+        state.entries.insert(id, entry);
+        id
+    };
+    // Subscribed; what was committed before that is seen now, what comes later rings.
+    if let Seen::Ended(result) = look_for(shared, &again)? {
+        let entry = watcher.take(&mut watcher.state.lock(), id);
+        if let Some(entry) = entry {
+            (entry.done)(result);
+        }
+    }
+    watcher.wake();
+    Ok(WaitHandle { watcher: Some(watcher), id })
+}
+
+enum Seen {
+    Ended(Result<Event>),
+    Open(Option<Pending>),
+}
+
+struct Pending {
+    row: String,
+    expires_at: Option<String>,
+}
+
+fn look_for(shared: &Shared, target: &Target) -> Result<Seen> {
+    match target {
+        Target::Answer { queue_key, id } => {
+            let answers = shared.read(|conn| answers(conn, queue_key, &[id]))?;
+            let answer = answers.and_then(|mut answers| answers.pop()).map(|(_, seen)| seen);
+            Ok(answer.unwrap_or_else(|| Seen::Ended(Err(Error::not_found("proposal", id)))))
+        }
+        Target::Change { after } => {
+            let last = shared.read(inbox::last_change)?.unwrap_or(0);
+            Ok(if last > *after { Seen::Ended(Ok(Event::Changed)) } else { Seen::Open(None) })
+        }
+    }
+}
+
+fn timed_out(target: &Target, timeout: Option<Duration>) -> Error {
+    Error::WaitTimeout { id: target.name().to_owned(), seconds: timeout.unwrap_or_default().as_secs_f64().to_string() }
+}
+
+/// Where each of these ids of one queue stands: one query, however many wait.
+fn answers(conn: &Connection, queue_key: &str, ids: &[&str]) -> Result<Vec<(String, Seen)>> {
+    let sql = format!(
+        "SELECT asked.value, p.id, p.state, p.expires_at, p.expires_at <= :now,
+             coalesce(a.withdrawn_at, CASE WHEN a.id IS NULL THEN p.requester_left_at END),
+             p.withdrawn_at, p.withdrawn_reason, m.state, m.path, m.expected_sha256, {}
+         FROM json_each(:ids) asked
+         LEFT JOIN aliases a ON a.id = asked.value
+         LEFT JOIN proposals p ON p.seq = coalesce(a.proposal_seq, (SELECT seq FROM proposals WHERE id = asked.value))
+             AND p.queue_key = :queue_key
+         LEFT JOIN responses r ON r.proposal_seq = p.seq
+         LEFT JOIN applies m ON m.proposal_seq = p.seq",
+        Response::COLUMNS
+    );
+    let ids = serde_json::Value::from(ids).to_string();
+    let params = named_params! {":ids": ids, ":queue_key": queue_key, ":now": clock::now()};
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(params, |row| Ok((row.get(0)?, answer(row)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+fn answer(row: &Row<'_>) -> rusqlite::Result<Seen> {
+    let Some(id): Option<String> = row.get(1)? else {
+        return Ok(Seen::Ended(Err(Error::not_found("proposal", &row.get::<_, String>(0)?))));
+    };
+    let state: String = row.get(2)?;
+    let expires_at: Option<String> = row.get(3)?;
+    let left_at: Option<String> = row.get(5)?;
+    if state == "expired" || (state == "pending" && row.get::<_, Option<bool>>(4)? == Some(true)) {
+        return Ok(Seen::Ended(Err(Error::Expired { id, expires_at: expires_at.unwrap_or_default() })));
+    }
+    if let (Some(at), "pending") = (left_at, state.as_str()) {
+        let reason = "withdrawn by the requester".to_owned();
+        return Ok(Seen::Ended(Err(Error::Withdrawn { id, at, reason })));
+    }
+    if state == "withdrawn" {
+        let (at, reason) = (row.get::<_, Option<String>>(6)?, row.get::<_, Option<String>>(7)?);
+        let error = Error::Withdrawn { id, at: at.unwrap_or_default(), reason: reason.unwrap_or_default() };
+        return Ok(Seen::Ended(Err(error)));
+    }
+    match row.get::<_, Option<String>>(8)?.as_deref() {
+        // Decided, but an approval the agent hears of is already in effect.
+        Some("intended") => return Ok(Seen::Open(Some(Pending { row: id, expires_at: None }))),
+        Some("failed") => {
+            let (path, expected) = (row.get(9)?, row.get(10)?);
+            return Ok(Seen::Ended(Err(Error::StaleFile { id, path, expected: Some(expected), actual: None })));
+        }
+        _ => {}
+    }
+    Ok(match Response::from_row(row, 11, &id)? {
+        Some(response) => Seen::Ended(Ok(Event::Answer(Box::new(response)))),
+        None => Seen::Open(Some(Pending { row: id, expires_at })),
+    })
+}
+
+impl Watcher {
+    pub(crate) fn start(shared: Weak<Shared>) -> std::io::Result<Arc<Self>> {
+        let (reader, writer) = std::io::pipe()?;
+        rustix::io::ioctl_fionbio(&reader, true)?;
+        rustix::io::ioctl_fionbio(&writer, true)?;
+        let watcher = Arc::new(Watcher {
+            state: Mutex::new(State {
+                entries: BTreeMap::new(),
+                next: 1,
+                listener: Listener::new(),
+                leases: Leases::default(),
+                stopping: false,
+            }),
+            connection: Mutex::new(None),
+            wake: writer,
+        });
+        let own = watcher.clone();
+        std::thread::Builder::new()
+            .name("bot-bottle-wait".to_owned())
+            .stack_size(512 << 10)
+            .spawn(move || own.run(&shared, &reader))?;
+        Ok(watcher)
+    }
+
+    pub(crate) fn stop(&self) {
+        self.state.lock().stopping = true;
+        self.wake();
+    }
+
+    /// Ends the waits of one handle.
+    pub(crate) fn end_all(&self, handle: u64) {
+        let ended: Vec<Entry> = {
+            let mut state = self.state.lock();
+            let ids: Vec<u64> = state.entries.iter().filter(|(_, e)| e.handle == handle).map(|(id, _)| *id).collect();
+            ids.into_iter().filter_map(|id| self.take(&mut state, id)).collect()
+        };
+        for entry in ended {
+            (entry.done)(Err(Error::Closed));
+        }
+        self.wake();
+    }
+
+    /// The watcher's connection, for closing it with the others.
+    pub(crate) fn connection(&self) -> MutexGuard<'_, Option<Opened>> {
+        self.connection.lock()
+    }
+
+    fn wake(&self) {
+        // A full pipe wakes as well as a byte more would.
+        let _ = (&self.wake).write(&[1]);
+    }
+
+    /// Takes an entry out, and its bell down if it was the last to listen to it.
+    fn take(&self, state: &mut State, id: u64) -> Option<Entry> {
+        let entry = state.entries.remove(&id)?;
+        let bell = entry.target.bell();
+        if !state.entries.values().any(|other| other.target.bell() == bell) {
+            state.listener.remove(bell);
+        }
+        if entry.row.is_some() {
+            state.leases.due = Some(Instant::now()); // to let it go
+        }
+        Some(entry)
+    }
+
+    fn run(&self, shared: &Weak<Shared>, wake: &PipeReader) {
+        let mut beat = Instant::now() + HEARTBEAT;
+        let mut version = None;
+        loop {
+            let (descriptor, limit) = {
+                let state = self.state.lock();
+                if state.stopping {
+                    return;
+                }
+                (state.listener.descriptor(), state.next_event(beat))
+            };
+            bell::sleep(descriptor.as_deref(), wake, limit);
+            let mut wakes = [0; 64];
+            while matches!((&*wake).read(&mut wakes), Ok(64)) {}
+            let Some(shared) = shared.upgrade() else { return };
+            let mut bells = self.heard();
+            if Instant::now() >= beat {
+                beat = Instant::now() + HEARTBEAT;
+                self.hang_bells(&shared);
+                let now = self.data_version(&shared);
+                if now.is_none() || now != version {
+                    bells = self.all_bells();
+                }
+                version = now;
+            }
+            bells.extend(self.expiring());
+            self.look(&shared, &bells);
+            self.end_overdue();
+            self.keep_leases(&shared);
+        }
+    }
+
+    fn heard(&self) -> BTreeSet<String> {
+        let heard = self.state.lock().listener.heard();
+        match heard {
+            Heard::Bells(names) => names.into_iter().collect(),
+            Heard::Anything => self.all_bells(),
+        }
+    }
+
+    fn all_bells(&self) -> BTreeSet<String> {
+        self.state.lock().bells().map(str::to_owned).collect()
+    }
+
+    /// The bells of waits whose proposal has just expired: nobody rings for that.
+    fn expiring(&self) -> BTreeSet<String> {
+        let now = clock::now();
+        let state = self.state.lock();
+        let expired = state.entries.values().filter(|entry| entry.expires_at.as_ref().is_some_and(|at| *at <= now));
+        expired.map(|entry| entry.target.bell().to_owned()).collect()
+    }
+
+    /// Bells that could not be hung when their wait began: the database was not there yet, or somebody removed them.
+    fn hang_bells(&self, shared: &Shared) {
+        let missing: Vec<String> = {
+            let state = self.state.lock();
+            state.bells().filter(|bell| !state.listener.listens_to(bell)).map(str::to_owned).collect()
+        };
+        if missing.is_empty() {
+            return;
+        }
+        if let Ok(Some(file)) = shared.file() {
+            let mut state = self.state.lock();
+            for bell in missing {
+                state.listener.add(&file, &bell);
+            }
+        }
+    }
+
+    /// Runs `work` on the watcher's own connection, if there is a database.
+    fn with_connection<T>(&self, shared: &Shared, work: impl FnOnce(&mut Opened) -> Result<T>) -> Result<Option<T>> {
+        let mut slot = self.connection.lock();
+        if slot.as_ref().is_some_and(|opened| !opened.is_current()) {
+            drop(slot);
+            shared.reopen();
+            slot = self.connection.lock();
+        }
+        if slot.is_none() {
+            *slot = shared.open(false)?;
+            if let Some(opened) = slot.as_ref() {
+                // It writes leases only. They need no fsync, and must not hold up a wake-up behind other writers.
+                opened.conn.pragma_update(None, "synchronous", "normal")?;
+                opened.conn.busy_timeout(Duration::from_millis(5))?;
+            }
+        }
+        slot.as_mut().map(|opened| work(opened).map_err(|error| error.at(&opened.file))).transpose()
+    }
+
+    /// Moves with every commit of another connection (sqlite.org/pragma.html#pragma_data_version).
+    fn data_version(&self, shared: &Shared) -> Option<i64> {
+        let version = self.with_connection(shared, |opened| {
+            Ok(opened.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
+        });
+        version.ok().flatten()
+    }
+
+    fn look(&self, shared: &Shared, bells: &BTreeSet<String>) {
+        for bell in bells {
+            let waits: Vec<(u64, Option<String>, i64)> = {
+                let state = self.state.lock();
+                let waits = state.entries.iter().filter(|(_, entry)| entry.target.bell() == bell);
+                waits
+                    .map(|(id, entry)| match &entry.target {
+                        Target::Answer { id: asked, .. } => (*id, Some(asked.clone()), 0),
+                        Target::Change { after } => (*id, None, *after),
+                    })
+                    .collect()
+            };
+            if waits.is_empty() {
+                continue;
+            }
+            let ended = if bell == INBOX {
+                self.with_connection(shared, |opened| inbox::last_change(&opened.conn)).map(|last| {
+                    let last = last.unwrap_or(0);
+                    let changed = waits.iter().filter(|(.., after)| last > *after);
+                    changed.map(|(id, ..)| (*id, Ok(Event::Changed))).collect::<Vec<_>>()
+                })
+            } else {
+                self.answered(shared, bell, &waits)
+            };
+            match ended {
+                Ok(ended) => self.end(ended),
+                // The next bell or heartbeat asks again.
+                Err(Error::Busy { .. }) => {}
+                Err(error) => self.end(waits.iter().map(|(id, ..)| (*id, Err(error.clone()))).collect()),
+            }
+        }
+    }
+
+    fn answered(
+        &self,
+        shared: &Shared,
+        queue_key: &str,
+        waits: &[(u64, Option<String>, i64)],
+    ) -> Result<Vec<(u64, Result<Event>)>> {
+        let asked: BTreeSet<&str> = waits.iter().filter_map(|(_, asked, _)| asked.as_deref()).collect();
+        let asked: Vec<&str> = asked.into_iter().collect();
+        let found = self.with_connection(shared, |opened| answers(&opened.conn, queue_key, &asked))?;
+        let mut results: HashMap<String, Result<Event>> = HashMap::new();
+        match found {
+            Some(found) => {
+                results.extend(found.into_iter().filter_map(|(id, seen)| match seen {
+                    Seen::Ended(result) => Some((id, result)),
+                    Seen::Open(_) => None,
+                }));
+            }
+            None => results.extend(asked.iter().map(|id| ((*id).to_owned(), Err(Error::not_found("proposal", id))))),
+        }
+        if results.values().any(|result| matches!(result, Err(Error::Expired { .. }))) {
+            self.state.lock().leases.expired.insert(queue_key.to_owned());
+            self.keep_leases(shared); // what is told below is then true for good
+        }
+        let ended = waits.iter().filter_map(|(id, asked, _)| Some((*id, results.get(asked.as_deref()?)?.clone())));
+        Ok(ended.collect())
+    }
+
+    fn end(&self, ended: Vec<(u64, Result<Event>)>) {
+        let ended: Vec<(Entry, Result<Event>)> = {
+            let mut state = self.state.lock();
+            ended.into_iter().filter_map(|(id, result)| Some((self.take(&mut state, id)?, result))).collect()
+        };
+        for (entry, result) in ended {
+            (entry.done)(result);
+        }
+    }
+
+    fn end_overdue(&self) {
+        let now = Instant::now();
+        let overdue = {
+            let state = self.state.lock();
+            let overdue = state.entries.iter().filter(|(_, entry)| entry.deadline.is_some_and(|at| at <= now));
+            overdue.map(|(id, entry)| (*id, Err(timed_out(&entry.target, entry.timeout)))).collect()
+        };
+        self.end(overdue);
+    }
+
+    /// Renews the leases of all waits, lets go of those that ended, settles expiries: one transaction, no bell.
+    fn keep_leases(&self, shared: &Shared) {
+        let (rows, held, expired) = {
+            let mut state = self.state.lock();
+            let due = state.leases.due.is_some_and(|due| due <= Instant::now());
+            if !due && state.leases.expired.is_empty() {
+                return;
+            }
+            let rows: BTreeSet<String> = state.entries.values().filter_map(|entry| entry.row.clone()).collect();
+            let held = std::mem::take(&mut state.leases.held);
+            (rows, held, std::mem::take(&mut state.leases.expired))
+        };
+        let until = clock::after(LEASE);
+        let written = self.with_connection(shared, |opened| {
+            let _turn = opened.turns.as_ref().and_then(|turns| turns.try_take());
+            let tx = opened.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for queue_key in &expired {
+                expire(&tx, queue_key, &clock::now())?;
+            }
+            {
+                let mut renew = tx.prepare_cached(RENEW_SQL)?;
+                for row in &rows {
+                    renew.execute(named_params! {":id": row, ":until": until})?;
+                }
+                let mut release = tx.prepare_cached(RELEASE_SQL)?;
+                for (row, lease) in held.iter().filter(|(row, _)| !rows.contains(*row)) {
+                    release.execute(named_params! {":id": row, ":lease": lease, ":now": clock::now()})?;
+                }
+            }
+            Ok(tx.commit()?)
+        });
+        let mut state = self.state.lock();
+        if matches!(written, Ok(Some(()))) {
+            state.leases.due = (!rows.is_empty()).then(|| Instant::now() + RENEWAL);
+            state.leases.held = rows.into_iter().map(|row| (row, until.clone())).collect();
+        } else {
+            state.leases.due = (!rows.is_empty() || !held.is_empty()).then(|| Instant::now() + RETRY);
+            state.leases.held = held;
+        }
+    }
+}
+
+const RENEW_SQL: &str = "UPDATE proposals SET waiting_until = :until WHERE id = :id AND state = 'pending'";
+
+/// Only a lease that is still ours: another process may wait for the same row.
+const RELEASE_SQL: &str =
+    "UPDATE proposals SET waiting_until = :now WHERE id = :id AND waiting_until = :lease AND state = 'pending'";
+
+impl State {
+    fn bells(&self) -> impl Iterator<Item = &str> {
+        self.entries.values().map(|entry| entry.target.bell())
+    }
+
+    /// How long the watcher may sleep; for ever while nobody waits.
+    fn next_event(&self, beat: Instant) -> Option<Duration> {
+        let now = Instant::now();
+        let beat = (!self.entries.is_empty()).then_some(beat);
+        let deadlines = self.entries.values().filter_map(|entry| entry.deadline);
+        let soonest = deadlines.chain(beat).chain(self.leases.due).min()?;
+        let expiry = self.entries.values().filter_map(|entry| entry.expires_at.as_deref()).min().map(clock::until);
+        // Not at once: an expiry that could not be looked at yet must not keep the thread busy.
+        let expiry = expiry.map_or(Duration::MAX, |expiry| expiry.max(Duration::from_millis(1)));
+        Some(soonest.saturating_duration_since(now).min(expiry))
+    }
+}
+
+impl QueueStore {
+    /// Starts a wait; `done` is called once, from the watcher's thread or, where the answer is there, from this one.
+    pub fn begin_wait(
+        &self,
+        id: &str,
+        timeout: Option<Duration>,
+        done: impl FnOnce(Result<Event>) + Send + 'static,
+    ) -> Result<WaitHandle> {
+        let target = Target::Answer { queue_key: self.queue_key.clone(), id: id.to_owned() };
+        begin(&self.db.shared()?, self.db.id(), target, timeout, Box::new(done))
+    }
+
+    /// Blocks until the answer is in effect. `interrupted` is asked every 40 ms and ends the wait with its yes.
+    pub fn wait_for_response(
+        &self,
+        id: &str,
+        timeout: Option<Duration>,
+        interrupted: impl FnMut() -> bool,
+    ) -> Result<Response> {
+        match block(|done| self.begin_wait(id, timeout, done), interrupted)? {
+            Event::Answer(response) => Ok(*response),
+            Event::Changed => unreachable!("a wait for an answer ends with one"),
+        }
+    }
+}
+
+impl Inbox {
+    /// Starts a wait for a change after `since`; `done` as in [`QueueStore::begin_wait`].
+    pub fn begin_watch(
+        &self,
+        since: i64,
+        timeout: Option<Duration>,
+        done: impl FnOnce(Result<Event>) + Send + 'static,
+    ) -> Result<WaitHandle> {
+        begin(&self.db.shared()?, self.db.id(), Target::Change { after: since }, timeout, Box::new(done))
+    }
+
+    /// Blocks until there is a change after `since`.
+    pub fn wait_for_change(
+        &self,
+        since: i64,
+        timeout: Option<Duration>,
+        interrupted: impl FnMut() -> bool,
+    ) -> Result<()> {
+        block(|done| self.begin_watch(since, timeout, done), interrupted).map(|_| ())
+    }
+}
+
+fn block(
+    begin: impl FnOnce(Done) -> Result<WaitHandle>,
+    mut interrupted: impl FnMut() -> bool,
+) -> Result<Event> {
+    let slot = Arc::new((Mutex::new(None), Condvar::new()));
+    let filled = slot.clone();
+    let handle = begin(Box::new(move |result| {
+        *filled.0.lock() = Some(result);
+        filled.1.notify_one();
+    }))?;
+    loop {
+        {
+            let mut result = slot.0.lock();
+            if result.is_none() {
+                slot.1.wait_for(&mut result, SIGNAL_CHECK);
+            }
+            if let Some(result) = result.take() {
+                return result;
+            }
+        }
+        if interrupted() {
+            handle.cancel();
+            return Err(Error::Interrupted);
+        }
+    }
+}
