@@ -11,8 +11,6 @@ import pytest
 from bot_bottle import AuditEntry, AuditStore, BottleStore, GrantStore, Inbox, QueueStore
 from cli_process import MORE_ROUTES, ROUTES, Host
 
-pytest_plugins = ["cli_process"]
-
 
 def test_pending_on_a_new_host_finds_nothing_and_creates_nothing(host: Host) -> None:
     assert host.run("pending").stdout == "No proposal is pending.\n"
@@ -54,7 +52,7 @@ def test_pending_counts_what_it_leaves_out(host: Host) -> None:
 
 def test_short_ids_of_pending_are_accepted_by_show(host: Host) -> None:
     ids = [host.propose(f"n: {n}\n").id for n in range(20)]
-    shown = [line.split()[0] for line in host.run("pending").stdout.splitlines()[2:]]
+    shown = [line.split()[0] for line in host.run("pending").stdout.splitlines()[1:]]
     assert len(shown) == len(set(shown)) == 20
     for full, short in zip(ids, shown, strict=True):
         assert full.startswith(short)
@@ -348,9 +346,9 @@ def test_db_prune_deletes_what_ended_long_ago(host: Host) -> None:
 
 def test_db_query_reads_every_table_and_writes_none(host: Host) -> None:
     host.propose()
-    sql = "select bottle_slug, count(*) as n, null as nothing, x'00ff' as raw, 9e999 as far from proposals group by 1"
+    sql = "select bottle_slug, count(*) as n, null as none, x'00ff' as raw, 9e999 as far from proposals group by 1"
     assert host.json("db", "query", sql) == [
-        {"bottle_slug": "demo", "n": 1, "nothing": None, "raw": "00ff", "far": "inf"}
+        {"bottle_slug": "demo", "n": 1, "none": None, "raw": "00ff", "far": "inf"}
     ]
     assert "NULL" in host.run("db", "query", sql).stdout
     assert host.run("db", "query", "select 1 where 0").stdout == "no rows\n"

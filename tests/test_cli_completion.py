@@ -9,8 +9,6 @@ import pytest
 
 from cli_process import Host
 
-pytest_plugins = ["cli_process"]
-
 
 def completions(host: Host, line: str) -> list[str]:
     """What bash offers after ``line``, by its own completion function; the last word may be unfinished."""

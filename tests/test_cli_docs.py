@@ -12,8 +12,6 @@ import pytest
 from bot_bottle.cli.root import cli
 from cli_process import ROUTES, Host
 
-pytest_plugins = ["cli_process"]
-
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "cli.md").read_text()
 
 

@@ -17,8 +17,6 @@ from bot_bottle import MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, Inbox, QueueStore, ne
 from bot_bottle.errors import BotBottleError
 from cli_process import MORE_ROUTES, PROGRAMS, ROUTES, Host
 
-pytest_plugins = ["cli_process"]
-
 
 def decided(host: Host) -> str:
     proposal = host.propose()

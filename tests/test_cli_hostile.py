@@ -11,8 +11,6 @@ import pytest
 from bot_bottle import AuditEntry, AuditStore, QueueStore
 from cli_process import PROGRAMS, ROUTES, Host
 
-pytest_plugins = ["cli_process"]
-
 # What each would do if it reached the terminal, or Rich, as it is.
 HOSTILE = {
     "clears the screen": "\x1b[2J\x1b[H",

@@ -10,8 +10,6 @@ import pytest
 
 from cli_process import MORE_ROUTES, PROGRAMS, ROUTES, Host
 
-pytest_plugins = ["cli_process"]
-
 Terminal = Callable[..., "pexpect.spawn[str]"]
 
 

@@ -14,8 +14,6 @@ import pytest
 from bot_bottle import Inbox, QueueStore
 from cli_process import PROGRAMS, ROUTES, Host
 
-pytest_plugins = ["cli_process"]
-
 Watch = Callable[..., "subprocess.Popen[str]"]
 
 
