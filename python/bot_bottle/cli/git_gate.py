@@ -1,0 +1,115 @@
+"""How does a bare repository of the host's own get the git gate?"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from bot_bottle import host_db_path
+from bot_bottle.cli.options import duration, json_option
+from bot_bottle.cli.screen import Cell, print_fields, print_json, say
+from bot_bottle.sidecars.git_hook import (
+    MAX_FILE_BYTES,
+    WAIT_SECONDS,
+    HookSettings,
+    HookStatus,
+    found_program,
+    install,
+    read_status,
+    uninstall,
+)
+
+_SAYS = {
+    "installed": ("the git gate's", "green"),
+    "outdated": ("the git gate's, of another release; install it again", "yellow"),
+    "bypassed": ("the git gate's, but git does not run it; install it again", "red"),
+    "foreign": ("somebody else's", "red"),
+    "missing": ("none", "red"),
+}
+
+_repository = click.argument("repository", type=click.Path(path_type=Path), metavar="REPO")
+
+
+@click.group("git-gate")
+def git_gate() -> None:
+    """Have pushes to a bare repository scanned for secrets and held for your decision."""
+
+
+@git_gate.command("install")
+@_repository
+@click.option("--bottle", required=True, metavar="SLUG", help="Whose pushes these are.")
+@click.option(
+    "--timeout",
+    type=duration,
+    default=f"{WAIT_SECONDS}s",
+    show_default=True,
+    metavar="DURATION",
+    help="How long a push waits for you.",
+)
+@click.option(
+    "--rules",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="A gitleaks configuration to use instead of gitleaks' own.",
+)
+@click.option(
+    "--max-file",
+    type=click.IntRange(min=1),
+    default=MAX_FILE_BYTES,
+    show_default="100 MiB",
+    metavar="BYTES",
+    help="Refuse pushes with larger files: they are not scanned.",
+)
+def install_(repository: Path, bottle: str, timeout: float, rules: str | None, max_file: int) -> None:
+    """Put the hook into the bare repository REPO, or change its settings."""
+    settings = HookSettings(
+        bottle=bottle,
+        database=host_db_path(),
+        helper=found_program("bot-bottle-sidecar"),
+        gitleaks=found_program("gitleaks"),
+        rules=rules or "",
+        timeout=max(1, round(timeout)),
+        max_file=max_file,
+    )
+    hook = install(repository, settings)
+    say(f"pushes to {hook.parent.parent} are scanned, and held as bottle {bottle} if they may have secrets")
+    for program in _missing(settings):
+        say(f"every push will be refused until {program} is installed; then install the git gate again", "yellow")
+
+
+@git_gate.command("uninstall")
+@_repository
+def uninstall_(repository: Path) -> None:
+    """Take the hook out of REPO again; its pushes are not scanned any more."""
+    uninstall(repository)
+    say(f"pushes to {repository.resolve()} are no longer scanned")
+
+
+@git_gate.command()
+@_repository
+@json_option
+def status(repository: Path, as_json: bool) -> None:
+    """Say which hook REPO has, and with what settings."""
+    found = read_status(repository)
+    if as_json:
+        print_json(_document(found))
+        return
+    fields: list[tuple[str, Cell]] = [("hook", _SAYS[found.state])]
+    missing = _missing(found.settings) if found.settings else []
+    for name, value in _settings(found).items():
+        shown = f"{value} (not there)" if value in missing else str(value)
+        fields.append((name.replace("_", " "), (shown, "red" if value in missing else "")))
+    print_fields(fields)
+
+
+def _settings(found: HookStatus) -> dict[str, object]:
+    return {name: value for name, value in vars(found.settings).items() if value} if found.settings else {}
+
+
+def _document(found: HookStatus) -> dict[str, object]:
+    return {"state": found.state, **(vars(found.settings) if found.settings else {})}
+
+
+def _missing(settings: HookSettings) -> list[str]:
+    return [program for program in (settings.helper, settings.gitleaks) if not shutil.which(program)]
