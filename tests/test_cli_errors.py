@@ -133,7 +133,7 @@ FAILURES = [
     Failure(stale, "approve {id}", 5, "changed"),
     Failure(stale, "modify {id} --file -", 5, "changed", b"x\n"),
     Failure(pending, "approve {id} --hash " + "0" * 64, 5, "{id}"),
-    Failure(pending, "audit verify --head " + "f" * 64, 7, "head"),
+    Failure(pending, "audit verify --head " + "f" * 64, 7, "noted earlier"),
     *(Failure(given, verb, 8, "") for given in (garbage, newer) for verb in ("pending", "show {id}", "approve {id}")),
     Failure(root_is_a_file, "db migrate", 1, "root"),
     *(
@@ -254,14 +254,17 @@ def test_a_full_disk_is_told(host: Host) -> None:
                 text=True,
             )
         assert done.returncode == 1
-        assert done.stderr == "bot-bottle: No space left on device\n"
+        assert "No space left on device" in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
-def test_a_closed_standard_error_changes_nothing(host: Host) -> None:
-    done = subprocess.run(
-        ["bash", "-c", f"bot-bottle show {new_id()} 2>&-"], env=host.environment(), capture_output=True
-    )
-    assert done.returncode == 4
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_change_nothing(host: Host, closed: str) -> None:
+    proposal = host.propose()
+    for command, code in ((f"show {new_id()}", 4), (f"show {proposal.id}", 0), (f"approve {proposal.id}", 0)):
+        done = subprocess.run(["bash", "-c", f"bot-bottle {command} {closed}"], env=host.environment())
+        assert done.returncode == code
+    assert host.json("db", "check") == []
 
 
 def test_an_interrupt_ends_with_130_and_no_traceback(host: Host) -> None:
@@ -278,7 +281,7 @@ def test_an_interrupt_ends_with_130_and_no_traceback(host: Host) -> None:
         watch.stdout.readline()  # it is past its start
         watch.send_signal(signal.SIGINT)
         assert watch.wait(timeout=10) == 130
-        assert watch.stderr.read() == "bot-bottle: interrupted\n"
+        assert watch.stderr.read() == ""
 
 
 def test_a_traceback_comes_only_on_demand(host: Host) -> None:

@@ -133,7 +133,7 @@ def test_an_agent_s_lines_cannot_pass_for_ours(host: Host) -> None:
     child = pexpect.spawn(
         str(PROGRAMS / "bot-bottle"),
         ["show", proposal.id],
-        env=host.environment(NO_COLOR="1", TERM="dumb"),
+        env=host.environment(TERM="dumb"),
         dimensions=(50, 60),
         encoding="utf-8",
     )
@@ -142,7 +142,7 @@ def test_an_agent_s_lines_cannot_pass_for_ours(host: Host) -> None:
     assert all(len(line) <= 60 for line in lines)
     ours = [line for line in lines if line and not line.startswith(("│ ", "┊ "))]
     names = [line.split()[0] for line in ours if not line.startswith(" ")]
-    fields = ["Proposal", "Bottle", "Tool", "State", "Arrived", "Requester", "Expires", "Payload"]
+    fields = ["Proposal", "Bottle", "Tool", "State", "Arrived", "Requester", "Expires", "Payload", "SHA-256"]
     assert names == [*fields, "Justification", "Payload"]
     assert not any("approved" in line for line in ours)
 

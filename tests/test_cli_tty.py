@@ -131,7 +131,7 @@ def test_every_width_shows_everything(host: Host, terminal: Terminal, command: s
     arguments = {"show": ["show", proposal.id], "audit": ["audit", "list", "--full"]}.get(command, [command])
     if command == "audit":
         host.run("approve", proposal.id)
-    output, code = finish(terminal(*arguments, columns=columns, NO_COLOR="1"))
+    output, code = finish(terminal(*arguments, columns=columns, TERM="dumb"))
     assert code == 0
     lines = output.replace("\r", "").split("\n")
     assert all(len(line) <= columns for line in lines)

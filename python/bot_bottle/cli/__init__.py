@@ -25,9 +25,7 @@ def main() -> int:
     """
     shared: dict[str, Any] = {}
     try:
-        # A terminal that cannot show a character gets its escape instead of an error.
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        _open_streams()
         # Imported here so that an interrupt during the import ends like any other.
         from bot_bottle.cli.root import run
 
@@ -48,6 +46,17 @@ def main() -> int:
         return code
 
 
+def _open_streams() -> None:
+    """Makes the three standard streams safe to use, whatever the caller left of them."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # Closed (`2>&-`): its descriptor would be the next file's, the database's for instance.
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets its escape instead of an error.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
 def _verdict(error: BaseException) -> tuple[int, str, dict[str, Any]]:
     """Exit code, one sentence (``""``: say nothing) and the error's own data."""
     import click
@@ -64,7 +73,7 @@ def _verdict(error: BaseException) -> tuple[int, str, dict[str, Any]]:
     if isinstance(error, click.ClickException):
         return error.exit_code, error.format_message(), {}
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "interrupted", {}
+        return INTERRUPTED, "", {}
     if isinstance(error, OSError):
         reason = error.strerror or str(error)
         return 1, f"{error.filename}: {reason}" if error.filename else reason, {}

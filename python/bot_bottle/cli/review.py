@@ -80,7 +80,7 @@ def print_review(item: InboxItem) -> None:
         fields.append(("Fingerprint", proposal.fingerprint))
     if item.managed_file:
         fields.append(("File", item.managed_file))
-    fields.append(("Payload", f"{size:,} bytes, SHA-256 {proposal.payload_sha256}"))
+    fields += [("Payload", f"{size:,} bytes"), ("SHA-256", proposal.payload_sha256)]
     print_fields(fields)
 
     _heading("Justification")

@@ -8,6 +8,7 @@ Rich is imported on first use, because ``--json`` does not need it.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
@@ -28,6 +29,7 @@ Cell = str | tuple[str, str]
 # A UUIDv7's first 13 characters are its millisecond (RFC 9562): shorter would seldom be unique for long.
 _SHORTEST_ID = 13
 _FIRST_LINE = 100
+_NARROWEST = 20
 
 STATE_STYLES = {
     "pending": "yellow",
@@ -74,11 +76,10 @@ def console() -> Console:
         def on_broken_pipe(self) -> NoReturn:
             raise BrokenPipeError
 
-    screen = Screen(markup=False, emoji=False, highlight=False)
-    if not screen.is_terminal:
-        # A pipe or a file has no width: a row stays a line, however long.
-        screen = Screen(markup=False, emoji=False, highlight=False, width=1_000_000)
-    return screen
+    # A pipe or a file has no width: a row stays a line, however long.
+    width = max(_NARROWEST, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 1_000_000
+    # Without a height too Rich would take every "dumb" terminal for 80 columns wide.
+    return Screen(markup=False, emoji=False, highlight=False, width=width, height=25)
 
 
 def say(text: str, style: str = "") -> None:
@@ -99,7 +100,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, text_
     rows = list(rows)
     table = [_texts((name, "bold") for name in columns), *map(_texts, rows)]
     below: list[Text] = []
-    if text_last and console().is_terminal:
+    if text_last and sys.stdout.isatty():
         below = [row.pop() for row in table]
     widths = [max(cell_len(row[column].plain) for row in table) for column in range(len(table[0]))]
     if sum(widths) + 2 * len(widths) - 2 > console().width:
@@ -133,8 +134,12 @@ def _grid(rows: Iterable[Sequence[Text]], widths: Iterable[int]) -> RenderableTy
 def _texts(cells: Iterable[Cell]) -> list[Text]:
     from rich.text import Text
 
-    pairs = (cell if isinstance(cell, tuple) else (cell, "") for cell in cells)
-    return [Text(visible(text, multiline=False), style=style, overflow="fold") for text, style in pairs]
+    texts = []
+    for cell in cells:
+        content, style = cell if isinstance(cell, tuple) else (cell, "")
+        # The style is the text's own, not that of the blanks which fill its column.
+        texts.append(Text(overflow="fold").append(visible(content, multiline=False), style))
+    return texts
 
 
 def print_fields(fields: Iterable[tuple[str, Cell]]) -> None:
@@ -196,7 +201,7 @@ def _folded(line: str, width: int) -> Iterator[str]:
     """``line`` in pieces of at most ``width`` cells, after a space where one is near; no character is lost."""
     from rich.cells import cell_len, chop_cells
 
-    if console().is_terminal:
+    if sys.stdout.isatty():
         line = line.expandtabs()
     start = 0
     while len(line) - start > width or cell_len(line[start:]) > width:
