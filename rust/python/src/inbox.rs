@@ -42,12 +42,11 @@ impl Watch {
                 }
                 state.0
             };
-            let waited = blocking(py, |interrupted| {
-                match self.inbox.wait_for_change(since, self.timeout, interrupted) {
+            let waited =
+                blocking(py, |interrupted| match self.inbox.wait_for_change(since, self.timeout, interrupted) {
                     Err(store::Error::WaitTimeout { .. }) => Ok(false),
                     other => other.map(|()| true),
-                }
-            })?;
+                })?;
             if !waited {
                 return Ok(None);
             }

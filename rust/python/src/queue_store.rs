@@ -52,7 +52,9 @@ pub fn deliver(callback: Py<PyAny>) -> impl FnOnce(store::Result<Event>) + Send 
     move |result| {
         Python::try_attach(|py| {
             let value = match result {
-                Ok(Event::Answer(response)) => Response(*response).into_pyobject(py).map(|value| value.into_any().unbind()),
+                Ok(Event::Answer(response)) => {
+                    Response(*response).into_pyobject(py).map(|value| value.into_any().unbind())
+                }
                 Ok(Event::Changed) => Ok(py.None()),
                 Err(error) => Ok(exception(py, &error).into_value(py).into_any()),
             };

@@ -30,13 +30,7 @@ impl GrantStore {
     }
 
     #[pyo3(signature = (grant_id, *, revoked_by = None, surface = "api"))]
-    fn revoke_grant(
-        &self,
-        py: Python<'_>,
-        grant_id: &str,
-        revoked_by: Option<&str>,
-        surface: &str,
-    ) -> PyResult<Grant> {
+    fn revoke_grant(&self, py: Python<'_>, grant_id: &str, revoked_by: Option<&str>, surface: &str) -> PyResult<Grant> {
         py.detach(|| self.0.revoke_grant(grant_id, revoked_by, surface)).to_py().map(Grant)
     }
 

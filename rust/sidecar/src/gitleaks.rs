@@ -117,24 +117,15 @@ pub struct Finding {
 /// An error is one sentence that ends the push.
 pub fn report(input: &str, key: &[u8]) -> Result<Report, String> {
     if key.len() < KEY_BYTES {
-        return Err(format!(
-            "the key has {} bytes instead of {KEY_BYTES}; install the git gate again",
-            key.len()
-        ));
+        return Err(format!("the key has {} bytes instead of {KEY_BYTES}; install the git gate again", key.len()));
     }
     let (leaks, push) = sound(input)?;
-    let mut secrets: Vec<&str> = leaks
-        .iter()
-        .map(|leak| leak.secret.as_str())
-        .filter(|s| !s.is_empty())
-        .collect();
+    let mut secrets: Vec<&str> = leaks.iter().map(|leak| leak.secret.as_str()).filter(|s| !s.is_empty()).collect();
     // A secret may be part of another: the longest goes first.
     secrets.sort_unstable_by_key(|secret| (std::cmp::Reverse(secret.len()), *secret));
     secrets.dedup();
     let clean = |text: &str| {
-        let redacted = secrets
-            .iter()
-            .fold(text.to_owned(), |text, secret| text.replace(secret, "REDACTED"));
+        let redacted = secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "REDACTED"));
         visible(&redacted, false).into_owned()
     };
 
@@ -156,10 +147,7 @@ pub fn report(input: &str, key: &[u8]) -> Result<Report, String> {
                 places: 1,
             });
     }
-    Ok(Report {
-        push: clean(&push),
-        findings: findings.into_values().collect(),
-    })
+    Ok(Report { push: clean(&push), findings: findings.into_values().collect() })
 }
 
 impl Report {
@@ -227,9 +215,7 @@ fn checked(leaks: Option<Vec<Leak>>, run: &Run) -> Result<Vec<Leak>, String> {
         };
         // Without the column: gitleaks counts it differently on the first line of a hunk.
         let (file, rule, secret) = (leak.file.clone(), leak.rule.clone(), leak.secret.clone());
-        let times = seen
-            .entry((leak.commit.clone(), file, rule, secret, leak.start_line))
-            .or_default();
+        let times = seen.entry((leak.commit.clone(), file, rule, secret, leak.start_line)).or_default();
         *times += 1;
         *times == *parents
     });
@@ -247,20 +233,13 @@ fn checked(leaks: Option<Vec<Leak>>, run: &Run) -> Result<Vec<Leak>, String> {
 /// HMAC-SHA256 (RFC 2104) over rule, path and secret, 128 bits of it in hex.
 fn keyed_hash(key: &[u8], leak: &Leak) -> Result<String, String> {
     // A rule about names alone has no secret; the commit stands for it, so that other content is asked about again.
-    let secret = if leak.secret.is_empty() {
-        &leak.commit
-    } else {
-        &leak.secret
-    };
+    let secret = if leak.secret.is_empty() { &leak.commit } else { &leak.secret };
     let mut mac = Hmac::<Sha256>::new_from_slice(key).map_err(|error| format!("the key does not serve: {error}"))?;
     for part in [&leak.rule, &leak.file, secret] {
         mac.update(&(part.len() as u64).to_be_bytes());
         mac.update(part.as_bytes());
     }
-    Ok(mac.finalize().into_bytes()[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(mac.finalize().into_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The three parts in words; of a long path the end is kept. The hash alone tells findings apart.
@@ -295,9 +274,7 @@ mod tests {
 
     fn run(extra: Json) -> Json {
         let mut run = json!({"run": "the commits", "exit": 42, "canary": CANARY});
-        run.as_object_mut()
-            .expect("object")
-            .extend(extra.as_object().expect("object").clone());
+        run.as_object_mut().expect("object").extend(extra.as_object().expect("object").clone());
         run
     }
 
@@ -313,22 +290,12 @@ mod tests {
     }
 
     fn fingerprints(report: &Report) -> Vec<&str> {
-        report
-            .findings
-            .iter()
-            .map(|finding| finding.fingerprint.as_str())
-            .collect()
+        report.findings.iter().map(|finding| finding.fingerprint.as_str()).collect()
     }
 
     #[test]
     fn nothing_of_a_secret_is_left() {
-        let report = one(
-            &[
-                leak("hunter2.txt", "hunter2", "c1", 4),
-                leak("b", "hunter2hunter3", "c1", 5),
-            ],
-            json!({}),
-        );
+        let report = one(&[leak("hunter2.txt", "hunter2", "c1", 4), leak("b", "hunter2hunter3", "c1", 5)], json!({}));
         let shown = serde_json::to_string(&report).expect("json") + &report.lines();
         assert!(!shown.contains("hunter"), "{shown}");
         assert_eq!(report.findings[0].matched, "key = \"REDACTED\"");
@@ -342,31 +309,17 @@ mod tests {
         let moved = one(&[leak("a", "s1", "c2", 40), leak("a", "s1", "c3", 41)], json!({}));
         assert_eq!(fingerprints(&was), fingerprints(&moved));
         assert_eq!(moved.findings[0].places, 2);
-        assert_ne!(
-            fingerprints(&was),
-            fingerprints(&one(&[leak("a", "s2", "c1", 4)], json!({})))
-        );
-        assert_ne!(
-            fingerprints(&was),
-            fingerprints(&one(&[leak("b", "s1", "c1", 4)], json!({})))
-        );
-        let input = stream(&[
-            json!([leak("a", "s1", "c1", 4), canary()]),
-            run(json!({})),
-            json!({"end": 1, "push": ""}),
-        ]);
-        assert_ne!(
-            fingerprints(&was),
-            fingerprints(&report(&input, &[8; 32]).expect("sound"))
-        );
+        assert_ne!(fingerprints(&was), fingerprints(&one(&[leak("a", "s2", "c1", 4)], json!({}))));
+        assert_ne!(fingerprints(&was), fingerprints(&one(&[leak("b", "s1", "c1", 4)], json!({}))));
+        let input =
+            stream(&[json!([leak("a", "s1", "c1", 4), canary()]), run(json!({})), json!({"end": 1, "push": ""})]);
+        assert_ne!(fingerprints(&was), fingerprints(&report(&input, &[8; 32]).expect("sound")));
     }
 
     #[test]
     fn a_rule_without_a_secret_is_about_one_commit() {
-        let (one_commit, other) = (
-            one(&[leak("a.p12", "", "c1", 0)], json!({})),
-            one(&[leak("a.p12", "", "c2", 0)], json!({})),
-        );
+        let (one_commit, other) =
+            (one(&[leak("a.p12", "", "c1", 0)], json!({})), one(&[leak("a.p12", "", "c2", 0)], json!({})));
         assert_ne!(fingerprints(&one_commit), fingerprints(&other));
     }
 
@@ -374,17 +327,8 @@ mod tests {
     fn of_a_merge_only_what_no_parent_has_is_found() {
         let parents = json!({"parents": {"m": 2}});
         assert!(one(&[leak("a", "s1", "m", 4)], parents.clone()).findings.is_empty());
-        assert!(
-            one(&[leak("a", "s1", "m", 4), leak("a", "s1", "m", 9)], parents.clone())
-                .findings
-                .is_empty()
-        );
-        assert_eq!(
-            one(&[leak("a", "s1", "m", 4), leak("a", "s1", "m", 4)], parents.clone())
-                .findings
-                .len(),
-            1
-        );
+        assert!(one(&[leak("a", "s1", "m", 4), leak("a", "s1", "m", 9)], parents.clone()).findings.is_empty());
+        assert_eq!(one(&[leak("a", "s1", "m", 4), leak("a", "s1", "m", 4)], parents.clone()).findings.len(), 1);
         assert_eq!(one(&[leak("a", "s1", "c", 4)], parents).findings.len(), 1);
     }
 
@@ -393,11 +337,7 @@ mod tests {
         let sections = json!({"sections": [
             {"line": 2, "what": "commit message", "object": "c1"}, {"line": 9, "what": "ref name"}]});
         let report = one(&[leak("", "s1", "", 5), leak("", "s2", "", 10)], sections);
-        let seen: Vec<_> = report
-            .findings
-            .iter()
-            .map(|f| (f.path.as_str(), f.commit.as_str(), f.line))
-            .collect();
+        let seen: Vec<_> = report.findings.iter().map(|f| (f.path.as_str(), f.commit.as_str(), f.line)).collect();
         assert_eq!(seen, [("commit message", "c1", 3), ("ref name", "", 1)]);
     }
 
@@ -411,30 +351,12 @@ mod tests {
             (vec![reports.clone(), run(json!({}))], "broke off"),
             (vec![reports.clone(), end.clone()], "out of order"),
             (vec![reports.clone(), reports.clone()], "out of order"),
-            (
-                vec![reports.clone(), run(json!({})), json!({"end": 2, "push": ""})],
-                "out of order",
-            ),
-            (
-                vec![run(json!({"exit": 1})), end.clone()],
-                "failed on the commits (exit code 1)",
-            ),
-            (
-                vec![reports.clone(), run(json!({"exit": 1})), end.clone()],
-                "failed on the commits (exit code 1)",
-            ),
-            (
-                vec![reports.clone(), run(json!({"exit": 0})), end.clone()],
-                "did not read the commits to the end",
-            ),
-            (
-                vec![json!([]), run(json!({})), end.clone()],
-                "did not read the commits to the end",
-            ),
-            (
-                vec![reports, run(json!({"canary": "other"})), end],
-                "did not read the commits to the end",
-            ),
+            (vec![reports.clone(), run(json!({})), json!({"end": 2, "push": ""})], "out of order"),
+            (vec![run(json!({"exit": 1})), end.clone()], "failed on the commits (exit code 1)"),
+            (vec![reports.clone(), run(json!({"exit": 1})), end.clone()], "failed on the commits (exit code 1)"),
+            (vec![reports.clone(), run(json!({"exit": 0})), end.clone()], "did not read the commits to the end"),
+            (vec![json!([]), run(json!({})), end.clone()], "did not read the commits to the end"),
+            (vec![reports, run(json!({"canary": "other"})), end], "did not read the commits to the end"),
         ] {
             let error = report(&stream(&values), &KEY).expect_err("not whole");
             assert!(error.contains(says), "{values:?}: {error}");
@@ -443,17 +365,9 @@ mod tests {
 
     #[test]
     fn a_report_that_is_no_report_is_refused_without_quoting_it() {
-        for text in [
-            "[{\"Secret\": \"hunter2\"",
-            "hunter2",
-            "[{\"RuleID\": 7, \"Secret\": \"hunter2\"}]",
-            "null",
-        ] {
+        for text in ["[{\"Secret\": \"hunter2\"", "hunter2", "[{\"RuleID\": 7, \"Secret\": \"hunter2\"}]", "null"] {
             let error = report(text, &KEY).expect_err("no report");
-            assert!(
-                error.contains("cannot be read") && !error.contains("hunter2"),
-                "{error}"
-            );
+            assert!(error.contains("cannot be read") && !error.contains("hunter2"), "{error}");
         }
     }
 
@@ -475,9 +389,6 @@ mod tests {
         let long = format!("{}ü/settings.py", "dir/".repeat(200));
         let report = one(&[leak(&long, "s1", "c1", 4)], json!({}));
         let fingerprint = fingerprints(&report)[0];
-        assert!(
-            fingerprint.len() <= MAX_FINGERPRINT_BYTES && fingerprint.contains("ü/settings.py "),
-            "{fingerprint}"
-        );
+        assert!(fingerprint.len() <= MAX_FINGERPRINT_BYTES && fingerprint.contains("ü/settings.py "), "{fingerprint}");
     }
 }

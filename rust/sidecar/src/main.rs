@@ -1,1 +1,445 @@
-fn main() {}
+//! What can a sidecar do without Python? Propose, wait, look, take back, audit; it has no verb that decides.
+//!
+//! Parse, one call of the core, exit code (DESIGN: the same codes as `bot-bottle`). Answers go to standard output, as
+//! text or with `--json` as one line of JSON; whatever went wrong is one sentence on standard error.
+
+mod gitleaks;
+
+use std::io::{ErrorKind, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bot_bottle_store::{
+    AuditEntry, AuditStore, Database, Error, GrantStore, InboxItem, MAX_PAYLOAD_BYTES, Proposal, QueueStore, Response,
+    Result, STATUS_REJECTED, now, visible,
+};
+use clap::{Args, Parser, Subcommand};
+use serde_json::{Value, json};
+
+/// A rejection is a result, not an error.
+const REJECTED: u8 = 3;
+
+#[derive(Parser)]
+#[command(
+    name = "bot-bottle-sidecar",
+    version,
+    about = "Ask the operator from inside a sidecar, and wait for the answer."
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Args)]
+struct Place {
+    /// The database, as this sidecar sees it.
+    #[arg(long, env = "SUPERVISE_DB_PATH", value_name = "PATH")]
+    db: PathBuf,
+    /// Print one line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Queue {
+    #[command(flatten)]
+    place: Place,
+    /// The bottle this sidecar belongs to.
+    #[arg(long, env = "SUPERVISE_BOTTLE_SLUG", value_name = "SLUG")]
+    bottle: String,
+}
+
+#[derive(Args)]
+struct Waiting {
+    /// Give up waiting after so many seconds; the proposal stays pending.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Queue a proposal, and with --wait block until it is decided and in effect.
+    Propose {
+        #[command(flatten)]
+        queue: Queue,
+        /// What it is for, such as egress-allow.
+        #[arg(long, value_name = "NAME")]
+        tool: String,
+        /// The whole proposed file; - or nothing reads standard input.
+        #[arg(long, value_name = "FILE", default_value = "-")]
+        file: PathBuf,
+        /// Why, in the agent's words.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        justification: String,
+        /// SHA-256 of the file it was written against.
+        #[arg(long, value_name = "HEX")]
+        current_hash: Option<String>,
+        /// What a grant made from the approval is about.
+        #[arg(long, value_name = "TEXT")]
+        fingerprint: Option<String>,
+        /// Undecided after so many seconds means expired.
+        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+        expires_in: Option<Duration>,
+        /// Block until it is decided. Interrupted, it withdraws the proposal.
+        #[arg(long)]
+        wait: bool,
+        /// Leave the proposal pending when the wait is interrupted.
+        #[arg(long)]
+        keep: bool,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Block until a proposal is decided and in effect.
+    Wait {
+        /// The proposal's id.
+        id: String,
+        #[command(flatten)]
+        queue: Queue,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Print a proposal and where it stands.
+    Show {
+        /// The proposal's id.
+        id: String,
+        #[command(flatten)]
+        queue: Queue,
+    },
+    /// List this bottle's pending proposals.
+    Pending {
+        #[command(flatten)]
+        queue: Queue,
+    },
+    /// Take a proposal back.
+    Withdraw {
+        /// The proposal's id.
+        id: String,
+        #[command(flatten)]
+        queue: Queue,
+        /// Why; whoever still waits is told.
+        #[arg(long, value_name = "TEXT", default_value = "withdrawn by the requester")]
+        reason: String,
+    },
+    /// Put a proposal away; a pending one is withdrawn first.
+    Archive {
+        /// The proposal's id.
+        id: String,
+        #[command(flatten)]
+        queue: Queue,
+    },
+    /// Spend one use of a grant; exit code 4 if there is none.
+    UseGrant {
+        #[command(flatten)]
+        queue: Queue,
+        /// The tool the grant is for.
+        #[arg(long, value_name = "NAME")]
+        tool: String,
+        /// What the grant is about.
+        #[arg(long, value_name = "TEXT")]
+        fingerprint: String,
+    },
+    /// Write to the audit log.
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Say which database this is, whether it may be shared from here, and whether a wake-up is heard.
+    Doctor {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Read gitleaks' reports on standard input and print findings without their secrets (the git gate's hook).
+    #[command(hide = true)]
+    GitleaksReport {
+        /// The git gate's key, which makes fingerprints of secrets.
+        #[arg(long, value_name = "FILE")]
+        key_file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Audit {
+    /// Append an entry.
+    Append {
+        #[command(flatten)]
+        queue: Queue,
+        /// Who reports it, such as egress.
+        #[arg(long, value_name = "NAME")]
+        component: String,
+        /// What happened, such as routes-reload-failed.
+        #[arg(long, value_name = "TEXT")]
+        action: String,
+        /// More about it.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        notes: String,
+    },
+}
+
+fn seconds(text: &str) -> std::result::Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "must be from 0 on".to_owned())
+}
+
+impl Queue {
+    fn open(&self) -> Result<QueueStore> {
+        QueueStore::new(&self.bottle, Some(&self.place.db))
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.verb) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "bot-bottle-sidecar: {}", visible(&error.to_string(), false));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<u8> {
+    match verb {
+        Verb::Propose {
+            queue,
+            tool,
+            file,
+            justification,
+            current_hash,
+            fingerprint,
+            expires_in,
+            wait,
+            keep,
+            waiting,
+        } => {
+            // Before anything is queued: a signal from here on finds its proposal withdrawn.
+            let interrupted = if wait { Some(signals()?) } else { None };
+            let proposal = Proposal::new(
+                &queue.bottle,
+                &tool,
+                &payload(&file)?,
+                &justification,
+                current_hash.as_deref(),
+                expires_in,
+                fingerprint.as_deref(),
+            )?;
+            let store = queue.open()?;
+            let queued = store.write_proposal(&proposal)?;
+            match interrupted {
+                None => {
+                    print(queue.place.json, &pending(&queued.id), || queued.id.clone());
+                    Ok(0)
+                }
+                Some(interrupted) => {
+                    // Under the id of this request: another's identical one is not this one's to withdraw.
+                    let waited = await_answer(&store, &queue, &proposal.id, &waiting, &interrupted);
+                    if matches!(waited, Err(Error::Interrupted)) && !keep {
+                        store.withdraw_proposal(&proposal.id, "the requester was interrupted")?;
+                    }
+                    waited
+                }
+            }
+        }
+        Verb::Wait { id, queue, waiting } => {
+            let interrupted = signals()?;
+            await_answer(&queue.open()?, &queue, &id, &waiting, &interrupted)
+        }
+        Verb::Show { id, queue } => {
+            let item = queue.open()?.inspect(&id)?;
+            let item = item.ok_or(Error::NotFound { what: "proposal", id })?;
+            print(queue.place.json, &as_json(&item), || describe(&item));
+            Ok(0)
+        }
+        Verb::Pending { queue } => {
+            let listed = queue.open()?.list_pending_proposals()?;
+            let line =
+                |p: &Proposal| format!("{}  {}  {}  {}", p.id, p.tool, p.arrival_timestamp, one_line(&p.justification));
+            print(queue.place.json, &as_json(&listed), || listed.iter().map(line).collect::<Vec<_>>().join("\n"));
+            Ok(0)
+        }
+        Verb::Withdraw { id, queue, reason } => {
+            queue.open()?.withdraw_proposal(&id, &reason)?;
+            print(queue.place.json, &answer(&id, "withdrawn", &reason), || format!("withdrawn {id}"));
+            Ok(0)
+        }
+        Verb::Archive { id, queue } => {
+            queue.open()?.archive_proposal(&id)?;
+            print(queue.place.json, &answer(&id, "archived", ""), || format!("archived {id}"));
+            Ok(0)
+        }
+        Verb::UseGrant { queue, tool, fingerprint } => {
+            let spent = GrantStore::new(Some(&queue.place.db))?.use_grant(&queue.bottle, &tool, &fingerprint)?;
+            let grant = spent.ok_or(Error::NotFound { what: "live grant for", id: fingerprint })?;
+            print(queue.place.json, &as_json(&grant), || format!("used {}", grant.id));
+            Ok(0)
+        }
+        Verb::Audit(Audit::Append { queue, component, action, notes }) => {
+            let entry = AuditEntry {
+                timestamp: now(),
+                bottle_slug: queue.bottle,
+                component,
+                operator_action: action,
+                operator_notes: notes,
+                surface: "api".to_owned(),
+                ..AuditEntry::default()
+            };
+            let written = AuditStore::new(Some(&queue.place.db))?.write_audit_entry(&entry.checked()?)?;
+            print(queue.place.json, &as_json(&written), || format!("appended entry {}", written.seq.unwrap_or(0)));
+            Ok(0)
+        }
+        Verb::Doctor { place } => doctor(&place),
+        Verb::GitleaksReport { key_file } => gitleaks_report(&key_file),
+    }
+}
+
+/// Set once SIGINT, SIGTERM or SIGHUP came.
+fn signals() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        signal_hook::flag::register(signal, flag.clone()).map_err(|error| cannot("signals", &error))?;
+    }
+    Ok(flag)
+}
+
+fn await_answer(
+    store: &QueueStore,
+    queue: &Queue,
+    id: &str,
+    waiting: &Waiting,
+    interrupted: &AtomicBool,
+) -> Result<u8> {
+    let waited = store.wait_for_response(id, waiting.timeout, || interrupted.load(Ordering::Relaxed));
+    // Who reads JSON learns how it ended from there too; the exit code and the sentence stay an error's.
+    let ended = match &waited {
+        Err(Error::WaitTimeout { .. }) => Some("pending"),
+        Err(Error::Expired { .. }) => Some("expired"),
+        Err(Error::Withdrawn { .. }) => Some("withdrawn"),
+        _ => None,
+    };
+    if let (Some(status), true) = (ended, queue.place.json) {
+        print(true, &answer(id, status, ""), String::new);
+    }
+    let response = waited?;
+    print(queue.place.json, &as_json(&response), || decided(&response));
+    Ok(if response.status == STATUS_REJECTED { REJECTED } else { 0 })
+}
+
+fn payload(file: &PathBuf) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // One byte more than is accepted: the core then says how much too much it is, and a flood is not read to its end.
+    let limit = MAX_PAYLOAD_BYTES as u64 + 1;
+    let read = if file.as_os_str() == "-" {
+        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(file).and_then(|opened| opened.take(limit).read_to_end(&mut bytes))
+    };
+    read.map_err(|error| cannot(&file.display().to_string(), &error))?;
+    Ok(bytes)
+}
+
+fn cannot(path: &str, error: &std::io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => Error::NotFound { what: "file", id: path.to_owned() },
+        _ => Error::Unavailable { path: path.to_owned(), reason: error.to_string() },
+    }
+}
+
+fn doctor(place: &Place) -> Result<u8> {
+    let db = Database::new(Some(&place.db))?;
+    let status = db.status()?;
+    // Opening it is the test: it says why not, with the exit code of what is wrong.
+    let opened = if status.exists { db.check_access() } else { Ok(()) };
+    let heard = if status.exists && opened.is_ok() { db.ring_test(Duration::from_secs(2)).ok() } else { None };
+    let mut report = as_json(&status);
+    report["transport"] = json!("mount");
+    report["wake_up_ms"] = json!(heard.map(|heard| heard.as_secs_f64() * 1e3));
+    report["problem"] = json!(opened.as_ref().err().map(ToString::to_string));
+    print(place.json, &report, || {
+        let mut lines = vec![
+            format!("database    {} ({})", status.real_path, if status.exists { "there" } else { "not there yet" }),
+            format!(
+                "filesystem  {}, {}",
+                status.filesystem,
+                if status.mount_safe { "safe to share" } else { "NOT safe to share" }
+            ),
+        ];
+        for (module, versions) in &status.modules {
+            let known = versions
+                .supported
+                .map_or_else(|| "another program's".to_owned(), |n| format!("this release knows {n}"));
+            lines.push(format!("schema      {module} {} ({known})", versions.found));
+        }
+        lines.push(match heard {
+            Some(heard) => format!("wake-up     heard after {:.3} ms", heard.as_secs_f64() * 1e3),
+            None => "wake-up     not heard; waits look once a second".to_owned(),
+        });
+        lines.join("\n")
+    });
+    opened.map(|()| 0)
+}
+
+fn gitleaks_report(key_file: &PathBuf) -> Result<u8> {
+    let key = std::fs::read(key_file).map_err(|error| cannot(&key_file.display().to_string(), &error))?;
+    let mut input = String::new();
+    std::io::stdin().lock().read_to_string(&mut input).map_err(|error| cannot("standard input", &error))?;
+    let report = gitleaks::report(&input, &key)
+        .map_err(|reason| Error::Unavailable { path: "gitleaks' report".to_owned(), reason })?;
+    print(false, &Value::Null, || report.lines().trim_end_matches('\n').to_owned());
+    Ok(0)
+}
+
+fn as_json(value: &impl serde::Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or(Value::Null) // these types have string keys and finite numbers only
+}
+
+fn answer(id: &str, status: &str, notes: &str) -> Value {
+    json!({"proposal_id": id, "status": status, "notes": notes, "final_file": null})
+}
+
+fn pending(id: &str) -> Value {
+    answer(id, "pending", "")
+}
+
+fn one_line(text: &str) -> String {
+    visible(text, false).into_owned()
+}
+
+fn decided(response: &Response) -> String {
+    let mut text = format!("{} by {}", response.status, one_line(response.decided_by.as_deref().unwrap_or("?")));
+    if !response.notes.is_empty() {
+        text.push_str(&format!("\nnotes: {}", visible(&response.notes, true)));
+    }
+    if let Some(diff) = response.diff.as_deref() {
+        text.push_str(&format!("\n{}", visible(diff.trim_end(), true)));
+    }
+    text
+}
+
+fn describe(item: &InboxItem) -> String {
+    let proposal = &item.proposal;
+    let mut lines = vec![
+        format!("id             {}", proposal.id),
+        format!("state          {}", item.state),
+        format!("tool           {}", proposal.tool),
+        format!("arrived        {}", proposal.arrival_timestamp),
+        format!("payload        {} bytes, sha256 {}", proposal.proposed_file.len(), proposal.payload_sha256),
+        format!("justification  {}", visible(&proposal.justification, true)),
+    ];
+    if let Some(expires_at) = &proposal.expires_at {
+        lines.push(format!("expires        {expires_at}"));
+    }
+    if let Some(response) = &item.response {
+        lines.push(format!("answer         {}", decided(response)));
+    }
+    lines.push(String::new());
+    lines.push(visible(&proposal.proposed_file, true).into_owned());
+    lines.join("\n")
+}
+
+/// A reader that has gone is no error.
+fn print(as_json: bool, value: &Value, text: impl FnOnce() -> String) {
+    let shown = if as_json { value.to_string() } else { text() };
+    if !shown.is_empty() {
+        let _ = writeln!(std::io::stdout(), "{shown}");
+    }
+}

@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::database::{Database, Rings};
 use crate::diff::hex;
 use crate::error::{Error, Result};
-use crate::proposal::{MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text, check_time};
+use crate::proposal::{
+    MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text, check_time,
+};
 use crate::response::check_surface;
 
 /// `prev_hash` of the first entry, and the head of an empty log.
@@ -235,7 +237,11 @@ impl AuditStore {
         let opened = self.db.shared()?.open(false)?;
         match opened {
             Some(opened) => verify(&opened.conn, head).map_err(|error| error.at(&opened.file)),
-            None => check_head(head, false, AuditReport { entries: 0, first_seq: None, last_seq: None, head: NO_HASH.to_owned() }),
+            None => check_head(
+                head,
+                false,
+                AuditReport { entries: 0, first_seq: None, last_seq: None, head: NO_HASH.to_owned() },
+            ),
         }
     }
 
@@ -286,7 +292,15 @@ fn check_head(head: Option<&str>, seen: bool, report: AuditReport) -> Result<Aud
 }
 
 /// Appends a line about the operator's own doings, in their transaction.
-pub(crate) fn note(tx: &Transaction<'_>, bottle_slug: &str, component: &str, action: &str, notes: &str, by: &str, surface: &str) -> Result<()> {
+pub(crate) fn note(
+    tx: &Transaction<'_>,
+    bottle_slug: &str,
+    component: &str,
+    action: &str,
+    notes: &str,
+    by: &str,
+    surface: &str,
+) -> Result<()> {
     append(
         tx,
         &AuditEntry {

@@ -101,7 +101,8 @@ impl BottleStore {
     /// Bottles by slug.
     pub fn list_bottles(&self, running: bool) -> Result<Vec<Bottle>> {
         let bottles = self.db.read(|conn| {
-            let mut statement = conn.prepare_cached(&format!("{BOTTLES_SQL} WHERE NOT :running OR b.stopped_at IS NULL ORDER BY b.slug"))?;
+            let mut statement = conn
+                .prepare_cached(&format!("{BOTTLES_SQL} WHERE NOT :running OR b.stopped_at IS NULL ORDER BY b.slug"))?;
             let rows = statement.query_map(named_params! {":running": running, ":now": clock::now()}, from_row)?;
             rows.map(|bottle| with_files(conn, bottle?)).collect()
         })?;

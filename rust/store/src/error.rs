@@ -49,9 +49,13 @@ pub enum Error {
         "step {version} of {module} differs from the one that was applied to this database; a released migration is never edited, add a new one"
     )]
     MigrationEdited { module: String, version: i64 },
-    #[error("{path} is not a sound SQLite database ({reason}); keep it and restore a backup with `bot-bottle db restore`")]
+    #[error(
+        "{path} is not a sound SQLite database ({reason}); keep it and restore a backup with `bot-bottle db restore`"
+    )]
     Corrupt { path: String, reason: String },
-    #[error("{path} is itself a mount point: its WAL would stay behind and writes be lost; mount its directory instead")]
+    #[error(
+        "{path} is itself a mount point: its WAL would stay behind and writes be lost; mount its directory instead"
+    )]
     FileMount { path: String, filesystem: String },
     #[error(
         "{path} lies on {filesystem}, which shares neither memory nor locks with the host's kernel: SQLite would corrupt it; use the host's broker from here"
@@ -65,7 +69,9 @@ pub enum Error {
     WriteLost { path: String },
     #[error("{path} cannot be used: {reason}")]
     Unavailable { path: String, reason: String },
-    #[error("proposal {id} is decided, but {path} could not be written ({reason}); it is tried again when the inbox is next opened")]
+    #[error(
+        "proposal {id} is decided, but {path} could not be written ({reason}); it is tried again when the inbox is next opened"
+    )]
     ManagedFile { id: String, path: String, reason: String },
     #[error("the store was closed")]
     Closed,

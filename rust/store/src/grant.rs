@@ -36,7 +36,8 @@ pub struct Grant {
 const COLUMNS: &str = "id, bottle_slug, tool, fingerprint, scope, uses_left, expires_at, proposal_id, created_at, \
      created_by, last_used_at, revoked_at, revoked_by";
 
-const LIVE: &str = "revoked_at IS NULL AND (uses_left IS NULL OR uses_left > 0) AND (expires_at IS NULL OR expires_at > :now)";
+const LIVE: &str =
+    "revoked_at IS NULL AND (uses_left IS NULL OR uses_left > 0) AND (expires_at IS NULL OR expires_at > :now)";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Grant> {
     Ok(Grant {
@@ -95,7 +96,14 @@ impl Scope {
     }
 }
 
-pub(crate) fn create(tx: &Transaction<'_>, proposal: &Proposal, fingerprint: &str, scope: &Scope, by: &str, now: &str) -> Result<()> {
+pub(crate) fn create(
+    tx: &Transaction<'_>,
+    proposal: &Proposal,
+    fingerprint: &str,
+    scope: &Scope,
+    by: &str,
+    now: &str,
+) -> Result<()> {
     const CREATE_SQL: &str = "INSERT INTO grants (id, bottle_slug, tool, fingerprint, scope, uses_left, expires_at,
              proposal_id, created_at, created_by)
          VALUES (:id, :bottle_slug, :tool, :fingerprint, :scope, :uses, :expires_at, :proposal_id, :now, :by)";
@@ -145,7 +153,8 @@ impl GrantStore {
         check_text("fingerprint", fingerprint.as_bytes(), 256)?;
         const FILTER: &str = "bottle_slug = :bottle_slug AND tool = :tool AND fingerprint = :fingerprint";
         let now = clock::now();
-        let params = named_params! {":bottle_slug": bottle_slug, ":tool": tool, ":fingerprint": fingerprint, ":now": now};
+        let params =
+            named_params! {":bottle_slug": bottle_slug, ":tool": tool, ":fingerprint": fingerprint, ":now": now};
         // Most requests have no grant: they need not stand in the writers' queue to learn it.
         let any = self.db.read(|conn| {
             let mut statement = conn.prepare_cached(&format!("SELECT 1 FROM grants WHERE {FILTER} AND {LIVE}"))?;
@@ -211,7 +220,15 @@ impl GrantStore {
             };
             let params = named_params! {":id": id, ":now": clock::now(), ":by": by};
             let grant = tx.prepare_cached(&revoke)?.query_row(params, from_row)?;
-            audit::note(tx, &grant.bottle_slug, &grant.tool, "grant-revoked", &format!("grant {}", grant.id), &by, surface)?;
+            audit::note(
+                tx,
+                &grant.bottle_slug,
+                &grant.tool,
+                "grant-revoked",
+                &format!("grant {}", grant.id),
+                &by,
+                surface,
+            )?;
             Ok((grant, Rings::inbox()))
         })
     }
@@ -226,7 +243,9 @@ mod tests {
         for good in ["once", "bottle", "uses:3", "for:0.5", "until:9000-01-01T00:00:00Z"] {
             assert!(Scope::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "ever", "uses:0", "uses:-1", "uses:x", "for:0", "for:nan", "until:2001-01-01T00:00:00Z", "once:2"] {
+        for bad in
+            ["", "ever", "uses:0", "uses:-1", "uses:x", "for:0", "for:nan", "until:2001-01-01T00:00:00Z", "once:2"]
+        {
             assert_eq!(Scope::parse(bad).err().map(|error| error.exit_code()), Some(2), "{bad}");
         }
     }

@@ -86,7 +86,14 @@ impl Change {
     /// One that came from elsewhere (a pickle).
     pub fn of(seq: i64, kind: &str, proposal_id: &str, bottle_slug: &str, tool: &str, at: &str) -> Self {
         let own = str::to_owned;
-        Change { seq, kind: own(kind), proposal_id: own(proposal_id), bottle_slug: own(bottle_slug), tool: own(tool), at: own(at) }
+        Change {
+            seq,
+            kind: own(kind),
+            proposal_id: own(proposal_id),
+            bottle_slug: own(bottle_slug),
+            tool: own(tool),
+            at: own(at),
+        }
     }
 }
 
@@ -245,7 +252,10 @@ impl Inbox {
              UNION SELECT id FROM aliases WHERE id >= :from AND id < :to ORDER BY id LIMIT 6";
         let prefix = prefix.to_ascii_lowercase();
         if prefix.len() < MIN_PREFIX || !prefix.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
-            return Err(Error::input("id", format!("must be at least {MIN_PREFIX} of a proposal id's hex digits, not {prefix:?}")));
+            return Err(Error::input(
+                "id",
+                format!("must be at least {MIN_PREFIX} of a proposal id's hex digits, not {prefix:?}"),
+            ));
         }
         let found = self.db.read(|conn| {
             if let Some(item) = read(conn, &prefix)? {
@@ -314,7 +324,8 @@ impl Inbox {
                  THEN 'expired' ELSE state END AS state FROM proposals) GROUP BY 1 ORDER BY 1"
             );
             let mut statement = conn.prepare(&sql)?;
-            let rows = statement.query_map([clock::now()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.into())))?;
+            let rows = statement
+                .query_map([clock::now()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.into())))?;
             Ok(serde_json::Value::Object(rows.collect::<rusqlite::Result<_>>()?))
         };
         let pending = self.pending(None)?;

@@ -55,8 +55,9 @@ pub(crate) fn locate(path: &Path, on_host: bool, create: bool) -> Result<Option<
     let Some((dir, name)) = real.parent().zip(real.file_name()) else {
         return Err(Error::unavailable(path, "it names no file"));
     };
-    let dir = fs::canonicalize(dir)
-        .map_err(|error| Error::unavailable(path, format!("its directory {} cannot be used: {error}", dir.display())))?;
+    let dir = fs::canonicalize(dir).map_err(|error| {
+        Error::unavailable(path, format!("its directory {} cannot be used: {error}", dir.display()))
+    })?;
     crate::mount::check(&dir.join(name))?;
     let file = dir.join(name);
     // With the mode, not chmod afterwards: there is no moment in which others can read it. Exclusive: closing a
@@ -96,7 +97,9 @@ fn host_file(link: &Path, create: bool) -> Result<PathBuf> {
         Err(error) if error.kind() == ErrorKind::InvalidInput => {
             return Err(Error::unavailable(
                 link,
-                format!("it is a file where the link to db/{FILE_NAME} belongs; move it away, then `bot-bottle db restore` it"),
+                format!(
+                    "it is a file where the link to db/{FILE_NAME} belongs; move it away, then `bot-bottle db restore` it"
+                ),
             ));
         }
         Err(error) => return Err(unusable(link, error)),

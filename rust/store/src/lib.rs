@@ -42,9 +42,9 @@ pub use diff::{render_diff, sha256_hex};
 pub use error::{Error, Result};
 pub use grant::{Grant, GrantStore};
 pub use inbox::{Change, Inbox, InboxItem};
-pub use migrations::Step;
 pub use layout::{DB_PATH_IN_CONTAINER, bot_bottle_root, host_db_path};
 pub use maintenance::Status as DatabaseStatus;
+pub use migrations::Step;
 pub use proposal::{
     MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, MAX_PENDING_PER_BOTTLE, Proposal, QueueStore, new_id,
 };

@@ -73,6 +73,11 @@ impl Database {
         })
     }
 
+    /// Opens it as every other call would, and says why not.
+    pub fn check_access(&self) -> Result<()> {
+        self.read(|conn| Ok(conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?)).map(|_| ())
+    }
+
     /// Creates the file, or brings it to this release's schema.
     pub fn migrate_all(&self) -> Result<Vec<(String, i64)>> {
         self.write(|tx| Ok((migrations::versions(tx)?, Rings::NONE)))
@@ -80,7 +85,8 @@ impl Database {
 
     /// Takes one module back, after a backup whose path is returned.
     pub fn rollback(&self, module: &str, to: i64) -> Result<PathBuf> {
-        let saved = self.save_aside()?.ok_or_else(|| Error::not_found("database", &self.path().display().to_string()))?;
+        let saved =
+            self.save_aside()?.ok_or_else(|| Error::not_found("database", &self.path().display().to_string()))?;
         let mut opened = self.open_to_write()?;
         let _turn = opened.turns.as_ref().map(crate::turn::Turns::take);
         migrations::rollback(&mut opened.conn, module, to).map_err(|error| error.at(&opened.file))?;
@@ -143,13 +149,15 @@ impl Database {
             let mut opened = self.open_to_write()?;
             let _turn = opened.turns.as_ref().map(crate::turn::Turns::take);
             let copy = Backup::new(&backup, &mut opened.conn)?;
-            copy.run_to_completion(-1, Duration::from_millis(5), None).map_err(|error| Error::from(error).at(self.path()))?;
+            copy.run_to_completion(-1, Duration::from_millis(5), None)
+                .map_err(|error| Error::from(error).at(self.path()))?;
             drop(copy);
             opened.acknowledge()?;
         }
         let saved = saved.unwrap_or_else(|| PathBuf::from("/dev/null"));
         self.write(|tx| {
-            let notes = format!("from {}; the log before it had head {head} and is in {}", source.display(), saved.display());
+            let notes =
+                format!("from {}; the log before it had head {head} and is in {}", source.display(), saved.display());
             audit::note(tx, "host", "database", "restored", &notes, &response::os_user(), "cli")?;
             Ok(((), Rings::inbox()))
         })?;
@@ -226,10 +234,8 @@ fn open_read_only(file: &Path) -> Result<Connection> {
 }
 
 fn sqlite_checks(conn: &Connection) -> Result<Vec<String>> {
-    let mut findings: Vec<String> = conn
-        .prepare("PRAGMA integrity_check")?
-        .query_map([], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
+    let mut findings: Vec<String> =
+        conn.prepare("PRAGMA integrity_check")?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     findings.retain(|finding| finding != "ok");
     let mut statement = conn.prepare("SELECT \"table\", parent FROM pragma_foreign_key_check")?;
     let rows = statement.query_map([], |row| {
@@ -251,7 +257,8 @@ fn create_private(path: &Path) -> Result<()> {
 
 /// All pages in one step, so one read transaction: in smaller steps every write by others would start it over.
 fn copy(from: &Connection, to: &Path) -> Result<u64> {
-    let mut target = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut target =
+        Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     Backup::new(from, &mut target)?.run_to_completion(-1, Duration::from_millis(5), None)?;
     // A backup is one file: without this, opening it would leave a WAL beside it.
     target.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))?;

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, named_params};
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, fchmod, fchown, flock, openat, renameat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, FlockOperation, Mode, OFlags, fchmod, fchown, flock, openat, renameat, statat, unlinkat,
+};
 
 use crate::clock;
 use crate::database::{BUSY_TIMEOUT, Database, Rings};
@@ -88,7 +90,9 @@ impl Place {
         let dir = openat(rustix::fs::CWD, parent, flags, Mode::empty())
             .map_err(|error| unusable(format!("is in a directory that cannot be opened: {error}")))?;
         let place = Place { dir, name: PathBuf::from(name), path: path.to_owned() };
-        match statat(&place.dir, &place.name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+        match statat(&place.dir, &place.name, AtFlags::SYMLINK_NOFOLLOW)
+            .map(|stat| FileType::from_raw_mode(stat.st_mode))
+        {
             Ok(FileType::RegularFile) | Err(rustix::io::Errno::NOENT) => Ok(place),
             Ok(FileType::Symlink) => Err(unusable("is a symlink; put the file itself there".to_owned())),
             Ok(_) => Err(unusable("is not a regular file".to_owned())),
@@ -125,7 +129,11 @@ impl Place {
             if let Ok(old) = statat(&self.dir, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
                 // Owner before mode: changing the owner clears set-id bits. Refused without privileges, and then the
                 // file is ours, as every other file this user writes.
-                let _ = fchown(&file, Some(rustix::fs::Uid::from_raw(old.st_uid)), Some(rustix::fs::Gid::from_raw(old.st_gid)));
+                let _ = fchown(
+                    &file,
+                    Some(rustix::fs::Uid::from_raw(old.st_uid)),
+                    Some(rustix::fs::Gid::from_raw(old.st_gid)),
+                );
                 let _ = fchmod(&file, Mode::from_raw_mode(old.st_mode));
             }
             file.write_all(text.as_bytes())?;
@@ -272,14 +280,15 @@ fn settle(db: &Database, id: &str, failure: Option<&Error>) -> Result<()> {
 
 /// Finishes what a crash between steps 2 and 4 left; how many. A process that is still at it has the lock and is left alone.
 pub(crate) fn recover(db: &Database) -> Result<usize> {
-    const OPEN_SQL: &str = "SELECT p.id, m.path, m.expected_sha256, m.final_sha256, coalesce(r.final_file, p.proposed_file)
+    const OPEN_SQL: &str =
+        "SELECT p.id, m.path, m.expected_sha256, m.final_sha256, coalesce(r.final_file, p.proposed_file)
          FROM applies m JOIN proposals p ON p.seq = m.proposal_seq JOIN responses r ON r.proposal_seq = m.proposal_seq
          WHERE m.state = 'intended' AND m.state <> 'applied' ORDER BY m.proposal_seq";
     type Open = (String, String, String, String, String);
     let open = |conn: &Connection| -> Result<Vec<Open>> {
         let mut statement = conn.prepare_cached(OPEN_SQL)?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?;
+        let rows =
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     };
     if db.read(open)?.unwrap_or_default().is_empty() {

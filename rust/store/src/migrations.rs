@@ -123,7 +123,10 @@ pub(crate) fn rollback(conn: &mut Connection, module: &str, to: i64) -> Result<(
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let version = examine(&tx, module, &steps)?;
         if !(0..=version).contains(&to) {
-            return Err(Error::input("--to", format!("must be from 0 to {version}, the version {module} is at, not {to}")));
+            return Err(Error::input(
+                "--to",
+                format!("must be from 0 to {version}, the version {module} is at, not {to}"),
+            ));
         }
         if version == to {
             tx.commit()?;
@@ -206,8 +209,12 @@ mod tests {
     fn every_step_down_undoes_its_step_up() {
         let mut conn = Connection::open_in_memory().unwrap();
         let tables = |conn: &Connection| -> i64 {
-            conn.query_row("SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'schema_%' AND name NOT LIKE 'sqlite_%'", [], |row| row.get(0))
-                .unwrap()
+            conn.query_row(
+                "SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'schema_%' AND name NOT LIKE 'sqlite_%'",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap()
         };
         migrate_all(&mut conn).unwrap();
         assert!(tables(&conn) > 0);
@@ -221,7 +228,10 @@ mod tests {
     #[test]
     fn a_failed_step_leaves_the_one_before_it() {
         let mut conn = Connection::open_in_memory().unwrap();
-        let steps = [step("CREATE TABLE a (x)", "DROP TABLE a"), step("CREATE TABLE b (x); CREATE TABLE a (x)", "DROP TABLE b")];
+        let steps = [
+            step("CREATE TABLE a (x)", "DROP TABLE a"),
+            step("CREATE TABLE b (x); CREATE TABLE a (x)", "DROP TABLE b"),
+        ];
         let error = migrate(&mut conn, "mine", &steps, &AtomicBool::new(false)).unwrap_err();
         assert!(matches!(error, Error::MigrationFailed { version: 2, .. }), "{error}");
         assert_eq!(versions(&conn).unwrap(), [("mine".to_owned(), 1)]);
@@ -231,17 +241,27 @@ mod tests {
     #[test]
     fn a_step_that_commits_is_refused() {
         let mut conn = Connection::open_in_memory().unwrap();
-        let error = migrate(&mut conn, "mine", &[step("CREATE TABLE a (x); COMMIT", "")], &AtomicBool::new(false)).unwrap_err();
+        let error =
+            migrate(&mut conn, "mine", &[step("CREATE TABLE a (x); COMMIT", "")], &AtomicBool::new(false)).unwrap_err();
         assert!(matches!(error, Error::MigrationFailed { .. }), "{error}");
     }
 
     #[test]
     fn an_edited_step_and_a_newer_file_are_refused() {
         let mut conn = Connection::open_in_memory().unwrap();
-        migrate(&mut conn, "mine", &[step("CREATE TABLE a (x)", "DROP TABLE a"), step("CREATE TABLE b (x)", "DROP TABLE b")], &AtomicBool::new(false)).unwrap();
-        let newer = migrate(&mut conn, "mine", &[step("CREATE TABLE a (x)", "DROP TABLE a")], &AtomicBool::new(false)).unwrap_err();
+        migrate(
+            &mut conn,
+            "mine",
+            &[step("CREATE TABLE a (x)", "DROP TABLE a"), step("CREATE TABLE b (x)", "DROP TABLE b")],
+            &AtomicBool::new(false),
+        )
+        .unwrap();
+        let newer = migrate(&mut conn, "mine", &[step("CREATE TABLE a (x)", "DROP TABLE a")], &AtomicBool::new(false))
+            .unwrap_err();
         assert_eq!(newer, Error::SchemaTooNew { module: "mine".to_owned(), found: 2, supported: 1 });
-        let edited = migrate(&mut conn, "mine", &[step("CREATE TABLE a (y)", ""), step("", "")], &AtomicBool::new(false)).unwrap_err();
+        let edited =
+            migrate(&mut conn, "mine", &[step("CREATE TABLE a (y)", ""), step("", "")], &AtomicBool::new(false))
+                .unwrap_err();
         assert_eq!(edited, Error::MigrationEdited { module: "mine".to_owned(), version: 1 });
     }
 }

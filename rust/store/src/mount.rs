@@ -7,8 +7,22 @@ use crate::error::{Error, Result};
 
 /// Filesystems that do not share memory and POSIX locks with the host's kernel. Every `fuse.*` is one too.
 const FOREIGN: [&str; 16] = [
-    "virtiofs", "9p", "nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "fuse", "vboxsf", "prl_fs", "fakeowner",
-    "grpcfuse", "osxfs", "afs",
+    "virtiofs",
+    "9p",
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb",
+    "smb2",
+    "smb3",
+    "smbfs",
+    "fuse",
+    "vboxsf",
+    "prl_fs",
+    "fakeowner",
+    "grpcfuse",
+    "osxfs",
+    "afs",
 ];
 
 /// Refuses a database file that is a mount point, or lies on a foreign filesystem. `file` is canonical but need not exist.
@@ -69,7 +83,8 @@ fn covering(mountinfo: &str, path: &str) -> Option<Mount> {
         let Some((left, right)) = line.split_once(" - ") else { continue };
         let (Some(point), Some(filesystem)) = (left.split(' ').nth(4), right.split(' ').next()) else { continue };
         let point = unescape(point);
-        let covers = path == point || point == "/" || path.strip_prefix(&point).is_some_and(|rest| rest.starts_with('/'));
+        let covers =
+            path == point || point == "/" || path.strip_prefix(&point).is_some_and(|rest| rest.starts_with('/'));
         if covers && found.as_ref().is_none_or(|best| point.len() >= best.point.len()) {
             found = Some(Mount { point, filesystem: filesystem.to_owned() });
         }

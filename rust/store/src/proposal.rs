@@ -253,8 +253,8 @@ impl QueueStore {
              AND (p.expires_at IS NULL OR p.expires_at > :now) ORDER BY p.seq";
         let listed = self.db.read(|conn| {
             let mut statement = conn.prepare_cached(&format!("SELECT {COLUMNS} {LIST_PENDING_SQL}"))?;
-            let rows = statement
-                .query_map(named_params! {":queue_key": self.queue_key, ":now": clock::now()}, from_row)?;
+            let rows =
+                statement.query_map(named_params! {":queue_key": self.queue_key, ":now": clock::now()}, from_row)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })?;
         Ok(listed.unwrap_or_default())
@@ -362,7 +362,8 @@ fn known_by_id(tx: &Transaction<'_>, queue_key: &str, proposal: &Proposal) -> Re
     let known = tx
         .prepare_cached(&format!("SELECT {COLUMNS} FROM proposals p WHERE p.seq = ?1"))?
         .query_row([found.seq], from_row)?;
-    let same = found.queue_key == queue_key && if found.alias { known.asks_the_same(proposal) } else { known == *proposal };
+    let same =
+        found.queue_key == queue_key && if found.alias { known.asks_the_same(proposal) } else { known == *proposal };
     if same {
         return Ok(Some(known));
     }
@@ -392,8 +393,9 @@ fn add_alias(tx: &Transaction<'_>, seq: i64, proposal: &Proposal) -> Result<()> 
     const ADD_ALIAS_SQL: &str = "INSERT INTO aliases (id, proposal_seq, justification, arrival_timestamp)
          VALUES (:id, :seq, :justification, :arrival_timestamp)";
     // Each holds a justification of up to 16 KiB: identical requests are capped like different ones.
-    let count: i64 =
-        tx.prepare_cached("SELECT count(*) FROM aliases WHERE proposal_seq = ?1")?.query_row([seq], |row| row.get(0))?;
+    let count: i64 = tx
+        .prepare_cached("SELECT count(*) FROM aliases WHERE proposal_seq = ?1")?
+        .query_row([seq], |row| row.get(0))?;
     if count >= MAX_PENDING_PER_BOTTLE {
         return Err(Error::proposal(
             "queue",
@@ -410,8 +412,7 @@ fn add_alias(tx: &Transaction<'_>, seq: i64, proposal: &Proposal) -> Result<()> 
 }
 
 fn check_cap(tx: &Transaction<'_>, queue_key: &str) -> Result<()> {
-    const COUNT_PENDING_SQL: &str =
-        "SELECT count(*) FROM proposals WHERE state = 'pending' AND queue_key = :queue_key";
+    const COUNT_PENDING_SQL: &str = "SELECT count(*) FROM proposals WHERE state = 'pending' AND queue_key = :queue_key";
     let pending: i64 =
         tx.prepare_cached(COUNT_PENDING_SQL)?.query_row(named_params! {":queue_key": queue_key}, |row| row.get(0))?;
     if pending < MAX_PENDING_PER_BOTTLE {
@@ -419,7 +420,9 @@ fn check_cap(tx: &Transaction<'_>, queue_key: &str) -> Result<()> {
     }
     Err(Error::proposal(
         "queue",
-        format!("{queue_key} has {pending} proposals pending, the most there may be; have some decided or withdraw them"),
+        format!(
+            "{queue_key} has {pending} proposals pending, the most there may be; have some decided or withdraw them"
+        ),
     ))
 }
 

@@ -15,13 +15,28 @@ use crate::turn::Turn;
 
 /// Tables of this crate, which only it writes.
 const OWN_TABLES: [&str; 11] = [
-    "proposals", "aliases", "responses", "applies", "changes", "audit_entries", "bottles", "managed_files", "grants",
-    "schema_versions", "schema_steps",
+    "proposals",
+    "aliases",
+    "responses",
+    "applies",
+    "changes",
+    "audit_entries",
+    "bottles",
+    "managed_files",
+    "grants",
+    "schema_versions",
+    "schema_steps",
 ];
 
 /// Pragmas whose argument asks, not sets.
 const ASKING_PRAGMAS: [&str; 8] = [
-    "table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list",
+    "table_info",
+    "table_xinfo",
+    "table_list",
+    "index_list",
+    "index_info",
+    "index_xinfo",
+    "foreign_key_list",
     "function_list",
 ];
 
@@ -99,7 +114,8 @@ fn bind(statement: &mut Statement<'_>, params: &Params) -> Result<()> {
                         index = statement.parameter_index(&format!("{sign}{name}")).map_err(refused)?;
                     }
                 }
-                let index = index.ok_or_else(|| Error::input("params", format!("names {name:?}, the statement does not")))?;
+                let index =
+                    index.ok_or_else(|| Error::input("params", format!("names {name:?}, the statement does not")))?;
                 statement.raw_bind_parameter(index, value).map_err(refused)?;
                 bound += 1;
             }
@@ -177,7 +193,8 @@ impl Database {
         opened.conn.authorizer(Some(move |context: AuthContext<'_>| {
             if guard.load(Ordering::Relaxed) { only_own_tables(&context) } else { Authorization::Allow }
         }))?;
-        let version = migrations::migrate(&mut opened.conn, module, steps, &guarded).map_err(|error| error.at(&opened.file))?;
+        let version =
+            migrations::migrate(&mut opened.conn, module, steps, &guarded).map_err(|error| error.at(&opened.file))?;
         opened.acknowledge()?;
         Ok(version)
     }

@@ -68,7 +68,10 @@ impl Response {
             }
             (STATUS_MODIFIED | STATUS_APPROVED | STATUS_REJECTED, _) => {}
             _ => {
-                return Err(Error::proposal("status", format!("must be approved, modified or rejected, not {status:?}")));
+                return Err(Error::proposal(
+                    "status",
+                    format!("must be approved, modified or rejected, not {status:?}"),
+                ));
             }
         }
         Ok(Response {
@@ -204,10 +207,16 @@ fn check_rules(proposal: &Proposal, answer: &Response, scope: Option<&Scope>) ->
     let finding = FINDING_TOOLS.contains(&proposal.tool.as_str());
     match answer.status.as_str() {
         STATUS_MODIFIED if finding => {
-            return Err(Error::input("modify", format!("has nothing to change for {}; approve or reject it", proposal.tool)));
+            return Err(Error::input(
+                "modify",
+                format!("has nothing to change for {}; approve or reject it", proposal.tool),
+            ));
         }
         STATUS_APPROVED if finding && answer.notes.trim().is_empty() => {
-            return Err(Error::input("notes", format!("are needed to approve {}: record why it may pass", proposal.tool)));
+            return Err(Error::input(
+                "notes",
+                format!("are needed to approve {}: record why it may pass", proposal.tool),
+            ));
         }
         _ => {}
     }
@@ -215,7 +224,10 @@ fn check_rules(proposal: &Proposal, answer: &Response, scope: Option<&Scope>) ->
         return Err(Error::input("grant", "goes with an approval, not with a rejection"));
     }
     if scope.is_some() && proposal.fingerprint.is_none() {
-        return Err(Error::input("grant", format!("is not possible for {}: the proposal has no fingerprint", proposal.tool)));
+        return Err(Error::input(
+            "grant",
+            format!("is not possible for {}: the proposal has no fingerprint", proposal.tool),
+        ));
     }
     Ok(())
 }
@@ -238,7 +250,9 @@ fn evidence(item: &InboxItem, answer: &Response, staged: Option<&Staged>) -> Str
     match (staged, answer.final_file.as_deref()) {
         (Some(staged), final_file) => staged.diff(final_file.unwrap_or(proposed)),
         (None, Some(final_file)) => render_diff(proposed, final_file, &item.proposal.tool),
-        (None, None) => item.managed_file.as_deref().map_or_else(String::new, |path| managed_file::diff(path, proposed)),
+        (None, None) => {
+            item.managed_file.as_deref().map_or_else(String::new, |path| managed_file::diff(path, proposed))
+        }
     }
 }
 

@@ -613,10 +613,7 @@ impl Inbox {
     }
 }
 
-fn block(
-    begin: impl FnOnce(Done) -> Result<WaitHandle>,
-    mut interrupted: impl FnMut() -> bool,
-) -> Result<Event> {
+fn block(begin: impl FnOnce(Done) -> Result<WaitHandle>, mut interrupted: impl FnMut() -> bool) -> Result<Event> {
     let slot = Arc::new((Mutex::new(None), Condvar::new()));
     let filled = slot.clone();
     let handle = begin(Box::new(move |result| {
