@@ -114,7 +114,7 @@ def test_people_read_a_line_per_event(host: Host, watch: Watch) -> None:
     child = watch()
     assert child.stdout is not None
     words = child.stdout.readline().split()
-    assert words[2:] == ["proposed", proposal.id, "demo", "egress-allow"]
+    assert words[2:] == ["proposed", proposal.id[:13], "demo", "egress-allow"]
     stop(child)
 
 

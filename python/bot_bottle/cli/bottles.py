@@ -22,13 +22,13 @@ def bottles(everything: bool, as_json: bool) -> None:
         say("There are no bottles." if everything else "No bottle is running; --all lists former ones.")
         return
     print_table(
-        ["Bottle", "Backend", "Started", "Stopped", "Pending", "Managed files"],
+        ["Bottle", "Backend", "Started", "State", "Pending", "Managed files"],
         [
             (
                 (bottle.slug, "bold"),
                 bottle.backend,
                 clock(bottle.started_at),
-                clock(bottle.stopped_at) if bottle.stopped_at else ("running", "green"),
+                (f"stopped {clock(bottle.stopped_at)}", "dim") if bottle.stopped_at else ("running", "green"),
                 (str(bottle.pending), "yellow" if bottle.pending else ""),
                 ", ".join(f"{tool} → {path}" for tool, path in sorted(bottle.files.items())),
             )

@@ -7,7 +7,7 @@ from click.shell_completion import CompletionItem
 
 from bot_bottle import Grant, GrantStore
 from bot_bottle.cli.options import bottle_option, json_option
-from bot_bottle.cli.screen import clock, print_json, print_table, say, seconds_since, short_ids, span
+from bot_bottle.cli.screen import print_json, print_table, say, seconds_since, short_ids, span
 from bot_bottle.errors import BotBottleError
 
 
@@ -38,8 +38,8 @@ def list_(bottle: str | None, everything: bool, as_json: bool) -> None:
                 grant.bottle_slug,
                 grant.tool,
                 (_reach(grant), "green" if grant.live else "dim"),
-                f"{clock(grant.created_at)} by {grant.created_by}",
-                clock(grant.last_used_at) if grant.last_used_at else "never",
+                f"{_ago(grant.created_at)} by {grant.created_by}",
+                _ago(grant.last_used_at) if grant.last_used_at else "never",
                 grant.fingerprint,
             )
             for grant in found
@@ -48,9 +48,13 @@ def list_(bottle: str | None, everything: bool, as_json: bool) -> None:
     )
 
 
+def _ago(timestamp: str) -> str:
+    return f"{span(seconds_since(timestamp))} ago"
+
+
 def _reach(grant: Grant) -> str:
     if grant.revoked_at:
-        return f"revoked {clock(grant.revoked_at)}"
+        return f"revoked {_ago(grant.revoked_at)}"
     if grant.uses_left is not None:
         return f"{grant.uses_left} more uses" if grant.uses_left != 1 else "1 more use"
     if grant.expires_at:

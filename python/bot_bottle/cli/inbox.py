@@ -11,7 +11,6 @@ from bot_bottle.cli.options import any_id, bottle_option, json_option
 from bot_bottle.cli.screen import (
     STATE_STYLES,
     Cell,
-    clock,
     cut,
     expiry,
     first_line,
@@ -110,13 +109,13 @@ def history(bottle: str | None, limit: int, before: str | None, as_json: bool) -
                 ids[item.proposal.id],
                 item.proposal.bottle_slug,
                 item.proposal.tool,
-                clock(item.proposal.arrival_timestamp),
+                span(seconds_since(item.proposal.arrival_timestamp)),
                 (item.state, STATE_STYLES.get(item.state, "")),
                 (answer.decided_by or "") if answer else "",
                 first_line(notes),
             )
         )
-    print_table(["ID", "Bottle", "Tool", "Arrived", "State", "By", "Notes"], rows, text_last=True)
+    print_table(["ID", "Bottle", "Tool", "Age", "State", "By", "Notes"], rows, text_last=True)
     if more:
         say(f"There are older ones: bot-bottle history --before {items[-1].proposal.id}", "dim")
 
@@ -133,15 +132,15 @@ def stats(as_json: bool) -> None:
     print_fields(_flat(counts))
 
 
-def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Cell]]:
-    """A nested mapping as lines: ``state pending → 3``."""
+def _flat(counts: dict[str, Any], prefix: str = "") -> list[tuple[str, Cell]]:
+    """A nested mapping as lines, single numbers first: ``pending 3``, then ``by tool egress-allow 2``."""
     lines: list[tuple[str, Cell]] = []
-    for name, inner in value.items():
-        label = f"{prefix}{name}".replace("_", " ")
-        if isinstance(inner, dict):
-            lines += _flat(inner, f"{label} ")
-        elif isinstance(inner, float):
-            lines.append((label, f"{inner:.3g}"))
+    for name, value in sorted(counts.items(), key=lambda pair: isinstance(pair[1], dict)):
+        label = f"{prefix}{name}".replace("_seconds", "").replace("_", " ")
+        if isinstance(value, dict):
+            lines += _flat(value, f"{label} ")
+        elif isinstance(value, float):
+            lines.append((label, span(value)))
         else:
-            lines.append((label, "-" if inner is None else str(inner)))
+            lines.append((label, "-" if value is None else str(value)))
     return lines

@@ -30,6 +30,7 @@ Cell = str | tuple[str, str]
 _SHORTEST_ID = 13
 _FIRST_LINE = 100
 _NARROWEST = 20
+_NARROWEST_CELL = 10
 
 STATE_STYLES = {
     "pending": "yellow",
@@ -88,10 +89,11 @@ def say(text: str, style: str = "") -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, text_last: bool = False) -> None:
-    """A line per row under a line of names; where the terminal is too narrow for that, a paragraph per row.
+    """A line per row under a line of names. Nothing is cut.
 
     With ``text_last`` the last column is free text: on a terminal it stands below its row and has
-    the whole width. Nothing is cut.
+    the whole width. Where that is not enough, wide cells fold, all but the first, which is an id to
+    copy; where that is not enough either, each row is a paragraph.
     """
     from rich.cells import cell_len
     from rich.console import Group
@@ -103,7 +105,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, text_
     if text_last and sys.stdout.isatty():
         below = [row.pop() for row in table]
     widths = [max(cell_len(row[column].plain) for row in table) for column in range(len(table[0]))]
-    if sum(widths) + 2 * len(widths) - 2 > console().width:
+    excess = sum(widths) + 2 * len(widths) - 2 - console().width
+    while excess > 0 and max(widths[1:], default=0) > _NARROWEST_CELL:
+        widths[widths.index(max(widths[1:]), 1)] -= 1
+        excess -= 1
+    if excess > 0:
         for row in rows:
             print_fields(zip(columns, row, strict=True))
             console().print()

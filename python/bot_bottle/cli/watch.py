@@ -12,7 +12,7 @@ import click
 from bot_bottle import Change, Inbox
 from bot_bottle.cli import PROGRAM
 from bot_bottle.cli.options import bottle_option, json_option
-from bot_bottle.cli.screen import STATE_STYLES, clock, print_json_line, say
+from bot_bottle.cli.screen import STATE_STYLES, clock, print_json_line, say, short_ids
 
 
 @click.command()
@@ -51,12 +51,10 @@ def watch(bottle: str | None, command: str | None, since: int | None, as_json: b
 def _print(change: Change, as_json: bool) -> None:
     if as_json:
         print_json_line(change.to_dict())
-    else:
-        style = STATE_STYLES.get(change.kind, "bold red" if change.kind == "apply_failed" else "")
-        say(
-            f"{clock(change.at)}  {change.kind:<12}  {change.proposal_id}  {change.bottle_slug}  {change.tool}",
-            style,
-        )
+        return
+    short = short_ids([change.proposal_id])[change.proposal_id]
+    style = STATE_STYLES.get(change.kind, "bold red" if change.kind == "apply_failed" else "")
+    say(f"{clock(change.at)}  {change.kind:<9}  {short}  {change.bottle_slug}  {change.tool}", style)
 
 
 def _execute(command: str, change: Change) -> None:
