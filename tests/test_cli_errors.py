@@ -114,7 +114,9 @@ FAILURES = [
     Failure(pending, "modify {id} --file -", 2, "", b"a\0b"),
     Failure(pending, "modify {id} --file -", 2, "3", b"abc\xff"),
     Failure(pending, "modify {id} --file -", 2, "", b"x" * (MAX_PAYLOAD_BYTES + 1)),
-    Failure(pending, "modify {id} --file /nowhere/file", 2, "No such file"),
+    Failure(pending, "modify {id} --file /nowhere/file", 4, "/nowhere/file"),
+    Failure(pending, "modify {id} --file /", 1, "Is a directory"),
+    Failure(pending, "db restore /nowhere/file", 4, "/nowhere/file"),
     Failure(pending, "reject {id} --notes " + "x" * (MAX_NOTES_BYTES + 1), 2, ""),
     Failure(pending, "approve {id} --grant forever", 2, ""),
     Failure(secret, "approve {id}", 2, "note"),
@@ -139,8 +141,8 @@ FAILURES = [
     *(
         Failure(given, arguments, code, says, b"", "bot-bottle-sidecar")
         for given, arguments, code, says in (
-            (pending, "shw {id}", 2, "shw"),
-            (pending, "show 0", 2, ""),
+            (pending, "propose --tool t --file /nowhere/file", 4, "/nowhere/file"),
+            (pending, "propose --tool t --file -", 2, ""),
             (unknown, "show {id}", 4, "{id}"),
             (unknown, "wait {id} --timeout 0", 4, "{id}"),
             (unknown, "withdraw {id}", 4, "{id}"),
@@ -173,11 +175,19 @@ def test_failures_have_their_exit_code_and_a_sentence(host: Host, failure: Failu
         SUPERVISE_DB_PATH=str(host.root / "db" / "bot-bottle.db"),
         SUPERVISE_BOTTLE_SLUG="demo",
     )
-    if failure.code != 3:
+    if failure.code != 3:  # a rejection is a result
         assert done.stderr.startswith(f"{failure.program}: ")
         assert done.stderr.count("\n") == 1
         assert failure.says.format(id=known) in done.stderr
     assert before == {path: path.read_bytes() for path in before}
+
+
+@pytest.mark.parametrize("program", ["bot-bottle", "bot-bottle-sidecar"])
+@pytest.mark.parametrize("arguments", [["shw"], ["show"], ["show", "--nope"], ["pending", "--json", "more"]])
+def test_mistakes_of_usage_end_with_2(host: Host, program: str, arguments: list[str]) -> None:
+    done = host.run(*arguments, code=2, program=program, SUPERVISE_DB_PATH="db", SUPERVISE_BOTTLE_SLUG="demo")
+    assert done.stdout == ""
+    assert done.stderr
 
 
 @pytest.mark.parametrize("arguments", ["show {id}", "approve {id}", "history --before {id}"])

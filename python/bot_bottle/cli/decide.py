@@ -13,14 +13,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import BinaryIO
 
 import click
 
 from bot_bottle import Inbox, InboxItem, Response
 from bot_bottle.cli.options import hash_option, json_option, notes_option, pending_id, scope, yes_option
 from bot_bottle.cli.screen import confirmed, interactive, print_json, say
-from bot_bottle.errors import BotBottleError, InvalidInputError, StaleReviewError
+from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError, StaleReviewError
 
 
 @click.command()
@@ -84,11 +83,11 @@ def reject(proposal_id: str, notes: str, reviewed: str | None, as_json: bool) ->
 
 @click.command()
 @pending_id
-@click.option("--file", "source", type=click.File("rb"), help="What shall run instead; - is standard input.")
+@click.option("--file", "source", metavar="FILE", help="What shall run instead; - is standard input.")
 @notes_option
 @hash_option
 @json_option
-def modify(proposal_id: str, source: BinaryIO | None, notes: str, reviewed: str | None, as_json: bool) -> None:
+def modify(proposal_id: str, source: str | None, notes: str, reviewed: str | None, as_json: bool) -> None:
     """Let your own version happen instead.
 
     Without --file the proposed file opens in $VISUAL or $EDITOR. Left unchanged or empty, nothing is
@@ -99,7 +98,7 @@ def modify(proposal_id: str, source: BinaryIO | None, notes: str, reviewed: str 
         _check_hash(item, reviewed)
         draft = None
         if source is not None:
-            final = source.read()
+            final = _read(source)
         else:
             _refuse_early(inbox, item)
             draft = _edit(item)
@@ -137,6 +136,19 @@ def _check_hash(item: InboxItem, reviewed: str | None) -> None:
             expected=reviewed,
             actual=actual,
         )
+
+
+def _read(source: str) -> bytes:
+    """The content of the operator's file, or of standard input for ``-``.
+
+    Raises:
+        NotFoundError: there is no such file.
+        OSError: it cannot be read.
+    """
+    try:
+        return sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file {source}") from error
 
 
 def _refuse_early(inbox: Inbox, item: InboxItem) -> None:
