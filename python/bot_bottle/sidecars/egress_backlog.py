@@ -1,0 +1,94 @@
+"""How much may one connection leave lying in the proxy's memory?
+
+mitmproxy reads a client as fast as it sends. What cannot go on at once (an HTTP/2 server that gives no window, a
+request that is held, a head without an end) piles up in its layers. So before each further read from one side, the
+read waits while too much of that side's data lies here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any, Final
+
+from mitmproxy.connection import Client
+from mitmproxy.proxy.layer import Layer
+from mitmproxy.proxy.layers.http._events import RequestData
+from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Server
+from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
+from mitmproxy.proxy.server import ConnectionHandler
+
+MAX_BACKLOG: Final = 2 << 20  # bytes, each way
+_LOOK_AGAIN: Final = 0.25  # seconds; for changes that no read brings, such as the end of a hold
+
+
+class Backlog:
+    """The addon that limits it."""
+
+    def __init__(self, connections: dict[Any, Any]) -> None:
+        """``connections`` is the proxy server's own table: client id → handler."""
+        self._connections = connections
+
+    def client_connected(self, client: Client) -> None:
+        handler: ConnectionHandler = self._connections[client.id]
+        drained, moved = handler.drain_writers, asyncio.Event()
+
+        async def drain_writers() -> None:
+            await drained()
+            moved.set()
+            while _is_full(handler, reading_client=_reads_client(handler)):
+                moved.clear()
+                try:
+                    await asyncio.wait_for(moved.wait(), _LOOK_AGAIN)
+                except asyncio.TimeoutError:
+                    continue
+
+        handler.drain_writers = drain_writers  # type: ignore[method-assign]
+
+
+def _reads_client(handler: ConnectionHandler) -> bool:
+    transport = handler.transports.get(handler.client)
+    return transport is not None and transport.handler is asyncio.current_task()
+
+
+def _is_full(handler: ConnectionHandler, *, reading_client: bool) -> bool:
+    outbound = inbound = 0
+    for each in _all(handler.layer):
+        for queued in each._paused_event_queue:
+            size = len(getattr(queued, "data", b""))
+            if isinstance(queued, RequestData) or getattr(queued, "connection", None) is handler.client:
+                outbound += size
+            else:
+                inbound += size
+        if isinstance(each, Http1Server):
+            outbound += len(each.buf)
+        elif isinstance(each, Http1Client):
+            inbound += len(each.buf)
+        elif isinstance(each, Http2Client):
+            outbound += _unsent(each)
+        elif isinstance(each, Http2Server):
+            inbound += _unsent(each)
+    if reading_client:
+        return outbound > MAX_BACKLOG
+    # With both full, the server is read nevertheless: its next bytes may be the window that lets the other way move.
+    return inbound > MAX_BACKLOG >= outbound
+
+
+def _unsent(connection: Http2Client | Http2Server) -> int:
+    return sum(len(piece.data) for buffer in connection.h2_conn.stream_buffers.values() for piece in buffer)
+
+
+def _all(top: Layer) -> Iterator[Layer]:
+    """Every protocol layer of a connection."""
+    waiting, seen = [top], set()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        for name in ("layer", "child_layer"):
+            if isinstance(below := getattr(each, name, None), Layer):
+                waiting.append(below)
+        for name in ("connections", "streams"):
+            waiting.extend(below for below in getattr(each, name, {}).values() if isinstance(below, Layer))
