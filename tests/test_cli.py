@@ -347,9 +347,7 @@ def test_db_prune_deletes_what_ended_long_ago(host: Host) -> None:
 def test_db_query_reads_every_table_and_writes_none(host: Host) -> None:
     host.propose()
     sql = "select bottle_slug, count(*) as n, null as none, x'00ff' as raw, 9e999 as far from proposals group by 1"
-    assert host.json("db", "query", sql) == [
-        {"bottle_slug": "demo", "n": 1, "none": None, "raw": "00ff", "far": "inf"}
-    ]
+    assert host.json("db", "query", sql) == [{"bottle_slug": "demo", "n": 1, "none": None, "raw": "00ff", "far": "inf"}]
     assert "NULL" in host.run("db", "query", sql).stdout
     assert host.run("db", "query", "select 1 where 0").stdout == "no rows\n"
     host.run("db", "query", "delete from proposals", code=2)

@@ -26,12 +26,18 @@ COMMANDS: dict[str, dict[str, str]] = {
         "reject": "decide:reject",
         "watch": "watch:watch",
     },
+    "Run": {
+        "bottle": "bottle:bottle",
+    },
     "Look back": {
         "history": "inbox:history",
         "audit": "audit:audit",
         "grants": "grants:grants",
         "bottles": "bottles:bottles",
         "stats": "inbox:stats",
+    },
+    "Run": {
+        "git-gate": "git_gate:git_gate",
     },
     "Upkeep": {
         "db": "db:db",
