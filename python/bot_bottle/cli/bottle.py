@@ -1,0 +1,156 @@
+"""How does an operator start and stop the sidecars of a bottle?"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Sequence
+
+import click
+
+from bot_bottle import BottleStore
+from bot_bottle.backends import IMAGE, NAMES, docker, load
+from bot_bottle.cli.bottles import bottles
+from bot_bottle.cli.options import json_option
+from bot_bottle.cli.screen import print_json, say
+from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
+from bot_bottle.supervise import Supervise
+
+_run_option = click.option(
+    "--run/--print", "run", help="Run the commands, or print them for a shell to run (the default)."
+)
+
+
+def _file(text: str) -> tuple[str, str]:
+    """``TOOL=PATH``: a managed file, as the pair."""
+    tool, _, path = text.partition("=")
+    if not (tool and path):
+        raise click.BadParameter(f"'{text}' is not TOOL=PATH")
+    return tool, path
+
+
+@click.group()
+def bottle() -> None:
+    """Start, stop and list bottles."""
+
+
+@bottle.command()
+@click.argument("slug")
+@click.option(
+    "--backend", type=click.Choice(NAMES), default="docker", show_default=True, help="What runs the sidecars."
+)
+@click.option(
+    "--file",
+    "files",
+    type=_file,
+    metavar="TOOL=PATH",
+    multiple=True,
+    help="A file of yours that TOOL's approved proposals replace. Repeatable.",
+)
+@click.option("--image", metavar="IMAGE", default=IMAGE, show_default=True, help="What the sidecars run from.")
+@click.option(
+    "--env", "passed", metavar="NAME", multiple=True, help="A variable of yours for the sidecars. Repeatable."
+)
+@click.option(
+    "--compose", "agent_image", metavar="AGENT_IMAGE", help="Print a Compose file of the whole bottle instead."
+)
+@_run_option
+@json_option
+def start(
+    slug: str,
+    backend: str,
+    files: Sequence[tuple[str, str]],
+    image: str,
+    passed: Sequence[str],
+    agent_image: str | None,
+    run: bool,
+    as_json: bool,
+) -> None:
+    """Register a bottle, and print or run what starts its sidecars.
+
+    \b
+      bot-bottle bottle start demo --file egress-allow=routes.yaml | sh
+      bot-bottle bottle start demo --file egress-allow=routes.yaml --env GITHUB_TOKEN --run
+    """
+    if agent_image is not None and (run or backend != "docker"):
+        raise click.UsageError("--compose prints, and only for the docker backend")
+    tool = load(backend)
+    supervise = Supervise()
+    known = BottleStore().read_bottle(slug)
+    was_running = known is not None and known.stopped_at is None
+    plan = supervise.prepare(slug, backend=backend, files=dict(files))
+    try:
+        if agent_image is not None:
+            print_json(docker.compose(plan, image=image, agent_image=agent_image, passed=passed))
+            return
+        commands = tool.start(plan, image=image, passed=passed)
+        if run:
+            _run_all(commands)
+    except BaseException:
+        # What does not run is not to be listed; but what ran before, the command just refused to start twice.
+        if not was_running:
+            _run_all(tool.stop(slug) if run else [], undo=True)
+            supervise.stop(slug)
+        raise
+    agent = [*tool.agent(plan), "AGENT_IMAGE"]
+    if as_json:
+        print_json({"slug": slug, "backend": backend, "started": run, "commands": commands, "agent": agent})
+    elif run:
+        say(f"{slug} is up; its agent runs with: {shlex.join(agent)}")
+    else:
+        _print_all(commands)
+        say(f"# then its agent: {shlex.join(agent)}")
+
+
+@bottle.command()
+@click.argument("slug")
+@_run_option
+@json_option
+def stop(slug: str, run: bool, as_json: bool) -> None:
+    """End a bottle: withdraw what is pending, and print or run what stops its sidecars."""
+    known = BottleStore().read_bottle(slug)
+    if known is None:
+        raise NotFoundError(f"there is no bottle {slug!r}: 'bot-bottle bottle list --all' lists them")
+    commands = load(known.backend).stop(slug)
+    withdrawn = Supervise().stop(slug)
+    if run:
+        _run_all(commands, keep_going=True)
+    if as_json:
+        print_json({"slug": slug, "stopped": run, "withdrawn": withdrawn, "commands": commands})
+    elif run:
+        say(f"{slug} has stopped; {withdrawn} pending proposals were withdrawn")
+    else:
+        _print_all(commands)
+
+
+bottle.add_command(bottles, "list")
+
+
+def _print_all(commands: Sequence[Sequence[str]]) -> None:
+    for command in commands:
+        say(shlex.join(command))
+
+
+def _run_all(commands: Sequence[Sequence[str]], *, keep_going: bool = False, undo: bool = False) -> None:
+    """Runs them in order, up to the first that fails, or with ``keep_going`` all; ``undo`` does so and says nothing.
+
+    Raises:
+        BotBottleError: a command failed; what it said on standard error has been shown.
+        InvalidInputError: the tool is not installed.
+    """
+    failed = ""
+    for command in commands:
+        # Its standard output would mix with ours: docker prints the id of what it made.
+        errors = subprocess.DEVNULL if undo else None
+        try:
+            code = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=errors).returncode
+        except FileNotFoundError:
+            if undo:
+                return
+            raise InvalidInputError(f"{command[0]} is not installed here; choose another --backend") from None
+        if code != 0 and not undo:
+            failed = failed or f"'{shlex.join(command)}' ended with {code}"
+            if not keep_going:
+                break
+    if failed:
+        raise BotBottleError(failed)
