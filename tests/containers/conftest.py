@@ -1,4 +1,4 @@
-"""What do the tests of containers stand on? A Docker Engine, started if none answers, and the images built from here."""
+"""What do the tests of containers stand on? A Docker Engine, started if none answers, and the images of this checkout."""
 
 from __future__ import annotations
 

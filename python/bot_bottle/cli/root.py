@@ -26,9 +26,6 @@ COMMANDS: dict[str, dict[str, str]] = {
         "reject": "decide:reject",
         "watch": "watch:watch",
     },
-    "Run": {
-        "bottle": "bottle:bottle",
-    },
     "Look back": {
         "history": "inbox:history",
         "audit": "audit:audit",
@@ -37,6 +34,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "stats": "inbox:stats",
     },
     "Run": {
+        "bottle": "bottle:bottle",
         "git-gate": "git_gate:git_gate",
     },
     "Upkeep": {
