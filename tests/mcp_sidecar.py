@@ -18,14 +18,14 @@ import pytest
 from mcp.client import Client
 from mcp.types import CallToolResult
 
-from bot_bottle import Inbox, InboxItem, Proposal
+from bot_bottle import Database, Inbox, InboxItem, Proposal
 
 COMMAND = [sys.executable, "-m", "bot_bottle.sidecars.supervise"]
 
 # Decides on the first proposal that has a word in its file, once somebody waits for it.
 _OPERATOR = """
 import json, sys, time
-from bot_bottle import Inbox
+from bot_bottle import Database, Inbox
 word, decision = sys.argv[1], json.loads(sys.argv[2])
 with Inbox() as inbox:
     for change in inbox.watch(0, timeout=60):
@@ -97,10 +97,13 @@ class Sidecar:
         self.process.kill()
         self.process.communicate()
 
-    def stop(self, number: signal.Signals) -> tuple[int, str]:
-        """Sends the signal; returns exit code and what was logged."""
+    def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
+
+    def ended(self) -> tuple[int, str]:
+        """Exit code and log, once it has ended."""
+        assert self.process is not None
         _, log = self.process.communicate(timeout=30)
         return self.process.returncode, log
 
@@ -173,17 +176,11 @@ async def until_waited_for(word: str) -> Proposal:
             await asyncio.sleep(0.01)
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A host's root; this process and the operators it starts use it."""
-    path = tmp_path_factory.mktemp("host")
+@contextmanager
+def host(root: Path) -> Iterator[Path]:
+    """Makes ``root`` the host's, for this process and the operators it starts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BOT_BOTTLE_ROOT", str(path))
-        yield path
-
-
-@pytest.fixture(scope="module")
-def brisk(root: Path) -> Iterator[Sidecar]:
-    """A sidecar that waits for a moment only, of a bottle without files."""
-    with Sidecar(root, "brisk", wait_seconds="0.3") as sidecar:
-        yield sidecar
+        patch.setenv("BOT_BOTTLE_ROOT", str(root))
+        with Database() as database:
+            database.migrate_all()
+        yield root

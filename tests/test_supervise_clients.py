@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,7 @@ import pytest
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
-from mcp_sidecar import COMMAND, Sidecar, items, operator, outcome, routes, until_waited_for
-
-pytest_plugins = ("mcp_sidecar",)
+from mcp_sidecar import COMMAND, Sidecar, host, items, operator, outcome, routes, until_waited_for
 
 TOOLS = [
     "allow",
@@ -28,6 +27,19 @@ TOOLS = [
     "list-egress-routes",
     "read-current-file",
 ]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with host(tmp_path_factory.mktemp("host")) as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def brisk(root: Path) -> Iterator[Sidecar]:
+    """A sidecar that waits for a moment only, of a bottle without files."""
+    with Sidecar(root, "brisk", wait_seconds="0.3") as sidecar:
+        yield sidecar
 
 
 def over_stdio(sidecar: Sidecar) -> object:

@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mcp.client import Client
 
-from bot_bottle import BottleStore, Proposal, QueueStore, sha256_hex
-from mcp_sidecar import Sidecar, ask, call, decide, error, items, operator, outcome, routes, text, until_waited_for
+from bot_bottle import BottleStore, Inbox, ManagedFileError, sha256_hex
+from mcp_sidecar import (
+    Sidecar,
+    ask,
+    call,
+    decide,
+    host,
+    items,
+    operator,
+    outcome,
+    routes,
+    text,
+    until_waited_for,
+)
 
-pytest_plugins = ("mcp_sidecar",)
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with host(tmp_path_factory.mktemp("host")) as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def brisk(root: Path) -> Iterator[Sidecar]:
+    """A sidecar that waits for a moment only, of a bottle without files."""
+    with Sidecar(root, "brisk", wait_seconds="0.3") as sidecar:
+        yield sidecar
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +163,48 @@ def test_an_approval_nobody_heard_of_answers_the_same_question(root: Path) -> No
         # Once the file is another one, it is a new question.
         (sidecar.files / "routes.yaml").write_text(routes("other.example"))
         assert ask(sidecar, routes("unheard.example"))["status"] == "pending"
+
+
+@contextmanager
+def approved_but_not_written(root: Path, slug: str) -> Iterator[tuple[Sidecar, str]]:
+    """A sidecar and a proposal for new.example: its file was a mount point, which no rename can replace."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a file, which makes replacing it fail")
+    sidecar = Sidecar(root, slug, wait_seconds="0.3")
+    current = sidecar.files / "routes.yaml"
+    current.write_text(routes("old.example"))
+    BottleStore().register(slug, backend="docker", files={"egress-allow": "routes.yaml"})
+    with sidecar:
+        proposal_id = ask(sidecar, routes("new.example"))["proposal_id"]
+        subprocess.run(["mount", "--bind", current, current], check=True)
+        try:
+            with pytest.raises(ManagedFileError):
+                decide(proposal_id, "approved")
+        finally:
+            subprocess.run(["umount", current], check=True)
+        yield sidecar, proposal_id
+
+
+def test_an_approval_is_not_heard_of_before_its_file_is_written(root: Path) -> None:
+    with approved_but_not_written(root, "unwritten") as (sidecar, proposal_id):
+        checked = outcome(sidecar.call("check-proposal", proposal_id=proposal_id))
+        for told in (checked, ask(sidecar, routes("new.example"))):
+            assert (told["status"], told["proposal_id"]) == ("pending", proposal_id)
+            assert "is approved, but its file has not been written yet" in told["message"]
+        Inbox().close()  # an operator looks again
+        checked = outcome(sidecar.call("check-proposal", proposal_id=proposal_id))
+        assert (checked["status"], checked["in_effect"]) == ("approved", True)
+
+
+def test_an_approval_whose_file_changed_meanwhile_is_not_applied(root: Path) -> None:
+    with approved_but_not_written(root, "changed") as (sidecar, proposal_id):
+        (sidecar.files / "routes.yaml").write_text(routes("byhand.example"))
+        Inbox().close()
+        checked = outcome(sidecar.call("check-proposal", proposal_id=proposal_id))
+        assert (checked["status"], checked["in_effect"]) == ("not-applied", False)
+        assert "read-current-file" in checked["next_step"]
+        assert str(root) not in str(checked)
+        assert ask(sidecar, routes("new.example"))["status"] == "pending"
 
 
 def test_what_is_there_already_bothers_nobody(patient: Sidecar) -> None:
@@ -269,18 +337,18 @@ def test_a_client_that_goes_away_leaves_its_proposal_pending(patient: Sidecar, m
 
 def test_a_sidecar_told_to_stop_answers_its_callers_first(root: Path) -> None:
     async def ask_during_stop(sidecar: Sidecar, mode: str) -> dict[str, Any]:
-        waiting = asyncio.ensure_future(
-            call(sidecar.url, "allow", mode, proposed_file=routes(f"{mode}.example"), justification="x")
-        )
-        await until_waited_for(f"{mode}.example")
-        assert sidecar.process
-        sidecar.process.send_signal(signal.SIGTERM)
-        return outcome(await waiting)
+        async with Client(sidecar.url, mode=mode) as client:
+            await client.list_tools()  # the client looks at the output schemas, which it cannot ask for later
+            arguments = {"proposed_file": routes(f"{mode}.example"), "justification": "x"}
+            waiting = asyncio.ensure_future(client.call_tool("allow", arguments))
+            await until_waited_for(f"{mode}.example")
+            sidecar.signal(signal.SIGTERM)
+            return outcome(await waiting)
 
     for mode in ("auto", "legacy"):
         with Sidecar(root, "restarted", wait_seconds="60") as sidecar:
             assert asyncio.run(ask_during_stop(sidecar, mode))["status"] == "pending"
-            code, log = sidecar.stop(signal.SIGTERM)
+            code, log = sidecar.ended()
             assert (code, "Traceback" in log) == (0, False)
     assert {item.state for item in items("restarted")} == {"pending"}
 
@@ -291,8 +359,7 @@ def test_a_killed_sidecar_loses_nothing(root: Path) -> None:
     async def ask_until_killed(sidecar: Sidecar) -> str:
         waiting = asyncio.ensure_future(call(sidecar.url, "allow", proposed_file=file, justification="x"))
         proposal = await until_waited_for("killed.example")
-        assert sidecar.process
-        sidecar.process.kill()
+        sidecar.signal(signal.SIGKILL)
         await asyncio.wait([waiting])
         assert waiting.exception() is not None or waiting.result().is_error
         return proposal.id
@@ -305,77 +372,6 @@ def test_a_killed_sidecar_loses_nothing(root: Path) -> None:
         assert (told["status"], told["proposal_id"]) == ("approved", proposal_id)
         assert outcome(sidecar.call("check-proposal", proposal_id=proposal_id))["status"] == "approved"
     assert [item.proposal.id for item in items("killed")] == [proposal_id]
-
-
-# ----------------------------------------------------------------------------------------------- what it reads
-
-
-def test_files_are_read_as_they_are_now(patient: Sidecar) -> None:
-    (patient.files / "routes.yaml").write_text(routes("now.example"))
-    now = outcome(patient.call("read-current-file", name="routes.yaml"))
-    assert now == {
-        "name": "routes.yaml",
-        "exists": True,
-        "content": routes("now.example"),
-        "sha256": sha256_hex(routes("now.example")),
-    }
-
-
-def test_a_bottle_without_files_is_told_so(brisk: Sidecar) -> None:
-    missing = brisk.call("read-current-file", name="Dockerfile")
-    assert outcome(missing)["sha256"] is None
-    assert "There is no Dockerfile yet" in text(missing)
-    assert outcome(brisk.call("list-egress-routes"))["routes"] == []
-    assert "everything is denied" in text(brisk.call("list-egress-routes"))
-
-
-def test_routes_name_tokens_and_never_show_them(root: Path) -> None:
-    sidecar = Sidecar(root, "tokens")
-    sidecar.environment["GITHUB_TOKEN"] = "ghp_16C7e42F292c6912E7710c838347Ae178B4a"
-    (sidecar.files / "routes.yaml").write_text(
-        "routes:\n- host: api.github.com\n  auth: {scheme: Bearer, token_ref: GITHUB_TOKEN}\n"
-        "  matches: [{methods: [GET]}]\n"
-    )
-    with sidecar:
-        listed = sidecar.call("list-egress-routes")
-    assert outcome(listed)["routes"][0]["auth"] == {"scheme": "Bearer", "token_ref": "GITHUB_TOKEN"}
-    assert text(listed) == "api.github.com: 1 kinds of request, the proxy adds GITHUB_TOKEN"
-    assert "ghp_" not in listed.model_dump_json()
-
-
-def test_a_change_made_against_an_older_file_is_sent_back(patient: Sidecar) -> None:
-    (patient.files / "routes.yaml").write_text(routes("second.example"))
-    name, message = error(
-        patient.call(
-            "allow",
-            proposed_file=routes("mine.example"),
-            justification="x",
-            current_file_hash=sha256_hex(routes("first.example")),
-        )
-    )
-    assert name == "StaleReviewError"
-    assert "read-current-file again" in message
-
-
-def test_an_agent_sees_its_own_bottle_only(root: Path, brisk: Sidecar) -> None:
-    with QueueStore("neighbour") as queue:
-        foreign = queue.write_proposal(Proposal.new("neighbour", "egress-allow", routes("secret.example"), "x"))
-    for tool in ("check-proposal", "withdraw-proposal"):
-        assert error(brisk.call(tool, proposal_id=foreign.id))[0] == "NotFoundError"
-    listed = brisk.call("list-proposals", limit=100)
-    assert foreign.id not in listed.model_dump_json()
-    mine = {item.proposal.id for item in items("brisk")}
-    assert {row["proposal_id"] for row in outcome(listed)["proposals"]} == mine
-
-
-def test_what_other_sidecars_asked_can_be_watched_but_not_withdrawn(brisk: Sidecar) -> None:
-    with QueueStore("brisk") as queue:
-        held = queue.write_proposal(Proposal.new("brisk", "egress-token-allow", "host: a.example\n", "held"))
-    assert outcome(brisk.call("check-proposal", proposal_id=held.id))["status"] == "pending"
-    name, message = error(brisk.call("withdraw-proposal", proposal_id=held.id))
-    assert (name, "made for you by another sidecar" in message) == ("InvalidInputError", True)
-    decide(held.id, "approved", notes="test token")
-    assert outcome(brisk.call("check-proposal", proposal_id=held.id))["next_step"] == "Try again what was held."
 
 
 def test_the_documentation_lists_every_tool_status_and_setting(brisk: Sidecar) -> None:

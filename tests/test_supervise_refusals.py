@@ -17,9 +17,20 @@ from mcp import MCPError
 from mcp.client import Client
 
 from bot_bottle import MAX_PENDING_PER_BOTTLE, Inbox
-from mcp_sidecar import COMMAND, Sidecar, ask, error, items, outcome, routes
+from mcp_sidecar import COMMAND, Sidecar, ask, error, host, items, outcome, routes
 
-pytest_plugins = ("mcp_sidecar",)
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with host(tmp_path_factory.mktemp("host")) as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def brisk(root: Path) -> Iterator[Sidecar]:
+    """A sidecar that waits for a moment only, of a bottle without files."""
+    with Sidecar(root, "brisk", wait_seconds="0.3") as sidecar:
+        yield sidecar
 
 
 @pytest.mark.parametrize(
@@ -69,8 +80,12 @@ def test_bad_arguments_are_refused_in_one_sentence(
 
 
 def test_an_unknown_tool_is_a_protocol_error_that_names_the_known_ones(brisk: Sidecar) -> None:
-    with pytest.raises(MCPError, match=r"there is no tool 'approve'; there are allow, egress-block, "):
-        brisk.call("approve", proposal_id="x")
+    async def approve() -> None:
+        async with Client(brisk.url) as client:
+            with pytest.raises(MCPError, match=r"there is no tool 'approve'; there are allow, egress-block, "):
+                await client.call_tool("approve", {"proposal_id": "x"})
+
+    asyncio.run(approve())
 
 
 def test_a_flood_ends_at_the_cap_and_leaves_the_operator_a_usable_list(root: Path) -> None:
@@ -193,7 +208,6 @@ def known_hosts(root: Path) -> Iterator[Sidecar]:
         (b'"x"', {-32600, -32602}),
         (b'{"jsonrpc":"1.0","id":1,"method":"ping"}', {-32600, -32602}),
         (b'{"jsonrpc":"2.0","id":1}', {-32600, -32602}),
-        (b'{"jsonrpc":"2.0","id":{},"method":"ping"}', {-32600, -32602}),
         (b'{"jsonrpc":"2.0","id":1,"method":"no/such"}', {-32601, -32602}),
         (b'{"jsonrpc":"2.0","id":1,"method":"tools/call"}', {-32602}),
         (b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":5}}', {-32602}),
@@ -249,7 +263,8 @@ def test_health_fails_with_the_database_and_no_call_shows_a_traceback(root: Path
         assert (status, told["status"], told["error"]) == (503, "failing", "DatabaseCorruptError")
         name, _ = error(sidecar.call("allow", proposed_file=routes("a.example"), justification="x"))
         assert name == "DatabaseCorruptError"
-        _, log = sidecar.stop(signal.SIGTERM)
+        sidecar.signal(signal.SIGTERM)
+        _, log = sidecar.ended()
     assert "Traceback" not in log
 
 
@@ -257,6 +272,7 @@ def test_what_an_agent_sends_cannot_reach_the_terminal_of_a_reader_of_the_log(ro
     with Sidecar(root, "log") as sidecar:
         assert post(sidecar, LIST, host="\x9b2Jevil\x85")[0] == 421
         sidecar.call("check-proposal", proposal_id="\x1b[2J\u202e\nforged: line")
-        _, log = sidecar.stop(signal.SIGTERM)
+        sidecar.signal(signal.SIGTERM)
+        _, log = sidecar.ended()
     assert all(line.startswith("supervise: ") for line in log.splitlines())
     assert all(char.isprintable() or char == "\n" for char in log)

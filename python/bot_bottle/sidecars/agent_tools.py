@@ -233,8 +233,10 @@ class AgentTools:
         )
         same = await self._newest_with_content_of(proposal)
         if same and same.response and (left := self._stands_for(same, proposal)) > 0:
-            return agent_answers.repeated(same.proposal, same.response, file, left)
-        if same and same.state == "pending" and same.proposal.current_file_hash == current_hash:
+            if same.apply_state != "intended":
+                return agent_answers.repeated(same.proposal, same.response, file, left)
+            standing = same.proposal
+        elif same and same.state == "pending" and same.proposal.current_file_hash == current_hash:
             # Not written again: the store would count a second requester, and one withdrawal would not end it.
             standing = same.proposal
         else:

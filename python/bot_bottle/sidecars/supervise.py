@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle import DB_PATH_IN_CONTAINER, AsyncQueueStore, visible
-from bot_bottle.errors import BotBottleError, InvalidInputError
+from bot_bottle.errors import BotBottleError, DatabaseUnavailableError, InvalidInputError
+from bot_bottle.supervise import BOTTLE_DIR_IN_CONTAINER
 
 if TYPE_CHECKING:
     from bot_bottle.sidecars.agent_tools import AgentTools
@@ -75,7 +76,7 @@ class Settings:
             host=text("HOST", "0.0.0.0"),  # noqa: S104 (the agent is on another machine; Host and Origin are checked)
             port=int(port),
             db_path=Path(text("DB_PATH", DB_PATH_IN_CONTAINER)),
-            files=Path(text("FILES_DIR", "/run/bottle")),
+            files=Path(text("FILES_DIR", BOTTLE_DIR_IN_CONTAINER)),
             wait=seconds("WAIT_SECONDS", 30.0),
             progress_every=seconds("PROGRESS_SECONDS", 5.0, least=0.05),
             cooldown=seconds("REJECTION_COOLDOWN_SECONDS", 600.0),
@@ -110,8 +111,7 @@ async def _serve(settings: Settings, stdio: bool) -> int:
     from bot_bottle.sidecars.mcp_server import serve_stdio
 
     async with _queue(settings) as queue:
-        # Fails now, with the reason, rather than at the agent's first call.
-        await queue.list_items(limit=1)
+        await queue.list_items(limit=1)  # fails now, with the reason, rather than at the agent's first call
         tools = AgentTools(
             queue,
             settings.slug,
@@ -129,6 +129,14 @@ async def _serve(settings: Settings, stdio: bool) -> int:
 
 def _queue(settings: Settings) -> AsyncQueueStore:
     """The one place where this sidecar meets the store."""
+    directory = settings.db_path.parent
+    if not os.access(directory, os.W_OK | os.X_OK):
+        # Reading a database that is not there is no error, and the first write would be too late to say so.
+        reason = "cannot be written to" if directory.is_dir() else "does not exist"
+        raise DatabaseUnavailableError(
+            f"{directory} {reason}; mount the host's database directory there, as the host's user",
+            path=str(settings.db_path),
+        )
     return AsyncQueueStore(settings.slug, settings.db_path)
 
 
@@ -172,12 +180,18 @@ async def _serve_http(tools: AgentTools, settings: Settings) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    # IPPROTO_TCP, which socket.create_server() leaves out: without it asyncio does not turn on TCP_NODELAY, and an
+    # answer of two small writes waits 40 ms for the client's delayed acknowledgement.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
-        )
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(512)
     except OSError as error:
+        listening.close()
         raise InvalidInputError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    return listening
 
 
 class _OneVisibleLine(logging.Formatter):
