@@ -36,7 +36,6 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Run": {
         "bottle": "bottle:bottle",
         "git-gate": "git_gate:git_gate",
-        "git-gate": "git_gate:git_gate",
     },
     "Upkeep": {
         "db": "db:db",
