@@ -15,15 +15,49 @@ connections there.
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Any, Final, Literal, final
+from typing import Any, Final, final
 
-Status = Literal["approved", "modified", "rejected"]
-State = Literal["pending", "approved", "modified", "rejected", "expired", "withdrawn"]
-Surface = Literal["cli", "tui", "web", "api", "policy"]
-ChangeKind = Literal[
-    "proposed", "approved", "modified", "rejected", "expired", "withdrawn", "applied", "apply_failed", "archived"
+__all__ = [
+    "DB_PATH_IN_CONTAINER",
+    "MAX_JUSTIFICATION_BYTES",
+    "MAX_NOTES_BYTES",
+    "MAX_PAYLOAD_BYTES",
+    "MAX_PENDING_PER_BOTTLE",
+    "STATUS_APPROVED",
+    "STATUS_MODIFIED",
+    "STATUS_REJECTED",
+    "TOOL_CAPABILITY_BLOCK",
+    "TOOL_EGRESS_ALLOW",
+    "TOOL_EGRESS_BLOCK",
+    "TOOL_EGRESS_TOKEN_ALLOW",
+    "TOOL_GITLEAKS_ALLOW",
+    "AuditEntry",
+    "AuditReport",
+    "AuditStore",
+    "Bottle",
+    "BottleStore",
+    "Change",
+    "Database",
+    "Grant",
+    "GrantStore",
+    "Inbox",
+    "InboxItem",
+    "Proposal",
+    "QueueStore",
+    "Response",
+    "Transaction",
+    "Wait",
+    "Watch",
+    "__version__",
+    "bot_bottle_root",
+    "host_db_path",
+    "new_id",
+    "render_diff",
+    "sha256_hex",
+    "visible",
 ]
-SqlValue = None | int | float | str | bytes
+
+_SqlValue = None | int | float | str | bytes
 
 __version__: Final[str]
 DB_PATH_IN_CONTAINER: Final[str]
@@ -51,7 +85,8 @@ def visible(text: str, *, multiline: bool = True) -> str:
 
     Control characters (ANSI escapes among them), bidi overrides, zero-width and other invisible
     or blank look-alike characters become ``<U+XXXX>``. With ``multiline`` newline and tab stay.
-    Source: Unicode ``Cc``, ``Cf``, ``Zl``, ``Zp``, ``Zs`` (but for U+0020), default-ignorable code points and blank letters.
+    Source: Unicode ``Cc``, ``Cf``, ``Zl``, ``Zp``, ``Zs`` (but for U+0020), default-ignorable code points and blank
+    letters.
     """
 
 def bot_bottle_root() -> str:
@@ -142,7 +177,7 @@ class Proposal:
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, JSON-ready."""
 
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
 
@@ -207,7 +242,7 @@ class Response:
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, JSON-ready."""
 
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
 
@@ -222,12 +257,12 @@ class AuditEntry:
         bottle_slug: str,
         component: str,
         operator_action: str,
-        operator_notes: str = "",
-        justification: str = "",
-        diff: str = "",
+        operator_notes: str = ...,
+        justification: str = ...,
+        diff: str = ...,
         *,
-        decided_by: str = "",
-        surface: str = "api",
+        decided_by: str = ...,
+        surface: str = ...,
         proposal_id: str | None = None,
         payload_sha256: str | None = None,
         final_sha256: str | None = None,
@@ -236,6 +271,8 @@ class AuditEntry:
         entry_hash: str | None = None,
     ) -> AuditEntry:
         """Checks and keeps the fields. ``component`` follows the slug's rule (for a decision it is the tool).
+
+        ``surface`` is ``cli``, ``tui``, ``web``, ``api`` (the default) or ``policy``; other texts are empty by default.
 
         Raises:
             InvalidInputError: a field breaks its rule.
@@ -274,7 +311,7 @@ class AuditEntry:
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, JSON-ready."""
 
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
 
@@ -345,10 +382,13 @@ class InboxItem:
 class Change:
     """One step in a proposal's life. ``seq`` grows; remember it to go on from there."""
 
+    def __new__(cls, seq: int, kind: str, proposal_id: str, bottle_slug: str, tool: str, at: str) -> Change: ...
     @property
     def seq(self) -> int: ...
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """``proposed, approved, modified, rejected, expired, withdrawn, applied, apply_failed`` or ``archived``."""
+
     @property
     def proposal_id(self) -> str: ...
     @property
@@ -358,7 +398,7 @@ class Change:
     @property
     def at(self) -> str: ...
     def to_dict(self) -> dict[str, Any]: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
 
@@ -397,7 +437,7 @@ class Grant:
         """Could be used now: not revoked, run out, expired, nor its bottle stopped."""
 
     def to_dict(self) -> dict[str, Any]: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
 
@@ -574,7 +614,8 @@ class Inbox:
         Raises:
             NotFoundError, AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError: not to be decided.
             StaleReviewError: the payload's hash differs, or the managed file changed since it was proposed.
-            InvalidInputError: nothing to modify for this tool, or it needs notes (``gitleaks-allow``, ``egress-token-allow``).
+            InvalidInputError: nothing to modify for this tool, or it needs notes (``gitleaks-allow``,
+                ``egress-token-allow``).
             ManagedFileError: decided, but the file could not be written.
         """
 
@@ -590,11 +631,11 @@ class Inbox:
     def changes(self, since: int = 0, *, limit: int = 1000) -> list[Change]:
         """Changes after ``since``, oldest first, without blocking."""
 
-    def begin_watch(self, since: int, callback: Callable[[None | BaseException], object]) -> Wait:
+    def begin_watch(self, since: int, callback: Callable[[BaseException | None], object]) -> Wait:
         """Calls ``callback`` once as soon as there is a change after ``since``; from the watcher thread."""
 
     def stats(self) -> dict[str, Any]:
-        """Counts by state, bottle and tool, ``waiting`` now, ages in seconds of the oldest pending, decision times in seconds."""
+        """Counts by state, bottle and tool, ``waiting`` now, age of the oldest pending and decision times (seconds)."""
 
     def recover(self) -> int:
         """Finishes interrupted managed files now; how many. Opening the inbox does this."""
@@ -631,13 +672,14 @@ class AuditStore:
         since: str | None = None,
         limit: int | None = None,
     ) -> list[AuditEntry]:
-        """Entries in order of writing. ``since``: only with a timestamp at or after it; ``limit``: the newest so many."""
+        """Entries in order of writing. ``since``: only with a timestamp from it on; ``limit``: the newest so many."""
 
     def verify(self, *, head: str | None = None) -> AuditReport:
         """Recomputes the whole chain, reading in one snapshot.
 
         Args:
-            head: a head noted earlier; it must be the hash of an entry in the log (detects a cut tail or a rebuilt chain).
+            head: a head noted earlier; it must be the hash of an entry in the log (detects a cut tail or a rebuilt
+                chain).
 
         Raises:
             AuditIntegrityError: at the first entry that does not fit; ``seq`` names it.
@@ -660,12 +702,12 @@ class GrantStore:
 
     def __new__(cls, db_path: str | PathLike[str] | None = None) -> GrantStore: ...
     def use_grant(self, bottle_slug: str, tool: str, fingerprint: str) -> Grant | None:
-        """Spends one use of a live grant and returns it, or ``None``. One guarded statement: two processes never spend the same use."""
+        """Spends one use of a live grant and returns it, or ``None``. Two processes never spend the same use."""
 
     def list_grants(self, bottle_slug: str | None = None, *, live: bool = True) -> list[Grant]:
         """Grants, newest first; with ``live`` only those usable now."""
 
-    def revoke_grant(self, grant_id: str, *, revoked_by: str | None = None) -> Grant:
+    def revoke_grant(self, grant_id: str, *, revoked_by: str | None = None, surface: str = "api") -> Grant:
         """Ends it (audited), by full id or unique prefix.
 
         Raises:
@@ -703,9 +745,11 @@ class BottleStore:
 
 @final
 class Transaction:
-    """``BEGIN IMMEDIATE`` … ``COMMIT`` for another program's own tables in the same file; see :meth:`Database.transaction`."""
+    """A write transaction over another program's own tables in the same file; see :meth:`Database.transaction`."""
 
-    def execute(self, sql: str, params: Sequence[SqlValue] | Mapping[str, SqlValue] = ()) -> list[dict[str, SqlValue]]:
+    def execute(
+        self, sql: str, params: Sequence[_SqlValue] | Mapping[str, _SqlValue] | None = None
+    ) -> list[dict[str, _SqlValue]]:
         """Runs one statement and returns its rows.
 
         Raises:
@@ -713,7 +757,7 @@ class Transaction:
         """
 
     def __enter__(self) -> Transaction: ...
-    def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None: ...
+    def __exit__(self, exception_type: type[BaseException] | None = None, *_args: object) -> None: ...
 
 @final
 class Database:
@@ -729,18 +773,21 @@ class Database:
         """The path with symlinks resolved; its directory is what sidecars mount."""
 
     def query(
-        self, sql: str, params: Sequence[SqlValue] | Mapping[str, SqlValue] = (), *, timeout: float = 5.0
-    ) -> list[dict[str, SqlValue]]:
+        self, sql: str, params: Sequence[_SqlValue] | Mapping[str, _SqlValue] | None = None, *, timeout: float = 5.0
+    ) -> list[dict[str, _SqlValue]]:
         """One read-only statement over the whole file; rows as dicts by column name.
 
         SQLite itself refuses writes, ``ATTACH`` and pragmas that set something.
 
         Raises:
-            InvalidInputError: it does not compile or is not read-only. WaitTimeoutError: it ran for longer than ``timeout`` seconds.
+            InvalidInputError: it does not compile or is not read-only.
+            WaitTimeoutError: it ran for longer than ``timeout`` seconds.
         """
 
     def migrate(self, module: str, steps: Sequence[tuple[str, str]]) -> int:
-        """Brings another program's own ``module`` to ``len(steps)``; each step is (up SQL, down SQL). Returns the version.
+        """Brings another program's own ``module`` to ``len(steps)``, its version, which is returned.
+
+        Each step is (up SQL, down SQL).
 
         Raises:
             MigrationError: a step failed, or an applied one was edited. SchemaTooNewError: the file is ahead.
@@ -748,7 +795,7 @@ class Database:
         """
 
     def transaction(self) -> Transaction:
-        """A write transaction over other programs' tables: commits at the end of ``with``, rolls back on an exception."""
+        """A write transaction over other programs' tables: ``with`` commits at its end, rolls back on an error."""
 
     def migrate_all(self) -> dict[str, int]:
         """Creates or brings the file to this release's schema; module → version."""
@@ -757,7 +804,11 @@ class Database:
         """Takes one of bot-bottle's modules back to version ``to``; returns the path of the backup it took first."""
 
     def status(self) -> dict[str, Any]:
-        """``exists, path, real_path, filesystem, mount_safe, size_bytes, wal_bytes, sqlite_version, modules`` (module → ``{found, supported}``), without writing."""
+        """Where and what it is, without writing.
+
+        ``exists, path, real_path, filesystem, mount_safe, size_bytes, wal_bytes, sqlite_version`` and ``modules``
+        (module → ``{found, supported}``; ``supported`` is ``None`` for another program's).
+        """
 
     def check(self) -> list[str]:
         """SQLite's integrity and foreign-key checks and the audit chain; findings, empty if sound."""
