@@ -42,13 +42,14 @@ def operator(*arguments: str, expect: int = 0) -> str:
 class Agent:
     """A sidecar's process that asks for a file and blocks, as the sidecars of a bottle do for their agent."""
 
-    def __init__(self, name: str, tool: str, content: str, why: str, *options: str) -> None:
+    def __init__(self, name: str, tool: str, content: str, why: str, *options: str, quiet: bool = False) -> None:
         self.name = name
         command = [
             BIN / "bot-bottle-sidecar", "propose", "--db", host_db_path(), "--bottle", BOTTLE, "--tool", tool,
             "--file", "-", "--justification", why, "--wait", "--json", *options,
         ]  # fmt: skip
-        print(f"agent    $ bot-bottle-sidecar propose --tool {tool} --justification {why!r} --wait …", flush=True)
+        if not quiet:
+            print(f"agent    $ bot-bottle-sidecar propose --tool {tool} --justification {why!r} --wait …", flush=True)
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -65,10 +66,16 @@ class Agent:
         self._said = self._process.stdout.readline()
         self._went_on = time.time()
 
+    def went_on(self) -> float:
+        """When it had its answer, in seconds since the epoch."""
+        self._reader.join(30)
+        self._process.wait(30)
+        return self._went_on
+
     def answer(self) -> dict[str, str | None]:
         """What it was told, once it has been."""
-        self._reader.join(30)
-        code = self._process.wait(30)
+        self.went_on()
+        code = self._process.returncode
         answer: dict[str, str | None] = json.loads(self._said)
         print(f"agent      went on: {answer['status']} (exit code {code})", flush=True)
         moment = answer.get("applied_at") or answer.get("decided_at")
@@ -126,7 +133,22 @@ def main_job(inbox: Inbox, routes: Path) -> None:
     Agent("expire", "egress-block", "routes: []\n", "nothing is needed any more", "--expires-in", "1").answer()
 
 
-def epilogue(root: Path, routes: Path) -> None:
+def wake_ups(inbox: Inbox, rounds: int = 20) -> None:
+    """How soon after the commit an agent in another process goes on: the clock starts when `decide` has returned."""
+    title(f"{rounds} more, decided by this process as soon as somebody waits")
+    measured = []
+    for number in range(rounds):
+        agent = Agent(f"round {number}", "note", f"round {number}\n", "to measure", quiet=True)
+        item = inbox.read(newest(inbox))
+        inbox.decide(item.proposal.id, "approved", payload_sha256=item.proposal.payload_sha256)
+        committed = time.time()
+        measured.append(max(0.0, agent.went_on() - committed) * 1e3)
+    measured.sort()
+    print(f"    commit returned → the agent's answer read from its pipe: median {measured[rounds // 2]:.2f} ms,", end="")
+    print(f" slowest {measured[-1]:.2f} ms")
+
+
+def epilogue(inbox: Inbox, root: Path, routes: Path) -> None:
     title("What is left: the file, and a log that cannot be changed unnoticed")
     print(f"host     $ cat {routes}\n    " + routes.read_text().replace("\n", "\n    ").rstrip())
     operator("audit", "list")
@@ -134,6 +156,7 @@ def epilogue(root: Path, routes: Path) -> None:
     title("Timeline: from the moment recorded with the decision, before it was synced to disk, to the agent's next line")
     for moment, what, milliseconds in sorted(timeline):
         print(f"    {moment[11:23]}  {what:<28} {milliseconds:8.2f} ms")
+    wake_ups(inbox)
     bot_bottle = BIN / "bot-bottle"
     print(f"""
 Try next, in this root:
@@ -156,7 +179,7 @@ def main() -> None:
     Supervise().prepare(BOTTLE, files={"egress-allow": routes, "egress-block": routes})
     with Inbox() as inbox:
         main_job(inbox, routes)
-    epilogue(root, routes)
+        epilogue(inbox, root, routes)
     print(f"\nThe demo took {time.monotonic() - started:.0f} s.")
 
 
