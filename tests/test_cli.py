@@ -195,9 +195,9 @@ def test_modify_opens_the_proposed_file_in_the_editor(host: Host, editor: Path) 
 @pytest.mark.parametrize(
     ("action", "reason"),
     [
-        ("true", "the file is unchanged"),
-        ('printf "\\n" >> "$1"', "the file is unchanged"),
-        (': > "$1"', "the edited file is empty"),
+        ("true", "the file is empty or unchanged"),
+        ('printf "\\n" >> "$1"', "the file is empty or unchanged"),
+        (': > "$1"', "the file is empty or unchanged"),
         ("exit 7", "ended with exit code 7"),
     ],
 )
@@ -210,11 +210,29 @@ def test_an_edit_without_result_decides_nothing(host: Host, editor: Path, action
     assert not list(editor.parent.glob("bot-bottle-*"))
 
 
-def test_an_edit_that_cannot_be_used_is_kept(host: Host, editor: Path) -> None:
+@pytest.mark.parametrize(
+    ("action", "code"),
+    [
+        ("printf 'mine\\377\\n' > \"$1\"", 2),
+        ('echo mine > "$1"; exit 7', 1),
+        ('echo mine > "$1"; bot-bottle reject $PROPOSAL > /dev/null', 5),
+    ],
+)
+def test_an_edit_that_cannot_be_used_is_kept(host: Host, editor: Path, action: str, code: int) -> None:
     proposal = host.propose(tool="capability-block")
-    done = edit(host, editor, "printf 'mine\\377\\n' > \"$1\"", proposal.id, code=2)
-    kept = Path(done.stderr.split("Your version is kept in ")[1].split(".\n")[0])
-    assert kept.read_bytes() == b"mine\xff\n"
+    done = edit(host, editor, action.replace("$PROPOSAL", proposal.id), proposal.id, code=code)
+    kept = Path(done.stderr.split("; your version is kept in ")[1].strip())
+    assert kept.read_bytes().startswith(b"mine")
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_edit_of_what_cannot_be_modified_is_refused_before_the_editor_opens(host: Host, editor: Path) -> None:
+    decided = host.propose("a: 1\n")
+    host.run("reject", decided.id)
+    edit(host, editor, "true", decided.id, code=5)
+    secret = host.propose("a key", tool="gitleaks-allow")
+    edit(host, editor, "true", secret.id, code=2)
+    assert not editor.with_name("log").exists()
 
 
 def test_modify_says_when_there_is_no_editor(host: Host) -> None:

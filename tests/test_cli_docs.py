@@ -57,7 +57,7 @@ def test_every_command_that_prints_data_has_json() -> None:
         for path, command in COMMANDS
         if not isinstance(command, click.Group) and "as_json" not in {p.name for p in command.params}
     }
-    assert lacking == {"completion"}
+    assert lacking == {"completion", "git-gate install", "git-gate uninstall"}  # these print none
 
 
 def test_every_option_the_document_names_exists() -> None:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -96,15 +97,9 @@ def modify(proposal_id: str, source: str | None, notes: str, reviewed: str | Non
     with Inbox() as inbox:
         item = inbox.read(proposal_id)
         _check_hash(item, reviewed)
-        draft = None
-        if source is not None:
-            final = _read(source)
-        else:
-            _refuse_early(inbox, item)
-            draft = _edit(item)
-            final = draft.read_bytes()
-        try:
-            answer = inbox.decide(
+
+        def decide(final: bytes) -> Response:
+            return inbox.decide(
                 item.proposal.id,
                 "modified",
                 payload_sha256=item.proposal.payload_sha256,
@@ -112,12 +107,13 @@ def modify(proposal_id: str, source: str | None, notes: str, reviewed: str | Non
                 notes=notes,
                 surface="cli",
             )
-        except BotBottleError:
-            if draft:
-                print(f"Your version is kept in {draft}.", file=sys.stderr)
-            raise
-    if draft:
-        _discard(draft)
+
+        if source is not None:
+            answer = decide(_read(source))
+        else:
+            _refuse_early(inbox, item)
+            with _draft(item) as draft:
+                answer = decide(_edit(item, draft))
     _print_answer(item, answer, as_json)
 
 
@@ -166,49 +162,65 @@ def _refuse_early(inbox: Inbox, item: InboxItem) -> None:
         )
 
 
-def _edit(item: InboxItem) -> Path:
-    """Opens the proposed file in the operator's editor; returns the file that holds their version.
-
-    Raises:
-        BotBottleError: unchanged, empty, or the editor failed; nothing is left behind.
-        InvalidInputError: there is no editor to start.
-    """
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("vi" if interactive() else "")
-    if not editor:
-        raise InvalidInputError("there is no editor: set $VISUAL or $EDITOR, or give your version with --file")
+@contextlib.contextmanager
+def _draft(item: InboxItem) -> Iterator[Path]:
+    """A file with the proposed text, for an editor. It is gone afterwards, unless what it was for failed
+    and there is an operator's work in it: then the error says where it is."""
     proposed = item.proposal.proposed_file.encode()
     # A directory of our own (0700), so that the file can have the name by which editors know its kind.
     name = os.path.basename(item.managed_file) if item.managed_file else "proposal.txt"
     draft = Path(tempfile.mkdtemp(prefix="bot-bottle-"), name)
     draft.write_bytes(proposed)
     try:
-        try:
-            code = subprocess.run([*shlex.split(editor), str(draft)], check=False).returncode
-        except OSError as error:
-            raise InvalidInputError(
-                f"the editor '{editor}' cannot be started ({error.strerror}): "
-                "set $VISUAL or $EDITOR, or give your version with --file"
-            ) from error
-        if code != 0:
-            raise BotBottleError(f"nothing was decided: the editor '{editor}' ended with exit code {code}")
-        final = draft.read_bytes()
-        if not final.strip():
-            raise BotBottleError("nothing was decided: the edited file is empty")
-        # Editors end the last line of a file that did not.
-        if final in (proposed, proposed + b"\n"):
-            raise BotBottleError(
-                "nothing was decided: the file is unchanged; "
-                f"to let it run as it is: bot-bottle approve {item.proposal.id}"
-            )
-    except BaseException:
+        yield draft
+    except BaseException as error:
+        if draft.exists() and not _without_result(draft.read_bytes(), proposed):
+            if isinstance(error, BotBottleError):
+                error.message += f"; your version is kept in {draft}"
+            else:
+                print(f"Your version is kept in {draft}", file=sys.stderr)
+            raise
         _discard(draft)
         raise
-    return draft
+    _discard(draft)
 
 
 def _discard(draft: Path) -> None:
     # Editors leave backups and swap files beside it.
     shutil.rmtree(draft.parent, ignore_errors=True)
+
+
+def _without_result(final: bytes, proposed: bytes) -> bool:
+    # Editors end the last line of a file that did not.
+    return not final.strip() or final in (proposed, proposed + b"\n")
+
+
+def _edit(item: InboxItem, draft: Path) -> bytes:
+    """Opens ``draft`` in the operator's editor; returns what they made of it.
+
+    Raises:
+        BotBottleError: unchanged, empty, or the editor failed.
+        InvalidInputError: there is no editor to start.
+    """
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("vi" if interactive() else "")
+    if not editor:
+        raise InvalidInputError("there is no editor: set $VISUAL or $EDITOR, or give your version with --file")
+    try:
+        code = subprocess.run([*shlex.split(editor), str(draft)], check=False).returncode
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(
+            f"the editor '{editor}' cannot be started ({error}): "
+            "set $VISUAL or $EDITOR, or give your version with --file"
+        ) from error
+    if code != 0:
+        raise BotBottleError(f"nothing was decided: the editor '{editor}' ended with exit code {code}")
+    final = draft.read_bytes()
+    if _without_result(final, item.proposal.proposed_file.encode()):
+        raise BotBottleError(
+            "nothing was decided: the file is empty or unchanged; "
+            f"to let it run as it is: bot-bottle approve {item.proposal.id}"
+        )
+    return final
 
 
 def _print_answer(item: InboxItem, answer: Response, as_json: bool) -> None:
