@@ -246,9 +246,12 @@ class Proxy:
             "API_TOKEN": API_TOKEN,
             **environment,
         }
-        self._log = open(self.log_file, "ab")
+        self._log = open(self.log_file, "ab")  # noqa: SIM115 - until stop()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bot_bottle.sidecars.egress"], env=self.environment, stderr=self._log, stdout=self._log
+            [sys.executable, "-m", "bot_bottle.sidecars.egress"],
+            env=self.environment,
+            stderr=self._log,
+            stdout=self._log,
         )
         self.port = int(self.wait_for_log(r"listening on port (\d+)")[1])
 
@@ -338,7 +341,8 @@ class Proxy:
 
     def audit(self, component: str = "egress") -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.operator(
-            "result = [entry.to_dict() for entry in AuditStore(sys.argv[1]).read_audit_entries(arguments[0])]", component
+            "result = [entry.to_dict() for entry in AuditStore(sys.argv[1]).read_audit_entries(arguments[0])]",
+            component,
         )
         return found
 

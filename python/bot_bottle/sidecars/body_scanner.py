@@ -15,7 +15,7 @@ from bot_bottle.sidecars.detectors import MAX_SECRET, Detectors, Finding
 from bot_bottle.sidecars.inflate import FILES, Chain, Inflater, UnreadableError
 from bot_bottle.sidecars.readings import latin1
 
-_OVERLAP: Final = 4 * MAX_SECRET  # bytes; a secret in hex, or in base64 twice, still fits
+_OVERLAP: Final = 2 * MAX_SECRET  # bytes; a secret in hex, or in base64 twice, still fits
 _MAX_WAITING: Final = 1 << 20  # bytes that may wait for the end of a secret inside compressed data
 _EXPANSION: Final = 100  # times; what expands more is not scanned but refused
 _FREE_EXPANSION: Final = 64 << 20  # bytes for which that does not matter yet
@@ -50,7 +50,8 @@ class BodyScanner:
         self._inflated = _FREE_EXPANSION
         self._inside: list[_Inside] = []
         if codings:
-            self._inside.append(_Inside(Chain(codings), self._deeper(), whole_body=True))
+            chain = Chain(codings)
+            self._inside.append(_Inside(chain, self._deeper(), chain))
 
     def feed(self, piece: bytes, *, last: bool = False) -> None:
         """Scans ``piece`` and, if it is the last, all that waited for more."""
@@ -111,7 +112,7 @@ class BodyScanner:
     def _follow(self, inside: _Inside, piece: bytes, last: bool) -> bool:
         """Scans what ``piece`` expands to; whether more of it may come."""
         scanner = inside.scanner
-        going_on = not last
+        going_on, broken = not last, False
         try:
             for plain in inside.inflater.feed(piece):
                 self._inflated -= len(plain)
@@ -122,8 +123,11 @@ class BodyScanner:
                 scanner.take()
         except UnreadableError:
             going_on = False
-            if inside.whole_body:
-                self.unreadable = "it is not encoded as its Content-Encoding says"
+            broken = inside.body is not None
+        if last and inside.body is not None and not inside.body.is_whole:
+            broken = True
+        if broken:
+            self.unreadable = "it is not encoded as its Content-Encoding says"
         going_on = going_on and not inside.inflater.done
         if not going_on:
             scanner.feed(b"", last=True)
@@ -139,7 +143,8 @@ class BodyScanner:
 class _Inside:
     """Something compressed in a body and the scanner of what it expands to."""
 
-    def __init__(self, inflater: Inflater, scanner: BodyScanner, *, whole_body: bool = False) -> None:
+    def __init__(self, inflater: Inflater, scanner: BodyScanner, body: Chain | None = None) -> None:
+        """``body``: the same inflater, if it is for the whole body; then it has to be what it says."""
         self.inflater = inflater
         self.scanner = scanner
-        self.whole_body = whole_body
+        self.body = body

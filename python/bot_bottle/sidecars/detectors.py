@@ -84,9 +84,9 @@ _PATTERNS: Final = (
     _pattern("Google refresh token", "1//0", r"(?<![A-Za-z0-9/])1//0[A-Za-z0-9_-]{40,256}"),
     _pattern("Azure storage key", "AccountKey=", r"AccountKey=[A-Za-z0-9/+]{86}=="),
     _pattern("Azure client secret", "Q~", r"[A-Za-z0-9_~.]{3}\dQ~[A-Za-z0-9_~.-]{31,34}", before=4),
-    _pattern("Anthropic key", "sk-ant-", r"sk-ant-[a-z]{2,8}\d{2}-[A-Za-z0-9_-]{20,256}"),
+    _pattern("Anthropic key", "sk-", r"sk-ant-[a-z]{2,8}\d{2}-[A-Za-z0-9_-]{20,256}"),
     _pattern("OpenAI key", "sk-", _NOT_IN_WORD + r"sk-(?:proj|svcacct|admin|service|None)-[A-Za-z0-9_-]{20,256}"),
-    _pattern("OpenRouter key", "sk-or-", r"sk-or-v\d-[0-9a-f]{64}"),
+    _pattern("OpenRouter key", "sk-", r"sk-or-v\d-[0-9a-f]{64}"),
     _pattern("OpenAI-style key", "sk-", _NOT_IN_WORD + r"sk-[A-Za-z0-9]{32,96}"),
     _pattern("Groq key", "gsk_", _NOT_IN_WORD + r"gsk_[A-Za-z0-9]{48,56}"),
     _pattern("xAI key", "xai-", _NOT_IN_WORD + r"xai-[A-Za-z0-9]{70,90}"),
@@ -129,6 +129,10 @@ _PATTERNS: Final = (
     _pattern("Doppler token", "dp.", _NOT_IN_WORD + r"dp\.(?:pt|st|ct|sa|scim|audit)\.[A-Za-z0-9._-]{40,80}"),
 )  # fmt: skip
 
+KINDS: Final = tuple(dict.fromkeys(pattern.kind for pattern in _PATTERNS))
+"""What ``token_patterns`` knows, as operators read it."""
+
+# No anchor begins with another: where several could be found, RE2 tells of one.
 _BY_ANCHOR: Final[dict[bytes, list[_Pattern]]] = defaultdict(list)
 for _each in _PATTERNS:
     for _anchor in _each.anchors:
@@ -138,6 +142,7 @@ _ANCHORS: Final = latin1(b"|".join(re.escape(anchor) for anchor in _BY_ANCHOR))
 _ANCHOR_BEGINNINGS: Final = tuple({anchor[:length] for anchor in _BY_ANCHOR for length in range(3, len(anchor))})
 
 _WORD: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_.%\\:&#;~-\0"
+_HEX_LIST: Final = b"0123456789abcdefABCDEFx:,- \t\r\n"
 _CUT_ESCAPE: Final = re.compile(rb"(?:%|\\x|\\u0?0?|\\|&#[xX]?|&)[0-9A-Fa-f]{0,3}\Z")
 _WRAPPED_LINE: Final = 16  # characters; so long at least are the lines of encoded text in lines
 _OPEN_KEY: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}(?:KEY(?: BLOCK)?-----[^-]{0,1900})?\Z")
@@ -181,9 +186,12 @@ class Detectors:
         tail = data[-_LOOK_BACK:]
         if self._patterns and (key := _OPEN_KEY.search(tail)):
             return len(tail) - key.start()
-        word = _last_word(tail)
-        whole = _CUT_ESCAPE.sub(b"", word)
-        return len(word) if any(self._is_open(reading.text) for reading in readings(whole)) else 0
+        longest = 0
+        for word in (_last_word(tail), tail[len(tail.rstrip(_HEX_LIST)) :]):
+            whole = _CUT_ESCAPE.sub(b"", word)
+            if any(self._is_open(reading.text) for reading in readings(whole)):
+                longest = max(longest, len(word))
+        return longest
 
     def _is_open(self, text: bytes) -> bool:
         if self._patterns and (_ANCHORS.search(text) or text.endswith(_ANCHOR_BEGINNINGS)):

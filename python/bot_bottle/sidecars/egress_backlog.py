@@ -53,7 +53,7 @@ def _reads_client(handler: ConnectionHandler) -> bool:
 
 def _is_full(handler: ConnectionHandler, *, reading_client: bool) -> bool:
     outbound = inbound = 0
-    for each in _all(handler.layer):
+    for each in _all(handler.layer.context.layers):
         for queued in each._paused_event_queue:
             size = len(getattr(queued, "data", b""))
             if isinstance(queued, RequestData) or getattr(queued, "connection", None) is handler.client:
@@ -78,9 +78,9 @@ def _unsent(connection: Http2Client | Http2Server) -> int:
     return sum(len(piece.data) for buffer in connection.h2_conn.stream_buffers.values() for piece in buffer)
 
 
-def _all(top: Layer) -> Iterator[Layer]:
-    """Every protocol layer of a connection."""
-    waiting, seen = [top], set()
+def _all(top: list[Layer]) -> Iterator[Layer]:
+    """Every protocol layer of a connection, those at its top and all below."""
+    waiting, seen = list(top), set()
     while waiting:
         each = waiting.pop()
         if id(each) in seen:

@@ -190,7 +190,7 @@ class EgressStream(HttpStream):
         answerable = self.client_state != self.state_errored and self.server_state != self.state_errored
         if isinstance(event, ResponseProtocolError) and self.flow.response is None and answerable:
             # The rest of such a message quotes what the server sent.
-            reason = event.message.partition(": b'")[0].partition(': b"')[0]
+            reason = event.message.partition(": b'")[0].partition(': b"')[0].rstrip(".")
             yield from self._answer(answer(Refusal("upstream_failed", f"The server cannot be used: {reason}.", 502)))
         else:
             yield from super().handle_protocol_error(event)

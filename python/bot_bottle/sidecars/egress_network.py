@@ -53,7 +53,9 @@ class Network:
     def allows(self, address: str) -> bool:
         """Whether to connect to this IP address."""
         ip = _inner(ipaddress.ip_address(address.partition("%")[0]))
-        return (ip.is_global and not ip.is_multicast) or any(ip in network for network in self.private)
+        # fec0::/10, private in its day, counts as global to Python.
+        public = ip.is_global and not ip.is_multicast and not getattr(ip, "is_site_local", False)
+        return public or any(ip in network for network in self.private)
 
 
 def _address(text: str) -> Address:

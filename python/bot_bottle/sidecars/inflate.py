@@ -152,8 +152,14 @@ class Chain:
     def __init__(self, codings: Sequence[str]) -> None:
         self._make = [ENCODINGS[coding] for coding in reversed(codings)]
         self._inflaters = [make() for make in self._make]
+        self._under_way = [False] * len(self._make)
         self.rest = b""
         self.done = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether what was fed so far ends where its encoding says that it ends."""
+        return not any(self._under_way)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """
@@ -167,24 +173,24 @@ class Chain:
             yield data
             return
         while data:
-            inflater = self._inflaters[stage]
+            inflater, self._under_way[stage] = self._inflaters[stage], True
             for piece in inflater.feed(data):
                 yield from self._through(piece, stage + 1)
             data = inflater.rest
             if inflater.done:  # gzip and zstd allow several members in a row
-                self._inflaters[stage] = self._make[stage]()
+                self._inflaters[stage], self._under_way[stage] = self._make[stage](), False
             else:
                 return
 
 
 def decode(data: bytes, codings: Sequence[str], limit: int) -> bytes | None:
     """``data`` without its codings; ``None`` if it is not so coded or would be longer than ``limit`` bytes."""
-    plain = bytearray()
+    plain, chain = bytearray(), Chain(codings)
     try:
-        for piece in Chain(codings).feed(data):
+        for piece in chain.feed(data):
             plain += piece
             if len(plain) > limit:
                 return None
     except UnreadableError:
         return None
-    return bytes(plain)
+    return bytes(plain) if chain.is_whole else None

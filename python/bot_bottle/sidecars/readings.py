@@ -129,7 +129,7 @@ def _base64_origin(skip: int, length: int) -> Origin:
     return lambda start, end: (skip + start * 4 // 3, min(length, skip - (-end * 4 // 3)))
 
 
-_HEX_RUN: Final = latin1(rb"[0-9A-Fa-f]{16,}|(?:0x)?[0-9A-Fa-f]{2}(?:[ :,-]{1,2}(?:0x)?[0-9A-Fa-f]{2}){7,}")
+_HEX_RUN: Final = latin1(rb"[0-9A-Fa-f]{16,}|(?:0x)?[0-9A-Fa-f]{2}(?:[\s:,-]{1,6}(?:0x)?[0-9A-Fa-f]{2}){3,}")
 _HEX_DIGIT: Final = re.compile(rb"[0-9A-Fa-f](?!x)")
 _NOT_HEX: Final = bytes(set(range(256)) - set(b"0123456789abcdefABCDEF"))
 

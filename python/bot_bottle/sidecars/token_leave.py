@@ -156,7 +156,7 @@ class TokenLeave:
             self._slug,
             TOOL_EGRESS_TOKEN_ALLOW,
             question.payload(),
-            "Seen by the egress proxy in a request of the agent's; the request has not been sent.",
+            "The egress proxy found it in a request of the agent's; it has not left the bottle.",
             expires_in=self._hold,
             fingerprint=question.fingerprint,
         )
