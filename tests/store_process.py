@@ -1,0 +1,145 @@
+"""What do the store's tests start from, and how do they act or look from another process?"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import json
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot_bottle import Inbox, Proposal, QueueStore, Response
+
+SLUG = "dev"
+TOOL = "capability-block"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    """Where a test's database will be: its directory is there, the file is not."""
+    path = tmp_path / "shared" / "bot-bottle.db"
+    path.parent.mkdir(mode=0o700)
+    return path
+
+
+@pytest.fixture
+def queue(db: Path) -> Iterator[QueueStore]:
+    with QueueStore(SLUG, db) as store:
+        yield store
+
+
+@pytest.fixture
+def inbox(db: Path) -> Iterator[Inbox]:
+    with Inbox(db) as store:
+        yield store
+
+
+def proposal(payload: str | bytes | None = None, justification: str = "because", **fields: Any) -> Proposal:
+    """A proposal of this test's bottle, with a payload of its own unless one is given."""
+    slug, tool = fields.pop("slug", SLUG), fields.pop("tool", TOOL)
+    if payload is None:
+        payload = f"FROM debian:{next(_numbers)}\n"
+    return Proposal.new(slug, tool, payload, justification, **fields)
+
+
+def decide(inbox: Inbox, proposed: Proposal, status: str = "approved", **more: Any) -> Response:
+    """Decides after a look at the payload."""
+    more.setdefault("payload_sha256", proposed.payload_sha256)
+    return inbox.decide(proposed.id, status, **more)
+
+
+def eventually(condition: Callable[[], object], within: float = 20) -> None:
+    """Returns as soon as ``condition`` holds; the gate for what another thread or process does in its own time."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within} s: {inspect.getsource(condition).strip()}"
+        time.sleep(0.002)
+
+
+class Process:
+    """A function that runs in a fresh interpreter. It imports what it uses; arguments are JSON, output is lines."""
+
+    def __init__(self, function: Callable[..., object], *arguments: Any, before: Callable[[], object] | None = None):
+        call = f"import json, sys\n{function.__name__}(*json.loads(sys.argv[1]))"
+        source = f"{textwrap.dedent(inspect.getsource(function))}\n{call}\n"
+        self.popen = subprocess.Popen(
+            [sys.executable, "-u", "-c", source, json.dumps(arguments, default=str)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=before,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    def says(self) -> str:
+        """The next line it prints; fails with its traceback if it ends instead."""
+        assert self.popen.stdout is not None
+        assert self.popen.stderr is not None
+        line = self.popen.stdout.readline()
+        assert line, self.popen.stderr.read()
+        return line.rstrip("\n")
+
+    def tell(self, line: str = "") -> None:
+        """Lets its ``input()`` return."""
+        assert self.popen.stdin is not None
+        self.popen.stdin.write(line + "\n")
+        self.popen.stdin.flush()
+
+    def kill(self) -> None:
+        self.popen.kill()
+        self.popen.wait()
+
+    def ends(self, code: int = 0) -> str:
+        """Its remaining output, once it ended with ``code``."""
+        out, err = self.popen.communicate(timeout=60)
+        assert self.popen.returncode == code, f"{self.popen.returncode}: {out}{err}"
+        return out
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.popen:
+            if self.popen.poll() is None:
+                self.popen.kill()
+
+
+def witness(db: Path | str, *statements: str) -> list[list[Any]]:
+    """Runs SQL with another copy of SQLite, which must be in another process (two in one break each other's locks).
+
+    Returns the last statement's rows; what SQLite refuses is a ``subprocess.CalledProcessError``.
+    """
+    script = """if True:
+        import json, sqlite3, sys
+        with sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None) as connection:
+            for statement in sys.argv[2:]:
+                rows = connection.execute(statement).fetchall()
+        print(json.dumps(rows))"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(db), *statements], capture_output=True, text=True, timeout=60, check=True
+    )
+    rows: list[list[Any]] = json.loads(done.stdout)
+    return rows
+
+
+def assert_sound(db: Path | str) -> None:
+    """An independent reader finds the file whole, and every answer with its audit entry."""
+    assert witness(db, "PRAGMA integrity_check") == [["ok"]]
+    assert witness(db, "PRAGMA foreign_key_check") == []
+    unaudited = """SELECT p.id FROM proposals p LEFT JOIN responses r ON r.proposal_seq = p.seq
+        LEFT JOIN audit_entries a ON a.proposal_id = p.id AND a.operator_action = p.state
+        WHERE (p.state IN ('approved', 'modified', 'rejected')) <> (r.status IS NOT NULL)
+           OR (r.status IS NOT NULL AND a.seq IS NULL)"""
+    assert witness(db, unaudited) == []
