@@ -1,28 +1,22 @@
-"""What do the tests of containers stand on? A Docker Engine, started if none answers, and the images of this checkout."""
+"""What do the tests of containers stand on? A Docker Engine, started if none answers, and images of this checkout."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import bases
 import pytest
+from engine import FINDINGS, Container, Images, mounting
+
+from bot_bottle import Database
+from cli_process import Host
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-class Images(NamedTuple):
-    """Tags of what `Dockerfile.sidecars` builds, and of the plain Debian with Python under it."""
-
-    sidecars: str
-    helper: str
-    python: str
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -85,34 +79,39 @@ def images(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Images:
 
 
 @pytest.fixture
-def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of a host's database: what a sidecar gets at /run/supervise."""
-    monkeypatch.setenv("BOT_BOTTLE_ROOT", str(tmp_path / "root"))
-    from bot_bottle import Database
-
+def shared(host: Host) -> Path:
+    """The directory of the host's database, which a sidecar gets at /run/supervise."""
     with Database() as database:
         database.migrate_all()
         return Path(database.real_path).parent
 
 
 @pytest.fixture
-def container() -> Iterator[Callable[..., str]]:
-    """Starts a container in the background and returns its name; it is gone after the test."""
-    names: list[str] = []
+def run() -> Iterator[Callable[..., Container]]:
+    """Starts containers, which are gone after the test."""
+    started: list[Container] = []
 
-    def start(image: str, *command: str, options: tuple[str, ...] = ()) -> str:
-        name = f"bot-bottle-test-{secrets.token_hex(4)}"
-        names.append(name)
-        docker("run", "--detach", "--name", name, *options, image, *command)
-        return name
+    def start(image: str, *command: str, options: Sequence[str] = ()) -> Container:
+        started.append(Container(image, *command, options=options))
+        return started[-1]
 
     yield start
-    for name in names:
-        docker("rm", "--force", "--volumes", name)
+    for container in started:
+        subprocess.run(["docker", "rm", "--force", "--volumes", container.name], capture_output=True)
+        container.client.communicate()
 
 
-def docker(*words: str, code: int = 0) -> str:
-    """Runs the client and returns its standard output; `code` is the exit code that it must end with."""
-    done = subprocess.run(["docker", *words], capture_output=True, text=True)
-    assert done.returncode == code, f"docker {' '.join(words)} ended with {done.returncode}:\n{done.stderr}"
-    return done.stdout
+@pytest.fixture
+def sidecar(images: Images, shared: Path, run: Callable[..., Container]) -> Callable[..., Container]:
+    """Runs Python code in the bundle's image beside the host's database, as the sidecars are run."""
+
+    def start(code: str, *arguments: str) -> Container:
+        return run(images.sidecars, "-c", code, *arguments, options=[*mounting(shared), "--entrypoint", "python3"])
+
+    return start
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was measured on the way; no test depends on it."""
+    for finding in FINDINGS:
+        terminalreporter.write_line(finding)

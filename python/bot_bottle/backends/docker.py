@@ -61,7 +61,7 @@ def start(plan: Plan, *, image: str = IMAGE, passed: Sequence[str] = ()) -> list
     for alias in _ALIASES:
         create += ["--network-alias", alias]
     create += _options(_sidecars(plan, passed))
-    for mount in _sidecar_mounts(plan):
+    for mount in _sidecar_mounts(plan, called.state, called.ca):
         create += ["--mount", _csv(mount)]
     return [
         ["docker", "network", "create", "--internal", called.inside],
@@ -77,7 +77,7 @@ def agent(plan: Plan) -> list[str]:
     """As :meth:`bot_bottle.backends.Backend.agent`."""
     called = names(plan.slug)
     run = ["docker", "run", "--rm", "-it", "--name", called.agent, "--network", called.inside]
-    return [*run, *_options(_agent(plan)), "--mount", _csv(_ca_mount(plan, read_only=True))]
+    return [*run, *_options(_agent(plan)), "--mount", _csv(_ca_mount(called.ca, read_only=True))]
 
 
 def stop(slug: str) -> list[list[str]]:
@@ -102,7 +102,7 @@ def compose(plan: Plan, *, image: str = IMAGE, agent_image: str, passed: Sequenc
                 "image": image,
                 "container_name": called.sidecars,
                 "networks": {"inside": {"aliases": list(_ALIASES)}, "outside": {}},
-                "volumes": _sidecar_mounts(plan),
+                "volumes": _sidecar_mounts(plan, "state", "ca"),
                 **_sidecars(plan, passed),
             },
             "agent": {
@@ -110,7 +110,7 @@ def compose(plan: Plan, *, image: str = IMAGE, agent_image: str, passed: Sequenc
                 "container_name": called.agent,
                 "depends_on": ["sidecars"],
                 "networks": ["inside"],
-                "volumes": [_ca_mount(plan, read_only=True)],
+                "volumes": [_ca_mount("ca", read_only=True)],
                 **_agent(plan),
             },
         },
@@ -118,7 +118,7 @@ def compose(plan: Plan, *, image: str = IMAGE, agent_image: str, passed: Sequenc
             "inside": {"name": called.inside, "internal": True},
             "outside": {"name": called.outside},
         },
-        "volumes": {called.state: {"name": called.state}, called.ca: {"name": called.ca}},
+        "volumes": {"state": {"name": called.state}, "ca": {"name": called.ca}},
     }
 
 
@@ -137,20 +137,19 @@ def _agent(plan: Plan) -> dict[str, Any]:
     return {**_AGENT, "environment": environment}
 
 
-def _sidecar_mounts(plan: Plan) -> list[dict[str, Any]]:
-    called = names(plan.slug)
+def _sidecar_mounts(plan: Plan, state: str, ca: str) -> list[dict[str, Any]]:
     return [
         *(
             {"type": "bind", "source": host, "target": container, "read_only": mode == "ro"}
             for host, container, mode in plan.mounts
         ),
-        {"type": "volume", "source": called.state, "target": _STATE},
-        _ca_mount(plan, read_only=False),
+        {"type": "volume", "source": state, "target": _STATE},
+        _ca_mount(ca, read_only=False),
     ]
 
 
-def _ca_mount(plan: Plan, *, read_only: bool) -> dict[str, Any]:
-    return {"type": "volume", "source": names(plan.slug).ca, "target": _CA, "read_only": read_only}
+def _ca_mount(ca: str, *, read_only: bool) -> dict[str, Any]:
+    return {"type": "volume", "source": ca, "target": _CA, "read_only": read_only}
 
 
 def _options(settings: Mapping[str, Any]) -> list[str]:
