@@ -122,9 +122,11 @@ FAILURES = [
     Failure(secret, "approve {id}", 2, "note"),
     Failure(secret, "modify {id} --file - --notes why", 2, "", b"x\n"),
     Failure(pending, "db query drop_table", 2, ""),
+    Failure(pending, "archive {id}", 2, "decide it"),
     Failure(pending, "db backup /", 2, ""),
     Failure(unknown, "show {id}", 4, "{id}"),
     Failure(unknown, "approve {id}", 4, "{id}"),
+    Failure(unknown, "archive {id}", 4, "{id}"),
     Failure(unknown, "history --before {id}", 4, "{id}"),
     Failure(unknown, "grants revoke {id}", 4, "{id}"),
     *(
@@ -227,6 +229,21 @@ def test_a_damaged_log_is_told(host: Host) -> None:
     findings = host.run("db", "check", code=8)
     assert findings.stdout
     assert "db restore" in findings.stderr
+
+
+def test_a_decision_that_is_not_in_effect_is_shown(host: Host) -> None:
+    path = host.routes_file()
+    proposal = host.propose(against=ROUTES)
+    host.run("approve", proposal.id)
+    # As a crash leaves it after the decision is committed; then somebody else writes the file.
+    sql(host, "update applies set state = 'intended'")
+    path.write_text("somebody: else\n")
+    output = host.run("pending").stdout
+    assert f"{proposal.id} is approved, but {path} is not in effect: " in output
+    assert "NO: " in host.run("show", proposal.id).stdout
+    assert path.read_text() == "somebody: else\n"
+    assert host.json("archive", proposal.id)["status"] == "archived"
+    assert host.run("pending").stdout == "No proposal is pending.\n"
 
 
 def only(host: Host, query: str) -> str:

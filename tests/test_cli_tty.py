@@ -39,7 +39,7 @@ def finish(child: pexpect.spawn[str]) -> tuple[str, int]:
 def test_approve_shows_the_proposal_and_asks(host: Host, terminal: Terminal) -> None:
     path = host.routes_file()
     proposal = host.propose(justification="to open the pull request", against=ROUTES)
-    child = terminal("approve", proposal.id)
+    child = terminal("approve", proposal.id, columns=300)
     child.expect_exact("Approve this? [y/N] ")
     for part in ("to open the pull request", proposal.payload_sha256, "+  - host: api.github.com"):
         assert part in child.before
@@ -47,7 +47,7 @@ def test_approve_shows_the_proposal_and_asks(host: Host, terminal: Terminal) -> 
     child.sendline("y")
     output, code = finish(child)
     assert code == 0
-    assert f"{path} is in effect" in output.replace("\r\n", "")
+    assert f"{path} is in effect" in output
     assert path.read_text() == MORE_ROUTES
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from bot_bottle import Inbox
+from bot_bottle import Inbox, QueueStore
 from bot_bottle.cli.options import any_id, bottle_option, json_option
 from bot_bottle.cli.screen import (
     STATE_STYLES,
@@ -23,6 +23,7 @@ from bot_bottle.cli.screen import (
     span,
     waiter,
 )
+from bot_bottle.errors import InvalidInputError
 
 
 @click.command()
@@ -65,6 +66,7 @@ def pending(bottle: str | None, as_json: bool) -> None:
                 f"{item.apply_error or 'not written yet'}.",
                 "bold red",
             )
+            say(f"Once you have seen to it: bot-bottle archive {item.proposal.id}", "dim")
 
 
 @click.command()
@@ -80,6 +82,24 @@ def show(proposal_id: str, as_json: bool) -> None:
     from bot_bottle.cli.review import print_review
 
     print_review(item)
+
+
+@click.command()
+@any_id
+@json_option
+def archive(proposal_id: str, as_json: bool) -> None:
+    """Put away what is decided or over; history keeps it."""
+    with Inbox() as inbox:
+        item = inbox.read(proposal_id)
+    known = item.proposal.id
+    if item.state == "pending":
+        raise InvalidInputError(f"proposal {known} is pending: decide it, or leave it to its requester to withdraw")
+    with QueueStore(item.queue_key) as queue:
+        queue.archive_proposal(known)
+    if as_json:
+        print_json({"proposal_id": known, "status": "archived", "notes": "", "final_file": None})
+    else:
+        say(f"archived {known}")
 
 
 @click.command()

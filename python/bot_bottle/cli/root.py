@@ -28,6 +28,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Look back": {
         "history": "inbox:history",
+        "archive": "inbox:archive",
         "audit": "audit:audit",
         "grants": "grants:grants",
         "bottles": "bottles:bottles",

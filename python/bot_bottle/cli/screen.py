@@ -85,7 +85,7 @@ def console() -> Console:
 
 def say(text: str, style: str = "") -> None:
     """Prints a sentence of ours; what it quotes is made visible."""
-    console().print(visible(text), style=style, soft_wrap=True)
+    console().print(visible(text), style=style, overflow="fold")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, text_last: bool = False) -> None:
