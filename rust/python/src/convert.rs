@@ -43,10 +43,13 @@ pub fn duration(py: Python<'_>, what: &'static str, seconds: Option<f64>) -> PyR
     match seconds {
         None => Ok(None),
         Some(seconds) if seconds == f64::INFINITY => Ok(None),
-        Some(seconds) => Duration::try_from_secs_f64(seconds).map(Some).map_err(|_| {
-            let reason = format!("must be a number of seconds from 0 on, not {seconds}");
-            exception(py, &Error::InvalidInput { what, reason })
-        }),
+        // What would overflow is longer than anything lasts.
+        Some(seconds) => {
+            Duration::try_from_secs_f64(if seconds > 1e18 { 1e18 } else { seconds }).map(Some).map_err(|_| {
+                let reason = format!("must be a number of seconds from 0 on, not {seconds}");
+                exception(py, &Error::InvalidInput { what, reason })
+            })
+        }
     }
 }
 

@@ -71,6 +71,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(bot_bottle_root, module)?)?;
     module.add_function(wrap_pyfunction!(host_db_path, module)?)?;
     module.add_function(wrap_pyfunction!(new_id, module)?)?;
+    module.add_function(wrap_pyfunction!(values::_rebuild, module)?)?;
     module.add_class::<values::Proposal>()?;
     module.add_class::<values::Response>()?;
     module.add_class::<values::AuditEntry>()?;

@@ -1,12 +1,14 @@
-//! The value types: frozen, compared and hashed by content, pickled through their constructors.
+//! The value types: frozen, compared and hashed by content, pickled as their fields.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
 use bot_bottle_store as store;
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyDict, PyTuple};
+use pyo3::types::PyAny;
 
 use crate::convert::{Text, dict, duration};
 use crate::error::ToPy;
@@ -60,6 +62,11 @@ macro_rules! value {
                 dict(py, &self.0)
             }
 
+            fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (&'static str, String))> {
+                let fields = serde_json::to_string(&self.0).map_err(|error| PyValueError::new_err(error.to_string()))?;
+                Ok((py.import("bot_bottle._native")?.getattr("_rebuild")?, (stringify!($name), fields)))
+            }
+
             $($rest)*
         }
     };
@@ -71,16 +78,24 @@ fn hash_of(content: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// `(rebuild, arguments)` of a value that pickles as positional and keyword arguments of its class.
-fn reduce<'py>(
-    py: Python<'py>,
-    class: &Bound<'py, PyAny>,
-    args: impl IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error = PyErr>,
-    kwargs: Bound<'py, PyDict>,
-) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
-    let partial = py.import("functools")?.getattr("partial")?;
-    let call = partial.call((class,), Some(&kwargs))?;
-    Ok((call, args.into_pyobject(py)?))
+/// What a pickle calls: the value of this class with these fields, which `__reduce__` wrote.
+#[pyfunction]
+pub fn _rebuild<'py>(py: Python<'py>, class: &str, fields: &str) -> PyResult<Bound<'py, PyAny>> {
+    match class {
+        "Proposal" => from_fields(fields).map(Proposal)?.into_bound_py_any(py),
+        "Response" => from_fields(fields).map(Response)?.into_bound_py_any(py),
+        "AuditEntry" => from_fields(fields).map(AuditEntry)?.into_bound_py_any(py),
+        "AuditReport" => from_fields(fields).map(AuditReport)?.into_bound_py_any(py),
+        "InboxItem" => from_fields(fields).map(InboxItem)?.into_bound_py_any(py),
+        "Change" => from_fields(fields).map(Change)?.into_bound_py_any(py),
+        "Grant" => from_fields(fields).map(Grant)?.into_bound_py_any(py),
+        "Bottle" => from_fields(fields).map(Bottle)?.into_bound_py_any(py),
+        _ => Err(PyValueError::new_err(format!("no value of bot_bottle is a {class:?}"))),
+    }
+}
+
+fn from_fields<T: serde::de::DeserializeOwned>(fields: &str) -> PyResult<T> {
+    serde_json::from_str(fields).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 value!(Proposal, store::Proposal {
@@ -148,17 +163,6 @@ value!(Proposal, store::Proposal {
         )
     }
 
-    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
-        let it = &self.0;
-        let kwargs = PyDict::new(py);
-        kwargs.set_item("expires_at", &it.expires_at)?;
-        kwargs.set_item("fingerprint", &it.fingerprint)?;
-        let args = (
-            &it.id, &it.bottle_slug, &it.tool, &it.proposed_file, &it.justification, &it.arrival_timestamp,
-            &it.current_file_hash,
-        );
-        reduce(py, py.get_type::<Self>().as_any(), args, kwargs)
-    }
 });
 
 value!(Response, store::Response {
@@ -208,18 +212,6 @@ value!(Response, store::Response {
         format!("Response(proposal_id={:?}, status={:?}, decided_by={by:?})", it.proposal_id, it.status)
     }
 
-    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
-        let it = &self.0;
-        let kwargs = PyDict::new(py);
-        kwargs.set_item("payload_sha256", &it.payload_sha256)?;
-        kwargs.set_item("decided_by", &it.decided_by)?;
-        kwargs.set_item("surface", &it.surface)?;
-        kwargs.set_item("decided_at", &it.decided_at)?;
-        kwargs.set_item("final_sha256", &it.final_sha256)?;
-        kwargs.set_item("diff", &it.diff)?;
-        kwargs.set_item("applied_at", &it.applied_at)?;
-        reduce(py, py.get_type::<Self>().as_any(), (&it.proposal_id, &it.status, &it.notes, &it.final_file), kwargs)
-    }
 });
 
 value!(AuditEntry, store::AuditEntry {
@@ -274,23 +266,6 @@ value!(AuditEntry, store::AuditEntry {
         )
     }
 
-    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
-        let it = &self.0;
-        let kwargs = PyDict::new(py);
-        kwargs.set_item("decided_by", &it.decided_by)?;
-        kwargs.set_item("surface", &it.surface)?;
-        kwargs.set_item("proposal_id", &it.proposal_id)?;
-        kwargs.set_item("payload_sha256", &it.payload_sha256)?;
-        kwargs.set_item("final_sha256", &it.final_sha256)?;
-        kwargs.set_item("seq", it.seq)?;
-        kwargs.set_item("prev_hash", &it.prev_hash)?;
-        kwargs.set_item("entry_hash", &it.entry_hash)?;
-        let args = (
-            &it.timestamp, &it.bottle_slug, &it.component, &it.operator_action, &it.operator_notes, &it.justification,
-            &it.diff,
-        );
-        reduce(py, py.get_type::<Self>().as_any(), args, kwargs)
-    }
 });
 
 value!(AuditReport, store::AuditReport {
@@ -324,11 +299,6 @@ value!(InboxItem, store::InboxItem {
 value!(Change, store::Change {
     seq: i64, kind: &str, proposal_id: &str, bottle_slug: &str, tool: &str, at: &str,
 } {
-    #[new]
-    fn py_new(seq: i64, kind: &str, proposal_id: &str, bottle_slug: &str, tool: &str, at: &str) -> Self {
-        Change(store::Change::of(seq, kind, proposal_id, bottle_slug, tool, at))
-    }
-
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
         other.cast::<Self>().is_ok_and(|other| other.get().0 == self.0)
     }
@@ -342,11 +312,6 @@ value!(Change, store::Change {
         format!("Change(seq={}, kind={:?}, proposal_id={:?}, bottle_slug={:?}, tool={:?})", it.seq, it.kind, it.proposal_id, it.bottle_slug, it.tool)
     }
 
-    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
-        let it = &self.0;
-        let args = (it.seq, &it.kind, &it.proposal_id, &it.bottle_slug, &it.tool, &it.at);
-        reduce(py, py.get_type::<Self>().as_any(), args, PyDict::new(py))
-    }
 });
 
 value!(Grant, store::Grant {

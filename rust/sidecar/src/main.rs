@@ -178,7 +178,8 @@ enum Audit {
 
 fn seconds(text: &str) -> std::result::Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| "must be from 0 on".to_owned())
+    // What would overflow is longer than anything lasts.
+    Duration::try_from_secs_f64(if seconds > 1e18 { 1e18 } else { seconds }).map_err(|_| "must be from 0 on".to_owned())
 }
 
 impl Queue {

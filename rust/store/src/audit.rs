@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::database::{Database, Rings};
@@ -25,7 +25,7 @@ const ENCODING: &str = "bot-bottle.audit.v1";
 const MAX_DIFF_BYTES: usize = 4 * MAX_PAYLOAD_BYTES;
 
 /// One line of the log. The log fills in `seq`, `prev_hash` and `entry_hash`.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[allow(missing_docs)] // named and explained in the Python stub and the schema
 pub struct AuditEntry {
     pub timestamp: String,
@@ -150,7 +150,7 @@ fn last(conn: &Connection) -> Result<(i64, String)> {
 }
 
 /// What `verify` found sound.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub struct AuditReport {

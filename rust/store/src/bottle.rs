@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::database::{Database, Rings};
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::proposal::{self, check_name, check_text};
 use crate::{clock, grant, layout};
 
 /// A registered bottle.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 #[allow(missing_docs)] // named and explained in the Python stub and the schema
 pub struct Bottle {

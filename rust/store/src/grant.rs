@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Row, Transaction, named_params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::database::{Database, Rings};
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::response::os_user;
 use crate::{audit, clock};
 
 /// Leave to do a thing again without asking.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 #[allow(missing_docs)] // named and explained in the Python stub and the schema
 pub struct Grant {

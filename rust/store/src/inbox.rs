@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, named_params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::database::Database;
@@ -16,7 +16,7 @@ use crate::response::{self, Decision, Response};
 const MIN_PREFIX: usize = 4;
 
 /// A proposal and where it stands.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 #[allow(missing_docs)] // named and explained in the Python stub and the schema
 pub struct InboxItem {
@@ -70,7 +70,7 @@ impl InboxItem {
 }
 
 /// One step of a proposal's life.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub struct Change {
@@ -80,21 +80,6 @@ pub struct Change {
     pub bottle_slug: String,
     pub tool: String,
     pub at: String,
-}
-
-impl Change {
-    /// One that came from elsewhere (a pickle).
-    pub fn of(seq: i64, kind: &str, proposal_id: &str, bottle_slug: &str, tool: &str, at: &str) -> Self {
-        let own = str::to_owned;
-        Change {
-            seq,
-            kind: own(kind),
-            proposal_id: own(proposal_id),
-            bottle_slug: own(bottle_slug),
-            tool: own(tool),
-            at: own(at),
-        }
-    }
 }
 
 /// The steps there are; the schema checks the same names.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::clock;
@@ -31,7 +31,7 @@ pub fn new_id() -> String {
 }
 
 /// What a sidecar asks of the operator. Immutable; `new` and `checked` are the ways to get one, so each is valid.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 #[allow(missing_docs)] // named and explained in the Python stub and the schema
 pub struct Proposal {

@@ -1,7 +1,7 @@
 //! How is a proposal answered: once, by somebody, about exactly what they saw?
 
 use rusqlite::{Row, Transaction, named_params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::audit::{self, AuditEntry};
 use crate::clock;
@@ -37,7 +37,7 @@ pub const STATUS_REJECTED: &str = "rejected";
 const SURFACES: [&str; 5] = ["cli", "tui", "web", "api", "policy"];
 
 /// The operator's answer.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 #[allow(missing_docs)] // named and explained in the Python stub and the schema
 pub struct Response {
