@@ -102,9 +102,13 @@ class Process:
         self.popen.wait()
 
     def ends(self, code: int = 0) -> str:
-        """Its remaining output, once it ended with ``code``."""
-        out, err = self.popen.communicate(timeout=60)
-        assert self.popen.returncode == code, f"{self.popen.returncode}: {out}{err}"
+        """Its remaining output, once it ended with ``code`` and nothing to complain of."""
+        assert self.popen.stdin is not None
+        assert self.popen.stdout is not None
+        assert self.popen.stderr is not None
+        self.popen.stdin.close()
+        out, err = self.popen.stdout.read(), self.popen.stderr.read()
+        assert (self.popen.wait(timeout=60), err) == (code, ""), out
         return out
 
     def __enter__(self) -> Process:
