@@ -731,11 +731,24 @@ class BottleStore:
         """
 
     def stop(self, slug: str, *, reason: str = "bottle stopped") -> int:
-        """Marks it stopped and withdraws its pending proposals; how many.
+        """Marks it stopped, withdraws its pending proposals and revokes its tokens; how many proposals.
 
         Raises:
             NotFoundError: no such bottle.
         """
+
+    def issue_token(self, slug: str) -> str:
+        """A new token with which a running bottle's sidecars tell the broker which bottle they are.
+
+        256 random bits as 43 characters of base64url (RFC 4648). Only its SHA-256 is kept. Older ones stay valid until
+        the bottle stops.
+
+        Raises:
+            NotFoundError: no such bottle, or it has stopped.
+        """
+
+    def check_token(self, token: str) -> str | None:
+        """The slug of the running bottle that ``token`` was issued to, or ``None``."""
 
     def list_bottles(self, *, running: bool = False) -> list[Bottle]:
         """Bottles by slug; with ``running`` only those not stopped."""

@@ -67,6 +67,14 @@ impl BottleStore {
         py.detach(|| self.0.stop(slug, reason)).to_py()
     }
 
+    fn issue_token(&self, py: Python<'_>, slug: &str) -> PyResult<String> {
+        py.detach(|| self.0.issue_token(slug)).to_py()
+    }
+
+    fn check_token(&self, py: Python<'_>, token: &str) -> PyResult<Option<String>> {
+        py.detach(|| self.0.check_token(token)).to_py()
+    }
+
     #[pyo3(signature = (*, running = false))]
     fn list_bottles(&self, py: Python<'_>, running: bool) -> PyResult<Vec<Bottle>> {
         Ok(py.detach(|| self.0.list_bottles(running)).to_py()?.into_iter().map(Bottle).collect())

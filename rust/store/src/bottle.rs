@@ -1,12 +1,15 @@
-//! Which bottles run, and which files on the host may decisions write for them?
+//! Which bottles run, which files on the host may decisions write for them, and how does the broker know them?
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use serde::{Deserialize, Serialize};
 
 use crate::database::{Database, Rings};
+use crate::diff::sha256_hex;
 use crate::error::{Error, Result};
 use crate::managed_file::{Place, hash_of};
 use crate::proposal::{self, check_name, check_text};
@@ -66,9 +69,11 @@ impl BottleStore {
         self.read_bottle(slug)?.ok_or_else(|| Error::not_found("bottle", slug))
     }
 
-    /// Marks it stopped, withdraws what is pending, ends its grants; how many were withdrawn.
+    /// Marks it stopped, withdraws what is pending, ends its grants and tokens; how many were withdrawn.
     pub fn stop(&self, slug: &str, reason: &str) -> Result<usize> {
         const STOP_SQL: &str = "UPDATE bottles SET stopped_at = coalesce(stopped_at, :now) WHERE slug = :slug";
+        const REVOKE_SQL: &str =
+            "UPDATE bottle_tokens SET revoked_at = :now WHERE bottle_slug = :slug AND revoked_at IS NULL";
         const PENDING_SQL: &str = "SELECT id FROM proposals WHERE state = 'pending' AND bottle_slug = :slug";
         check_text("reason", reason.as_bytes(), proposal::MAX_NOTES_BYTES)?;
         if self.read_bottle(slug)?.is_none() {
@@ -77,6 +82,7 @@ impl BottleStore {
         let withdrawn = self.db.write(|tx| {
             let now = clock::now();
             tx.execute(STOP_SQL, named_params! {":slug": slug, ":now": now})?;
+            tx.execute(REVOKE_SQL, named_params! {":slug": slug, ":now": now})?;
             grant::end_with_bottle(tx, slug)?;
             let ids: Vec<String> = tx
                 .prepare(PENDING_SQL)?
@@ -96,6 +102,33 @@ impl BottleStore {
         // Its proposals may be in queues of other names.
         crate::bell::ring_all(&self.db.real_path()?);
         Ok(withdrawn)
+    }
+
+    /// A new token for the sidecars of a running bottle. Only its hash is kept, so it cannot be had again.
+    pub fn issue_token(&self, slug: &str) -> Result<String> {
+        const ISSUE_SQL: &str = "INSERT INTO bottle_tokens (token_sha256, bottle_slug, created_at)
+             SELECT :sha256, slug, :now FROM bottles WHERE slug = :slug AND stopped_at IS NULL";
+        let mut random = [0; 32];
+        getrandom::fill(&mut random)
+            .map_err(|error| Error::unavailable(Path::new("the system's source of random numbers"), error))?;
+        let token = URL_SAFE_NO_PAD.encode(random);
+        let issued = self.db.write(|tx| {
+            let params = named_params! {":sha256": sha256_hex(&token), ":slug": slug, ":now": clock::now()};
+            Ok((tx.prepare_cached(ISSUE_SQL)?.execute(params)?, Rings::NONE))
+        })?;
+        if issued == 0 { Err(Error::not_found("running bottle", slug)) } else { Ok(token) }
+    }
+
+    /// The bottle whose token this is, while it runs. It is looked up by its hash: how long that takes tells nothing of
+    /// how much of a token was right.
+    pub fn check_token(&self, token: &str) -> Result<Option<String>> {
+        const CHECK_SQL: &str = "SELECT t.bottle_slug FROM bottle_tokens t JOIN bottles b ON b.slug = t.bottle_slug
+             WHERE t.token_sha256 = :sha256 AND t.revoked_at IS NULL AND b.stopped_at IS NULL";
+        let slug = self.db.read(|conn| {
+            let params = named_params! {":sha256": sha256_hex(token)};
+            Ok(conn.prepare_cached(CHECK_SQL)?.query_row(params, |row| row.get(0)).optional()?)
+        })?;
+        Ok(slug.flatten())
     }
 
     /// Bottles by slug.
@@ -171,4 +204,28 @@ fn settle_path(slug: &str, path: &Path) -> Result<(String, String)> {
     let known = hash_of(Place::open(&settled)?.read()?.as_deref());
     let text = settled.to_str().ok_or_else(|| refused("is not UTF-8"))?;
     Ok((text.to_owned(), known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_its_bottle_s_until_it_stops() {
+        let dir = tempfile::tempdir().unwrap();
+        let bottles = BottleStore::new(Some(&dir.path().join("test.db"))).unwrap();
+        assert_eq!(bottles.check_token("x").unwrap(), None);
+        assert_eq!(bottles.issue_token("dev").unwrap_err().exit_code(), 4);
+        bottles.register("dev", "docker", &[]).unwrap();
+        let token = bottles.issue_token("dev").unwrap();
+        assert_eq!(token.len(), 43);
+        assert_ne!(token, bottles.issue_token("dev").unwrap());
+        assert_eq!(bottles.check_token(&token).unwrap().as_deref(), Some("dev"));
+        assert_eq!(bottles.check_token(&sha256_hex(&token)).unwrap(), None);
+        bottles.stop("dev", "done").unwrap();
+        assert_eq!(bottles.check_token(&token).unwrap(), None);
+        assert_eq!(bottles.issue_token("dev").unwrap_err().exit_code(), 4);
+        bottles.register("dev", "docker", &[]).unwrap();
+        assert_eq!(bottles.check_token(&token).unwrap(), None);
+    }
 }

@@ -40,7 +40,7 @@ macro_rules! step {
 pub(crate) const MODULES: [Module; 4] = [
     Module { name: "queue_store", steps: &[step!("queue_store/0001_queue")] },
     Module { name: "audit_store", steps: &[step!("audit_store/0001_audit")] },
-    Module { name: "bottle_store", steps: &[step!("bottle_store/0001_bottles")] },
+    Module { name: "bottle_store", steps: &[step!("bottle_store/0001_bottles"), step!("bottle_store/0002_tokens")] },
     Module { name: "grant_store", steps: &[step!("grant_store/0001_grants")] },
 ];
 

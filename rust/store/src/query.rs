@@ -14,7 +14,7 @@ use crate::migrations::{self, MODULES, Step};
 use crate::turn::Turn;
 
 /// Tables of this crate, which only it writes.
-const OWN_TABLES: [&str; 11] = [
+const OWN_TABLES: [&str; 12] = [
     "proposals",
     "aliases",
     "responses",
@@ -22,6 +22,7 @@ const OWN_TABLES: [&str; 11] = [
     "changes",
     "audit_entries",
     "bottles",
+    "bottle_tokens",
     "managed_files",
     "grants",
     "schema_versions",
