@@ -138,7 +138,7 @@ class Server:
     def connect_to(self) -> str:
         return ",".join(
             f"{host}:{PORTS[scheme]}=127.0.0.1:{port}"
-            for host in (*HOSTS, "missing.example.test")
+            for host in (*HOSTS, "missing.example.test", "uncertified.wild.example.test")
             for scheme, port in (("https", self.tls_port), ("http", self.plain_port))
         )
 
@@ -246,13 +246,14 @@ class Proxy:
             "API_TOKEN": API_TOKEN,
             **environment,
         }
-        self._log = open(self.log_file, "ab")  # noqa: SIM115 - until stop()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "bot_bottle.sidecars.egress"],
-            env=self.environment,
-            stderr=self._log,
-            stdout=self._log,
-        )
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts it, again after :meth:`stop`, on the same files."""
+        self.log_file.unlink(missing_ok=True)
+        with open(self.log_file, "ab") as log:
+            command = [sys.executable, "-m", "bot_bottle.sidecars.egress"]
+            self.process = subprocess.Popen(command, env=self.environment, stderr=log, stdout=log)
         self.port = int(self.wait_for_log(r"listening on port (\d+)")[1])
 
     @property
@@ -346,13 +347,22 @@ class Proxy:
         )
         return found
 
+    def wait_for_audit(self, action: str, words: str) -> dict[str, Any]:
+        """The newest entry of that action whose notes hold these words, once there is one."""
+        deadline = time.monotonic() + 20
+        while True:
+            for entry in reversed(self.audit()):
+                if entry["operator_action"] == action and words in entry["operator_notes"]:
+                    return entry
+            assert time.monotonic() < deadline, self.audit()
+            time.sleep(0.1)
+
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(10)
         finally:
             self.process.kill()
-            self._log.close()
 
     def assert_nowhere(self, *hidden: str | bytes) -> None:
         """No file that the proxy or the store wrote holds any of this."""
@@ -407,5 +417,5 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Iterator[
 
 
 @pytest.fixture(autouse=True)
-def _fresh(server: Server) -> None:
+def fresh(server: Server) -> None:
     server.clear()

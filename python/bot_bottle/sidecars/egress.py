@@ -155,7 +155,7 @@ async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     finally:
         looking.cancel()
         await leave.stop()
-        await record.close()
+        record.close()
     if start.problem:
         raise InvalidInputError(start.problem)
 

@@ -6,9 +6,9 @@ see who wonders why a request failed. Both get host names and fingerprints at mo
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Final, Protocol
 
@@ -35,7 +35,7 @@ class Record:
         self._audit = audit
         self._said: dict[str, float] = {}
         self._minute, self._count = 0.0, 0
-        self._writing: set[asyncio.Task[None]] = set()
+        self._writer = ThreadPoolExecutor(1, "audit")  # one, so that entries keep their order
 
     def say(self, sentence: str) -> None:
         """To standard error."""
@@ -46,14 +46,11 @@ class Record:
         """To the audit log, without waiting for it, and to standard error; ``always`` for what no agent can cause."""
         if always or self._is_news(action + sentence):
             log.warning("%s: %s", action, visible(sentence, multiline=False))
-            task = asyncio.ensure_future(asyncio.to_thread(self._write, action, sentence))
-            self._writing.add(task)
-            task.add_done_callback(self._writing.discard)
+            self._writer.submit(self._write, action, sentence)
 
-    async def close(self) -> None:
-        """Waits for what is being written, up to 2 s."""
-        if self._writing:
-            await asyncio.wait(self._writing, timeout=2)
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._writer.shutdown()
 
     def _write(self, action: str, sentence: str) -> None:
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
