@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bot_bottle import host_db_path
+from bot_bottle import Database, host_db_path
 from bot_bottle.cli.options import duration, json_option
 from bot_bottle.cli.screen import Cell, print_fields, print_json, say
 from bot_bottle.sidecars.git_hook import (
@@ -72,6 +72,8 @@ def install_(repository: Path, bottle: str, timeout: float, rules: str | None, m
         timeout=max(1, round(timeout)),
         max_file=max_file,
     )
+    with Database() as database:
+        database.migrate_all()
     hook = install(repository, settings)
     say(f"pushes to {hook.parent.parent} are scanned, and held as bottle {bottle} if they may have secrets")
     for program in _missing(settings):

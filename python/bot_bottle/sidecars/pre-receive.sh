@@ -8,10 +8,14 @@ bottle=@bottle@
 database=@database@
 helper=@helper@
 gitleaks=@gitleaks@
-rules=@rules@       # path of a gitleaks configuration; empty for gitleaks' own
-timeout=@timeout@   # seconds to wait for the operator
-max_file=@max_file@ # bytes; what is larger is not scanned and so cannot pass
-upstream=@upstream@ # where accepted refs go on to; empty for nowhere
+# A gitleaks configuration; empty for gitleaks' own.
+rules=@rules@
+# Seconds to wait for the operator.
+timeout=@timeout@
+# Bytes; what is larger is not scanned and cannot pass.
+max_file=@max_file@
+# Where accepted refs go on to; empty for nowhere.
+upstream=@upstream@
 
 set -eu
 umask 077
@@ -24,12 +28,12 @@ refuse() {
     exit 1
 }
 
-scratch='' asked='' waiting=''
+scratch='' asking='' watching=''
 leave() {
     trap '' HUP INT PIPE TERM
-    # shellcheck disable=SC2086  # process ids, to be split
-    [ -z "$waiting" ] || kill $waiting 2>/dev/null || :
-    [ -z "$asked" ] || "$helper" withdraw "$asked" --db "$database" --bottle "$bottle" >/dev/null 2>&1 || :
+    # The helper takes its proposal back when it is told to end. What git daemon starts ignores TERM, hence KILL.
+    [ -z "$asking" ] || kill "$asking" 2>/dev/null || :
+    [ -z "$watching" ] || kill -KILL "$watching" 2>/dev/null || :
     [ -z "$scratch" ] || rm -rf "$scratch"
 }
 # Every way out is one: an error, the pusher hanging up (HUP, PIPE), the gate being stopped (TERM).
@@ -193,7 +197,7 @@ find_secrets() {
     set -e
     if [ "$code" -ne 0 ]; then
         [ ! -s "$scratch/log" ] || tail -n 5 "$scratch/log" >&2
-        refuse "it could not be scanned: $(reason)"
+        refuse "$(reason)"
     fi
     sed 1d "$scratch/report" >"$scratch/findings"
     cut -f 1 "$scratch/findings" | sort -u >"$scratch/open"
@@ -251,19 +255,31 @@ write_proposal() {
         "$scratch/doubtful" >"$scratch/payload"
     {
         head -n 1 "$scratch/report"
-        awk -F '\t' '
+        sort -t "$(printf '\t')" -k 3,3 -k 4,4n "$scratch/doubtful" | awk -F '\t' '
             {
                 place = $2 " in " $3 ($4 ? ", line " $4 : "") ($5 ? ", commit " substr($5, 1, 12) : "")
                 if ($6 > 1) place = place " and " $6 - 1 " more place" ($6 > 2 ? "s" : "")
                 if ((used += length(place) + 1) > 12000) hidden++; else print place
             }
-            END { if (hidden) print "and " hidden " more" }' "$scratch/doubtful"
+            END { if (hidden) print "and " hidden " more" }'
     } >"$scratch/justification"
 }
 
-# A string of the helper's answer.
-answer() {
-    sed -nE 's/^.*"'"$1"'": *"(([^"\\]|\\.)*)".*$/\1/p' "$scratch/answer" | sed 's/\\[nrt]/ /g; s/\\\(.\)/\1/g' | head -n 1
+# Ends the wait of the given process when the pusher has hung up. git does not tell its hook: receive-pack loses the
+# thread that talks to the pusher (within receive.keepAlive, 5 s) and waits on, and what is written to standard error
+# just stays in the pipe. So the threads are counted; where there is no /proc, the wait goes on to its end.
+watch_pusher() {
+    waiter=$1 waited=0
+    set -- "/proc/$PPID/task"/*
+    threads=$#
+    # Standard error is not sleep's to hold open: git waits until all have let go of it.
+    while sleep 2 >/dev/null 2>&1; do
+        set -- "/proc/$PPID/task"/*
+        [ $# -ge "$threads" ] || break
+        waited=$((waited + 2))
+        [ $((waited % 30)) -ne 0 ] || say "still waiting for the operator, since $waited s"
+    done
+    kill "$waiter"
 }
 
 # Returns if the operator approves.
@@ -271,35 +287,23 @@ ask_operator() {
     count=$(($(wc -l <"$scratch/open")))
     [ "$count" -le 200 ] || refuse "gitleaks found $count possible secrets, more than anybody would look through"
     write_proposal
+    say "gitleaks found possible secrets in $(sed '1!s/^/    /' "$scratch/justification")"
+    say "waiting up to $timeout s for the operator of bottle $bottle to decide"
     "$helper" propose --db "$database" --bottle "$bottle" --tool gitleaks-allow --file "$scratch/payload" \
         --justification "$(cat "$scratch/justification")" --fingerprint "$(name_of_set "$scratch/open")" \
-        --expires-in "$timeout" --json >"$scratch/answer" 2>"$scratch/error" ||
-        refuse "the operator could not be asked: $(reason)"
-    asked=$(answer proposal_id)
-    [ -n "$asked" ] || refuse "the operator could not be asked: $helper names no proposal"
-    say "gitleaks found possible secrets in $(sed '1!s/^/    /' "$scratch/justification")"
-    say "waiting up to $timeout s for the operator's decision on proposal $asked"
-
-    "$helper" wait "$asked" --db "$database" --bottle "$bottle" --timeout "$timeout" --json \
-        >"$scratch/answer" 2>"$scratch/error" &
-    waiter=$!
-    # Only the end of receive-pack, whose child this is, tells that the pusher has hung up.
-    (while kill -0 "$PPID"; do sleep 2; done; kill "$waiter") >/dev/null 2>&1 &
-    waiting="$waiter $!"
+        --expires-in "$timeout" --wait >"$scratch/answer" &
+    asking=$!
+    watch_pusher "$asking" &
+    watching=$!
     code=0
-    wait "$waiter" || code=$?
+    wait "$asking" || code=$?
+    asking=''
     case $code in
-    0) asked='' && say "approved$(notes)" ;;
-    3) asked='' && refuse "rejected by the operator$(notes)" ;;
-    5) asked='' && refuse "$(reason)" ;;
-    6) refuse "nobody decided within $timeout s; push again to ask again" ;;
-    *) refuse "the wait for the operator failed: $(reason)" ;;
+    0) say "$(cat "$scratch/answer")" ;;
+    3) refuse "$(cat "$scratch/answer")" ;;
+    5) refuse "there was no decision; push again to ask again" ;;
+    *) refuse "the operator could not be asked" ;;
     esac
-}
-
-notes() {
-    text=$(answer notes)
-    echo "${text:+: $text}"
 }
 
 # --- Where it goes on to --------------------------------------------------------------------------------------------

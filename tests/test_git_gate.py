@@ -1,0 +1,277 @@
+"""Who decides about a push with secrets, what does an approval cover, and what happens when something is broken?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bot_bottle import AuditStore, GrantStore
+from git_pushes import BOTTLE, FAR, World, environment, eventually, secret, world
+
+__all__ = ["world"]  # a fixture
+
+AWS = "aws-access-token"
+
+
+def key(name: str) -> str:
+    return f'key = "{secret(name)}"\n'
+
+
+def test_a_push_without_secrets_asks_nobody(world: World) -> None:
+    commit = world.clone.commit({"a": "fine\n"})
+    world.clone.pushed("main")
+    assert world.ref("main") == commit
+    assert world.operator.inbox.history() == []
+
+
+def test_an_approved_push_goes_through(world: World) -> None:
+    commit = world.clone.commit({"a": key("one")})
+    held = world.held("main", status="approved", notes="a test key")
+    assert held.code == 0 and world.ref("main") == commit
+    assert "approved by didi" in held.said and "a test key" in held.said
+    entries = AuditStore().read_audit_entries("gitleaks-allow", BOTTLE)
+    assert [(entry.operator_action, entry.operator_notes) for entry in entries] == [("approved", "a test key")]
+
+
+def test_a_rejected_push_does_not_and_says_why(world: World) -> None:
+    world.clone.commit({"a": key("one")})
+    held = world.held("main", notes="use the vault:\nsee the wiki")
+    assert held.code != 0 and world.ref("main") == ""
+    assert "push refused: rejected by didi" in held.said
+    assert "use the vault:" in held.said and "see the wiki" in held.said
+
+
+def test_the_operator_sees_what_where_and_nothing_secret(world: World) -> None:
+    commit = world.clone.commit({"settings/prod.py": f"a = 1\n{key('one')}", "b": key("one") + key("two")})
+    proposal = world.held("main").item.proposal
+    assert (proposal.bottle_slug, proposal.tool) == (BOTTLE, "gitleaks-allow")
+    assert proposal.justification.splitlines() == [
+        "a push to refs/heads/main of origin.git, 1 new commit",
+        f"{AWS} in b, line 1, commit {commit[:12]}",
+        f"{AWS} in b, line 2, commit {commit[:12]}",
+        f"{AWS} in settings/prod.py, line 2, commit {commit[:12]}",
+    ]
+    text = proposal.proposed_file
+    assert text.startswith("gitleaks found 3 possible secrets:\n\n1. aws-access-token in b\n   REDACTED\n")
+    assert secret("one") not in text and commit[:12] not in text
+
+
+def test_an_undecided_push_is_refused_and_leaves_nothing_to_decide(world: World) -> None:
+    world.install(timeout=1)
+    world.clone.commit({"a": key("one")})
+    assert "there was no decision; push again to ask again" in world.clone.refused("main")
+    assert world.operator.inbox.pending() == []
+
+
+def test_a_pusher_who_hangs_up_takes_the_proposal_back(world: World) -> None:
+    world.clone.commit({"a": key("one")})
+    with world.clone.pushing("main") as push:
+        item = world.operator.next(push)
+        push.kill()
+        assert world.operator.ends(item.proposal.id) == "withdrawn"
+    eventually(lambda: not list((world.home / "tmp").iterdir()))
+    assert world.ref("main") == ""
+
+
+def test_a_hook_that_is_stopped_takes_the_proposal_back(world: World) -> None:
+    world.clone.commit({"a": key("one")})
+    with world.clone.pushing("main") as push:
+        item = world.operator.next(push)
+        hook = subprocess.check_output(["pgrep", "--full", f"sh hooks/pre-receive|{world.bare}/hooks"], text=True)
+        for pid in hook.split():
+            if Path(f"/proc/{pid}/cwd").resolve() == world.bare:
+                os.kill(int(pid), signal.SIGTERM)
+                break
+        assert world.operator.ends(item.proposal.id) == "withdrawn"
+        assert push.wait(FAR) != 0
+
+
+def test_the_same_push_twice_is_one_question(world: World) -> None:
+    world.clone.commit({"a": key("one")})
+    with world.clone.pushing("main:one") as first, world.clone.pushing("main:two") as second:
+        item = world.operator.next(first)
+        while item.requests < 2:
+            item = world.operator.inbox.read(item.proposal.id)
+            assert second.poll() is None
+        world.operator.decide(item, "approved")
+        assert (first.wait(FAR), second.wait(FAR)) == (0, 0)
+    assert len(world.operator.inbox.history()) == 1
+
+
+# --- What an approval covers
+
+
+def test_an_approval_without_a_grant_is_about_one_push(world: World) -> None:
+    world.clone.commit({"a": key("one")})
+    assert world.held("main:one", status="approved").code == 0
+    world.clone.git("commit", "--quiet", "--amend", "--message", "again")
+    assert world.held("+main:two").code != 0
+
+
+def test_a_grant_outlives_rebase_squash_and_move_within_the_file(world: World) -> None:
+    clone = world.clone
+    clone.commit({"other": "1\n"})
+    clone.pushed("main")
+    clone.git("switch", "--quiet", "--create", "work")
+    clone.commit({"a": key("one")})
+    clone.commit({"b": "2\n"})
+    assert world.held("work", status="approved", grant="bottle").code == 0
+    clone.git("switch", "--quiet", "main")
+    clone.commit({"other": "2\n"})
+    clone.git("rebase", "--quiet", "main", "work")
+    clone.pushed("work:rebased")
+    clone.git("reset", "--quiet", "--soft", "main")
+    clone.commit({"a": f"# on another line now\n\n{key('one')}"})
+    clone.pushed("work:squashed")
+
+
+def test_a_grant_covers_neither_another_secret_nor_another_file(world: World) -> None:
+    world.clone.commit({"a": key("one")})
+    assert world.held("main", status="approved", grant="bottle").code == 0
+    world.clone.commit({"a": key("one") + key("two")})
+    other_secret = world.held("main")
+    assert other_secret.code != 0 and len(other_secret.findings) == 1
+    world.clone.commit({"a": key("one"), "b": key("one")})
+    # The commit before still has the other secret.
+    assert world.held("main").findings == {(AWS, "a"), (AWS, "b")}
+
+
+def test_a_grant_for_several_findings_covers_some_of_them_but_no_more(world: World) -> None:
+    clone = world.clone
+    base = clone.commit({"readme": "1\n"})
+    clone.pushed("main")
+    clone.commit({"a": key("one"), "b": key("two")})
+    assert world.held("main:both", status="approved", grant="uses:3").code == 0
+    clone.git("reset", "--quiet", "--hard", base)
+    clone.commit({"b": key("two")})
+    clone.pushed("main:some")
+    clone.commit({"a": key("one"), "c": key("three")})
+    assert world.held("main:more").findings == {(AWS, "c")}
+
+
+def test_a_grant_for_once_pays_for_the_push_it_was_given_for(world: World) -> None:
+    world.clone.commit({"a": key("one")})
+    assert world.held("main:one", status="approved", grant="once").code == 0
+    assert GrantStore().list_grants() == []
+    world.clone.git("commit", "--quiet", "--amend", "--message", "again")
+    assert world.held("main:two").code != 0
+
+
+def test_a_revoked_grant_is_none(world: World) -> None:
+    world.clone.commit({"a": key("one")})
+    assert world.held("main:one", status="approved", grant="bottle").code == 0
+    (grant,) = GrantStore().list_grants()
+    assert grant.fingerprint.startswith(f"{AWS} a ")
+    GrantStore().revoke_grant(grant.id)
+    world.clone.git("commit", "--quiet", "--amend", "--message", "again")
+    assert world.held("main:two").code != 0
+
+
+# --- What is broken refuses the push
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("exit 1", "gitleaks failed on the files (exit code 1)"),
+        ("kill -9 $$", "gitleaks failed on the files (exit code 137)"),
+        ("echo '[]'", "gitleaks did not read the files to the end"),
+        ("echo '[]'; exit 42", "gitleaks did not read the files to the end"),
+        ("echo '[{\"RuleID\":'; exit 42", "gitleaks' report cannot be read"),
+        ("echo oops; exit 42", "gitleaks' report cannot be read"),
+        ("echo oops >&2; exit 126", "oops"),
+        ("exit 0", "gitleaks failed on the files"),
+    ],
+)
+def test_a_gitleaks_that_fails_refuses_the_push(world: World, body: str, says: str) -> None:
+    world.install(gitleaks=script(world.home / "broken", body))
+    world.clone.commit({"a": "fine\n"})
+    said = world.clone.refused("main")
+    assert says in said and world.ref("main") == ""
+
+
+def test_a_git_that_fails_within_gitleaks_refuses_the_push(world: World) -> None:
+    # gitleaks itself ends with 0 then, as if it had found nothing.
+    broken = script(
+        world.home / "git", f'case "$*" in *" log "*) echo fatal >&2; exit 128 ;; esac; exec {shutil.which("git")} "$@"'
+    )
+    real = shutil.which("gitleaks") or str(Path.home() / "go/bin/gitleaks")
+    world.install(gitleaks=script(world.home / "leaks", f'PATH={Path(broken).parent}:$PATH exec {real} "$@"'))
+    world.clone.commit({"a": "fine\n"})
+    assert "gitleaks did not read the files to the end" in world.clone.refused("main")
+
+
+def test_a_missing_program_refuses_the_push(world: World) -> None:
+    world.clone.commit({"a": "fine\n"})
+    world.install(gitleaks="/nowhere/gitleaks")
+    assert "/nowhere/gitleaks is not there; install it" in world.clone.refused("main")
+    world.install(helper="/nowhere/helper")
+    assert "/nowhere/helper is not there; install it" in world.clone.refused("main")
+
+
+def test_a_missing_or_short_key_refuses_the_push(world: World) -> None:
+    world.clone.commit({"a": "fine\n"})
+    path = world.bare / "bot-bottle" / "key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_bytes(b"short")
+    assert "the key has 5 bytes instead of 32" in world.clone.refused("main")
+    path.unlink()
+    assert "key cannot be read; install the git gate again" in world.clone.refused("main")
+
+
+def test_a_database_that_cannot_be_used_refuses_the_push(world: World) -> None:
+    world.install(database=str(world.home / "nowhere" / "db"))
+    world.clone.commit({"a": key("one")})
+    assert "push refused: " in world.clone.refused("main")
+
+
+def test_a_file_too_large_to_scan_is_refused(world: World) -> None:
+    world.install(max_file=1000)
+    world.clone.commit({"large file": "x" * 1001})
+    assert "large file has 1001 bytes; above 1000 it is not scanned" in world.clone.refused("main")
+    world.clone.git("commit", "--quiet", "--amend", "--message", "smaller")
+    world.clone.git("rm", "--quiet", "large file")
+    world.clone.git("commit", "--quiet", "--amend", "--allow-empty", "--message", "none")
+    world.clone.pushed("main")
+
+
+def test_more_secrets_than_anybody_would_look_through_are_refused(world: World) -> None:
+    world.clone.commit({"a": "".join(key(str(n)) for n in range(201))})
+    assert "gitleaks found 201 possible secrets, more than" in world.clone.refused("main")
+
+
+def test_rules_of_ones_own(world: World) -> None:
+    rules = world.home / "rules.toml"
+    rules.write_text("[[rules]]\nid = 'corp'\nregex = 'corp-[0-9]{8}'\n")
+    world.install(rules=str(rules))
+    world.clone.commit({"a": key("one"), "b": "corp-12345678\n"})
+    assert world.held("main").findings == {("corp", "b")}
+    rules.write_text("broken")
+    assert "push refused" in world.clone.refused("main")
+
+
+@pytest.mark.parametrize("given", [{}, {"GIT_DIR": "."}])
+def test_a_hook_run_by_hand_says_so(world: World, given: dict[str, str]) -> None:
+    done = subprocess.run(
+        [world.bare / "hooks" / "pre-receive"],
+        cwd=world.bare,
+        env=environment(world.home, **given),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("bot-bottle: push refused: this hook only works within a push")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,435 @@
+"""Does the gate serve what the upstream has, and pass on what was accepted, with a credential the agent never sees?"""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import http.server
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from bot_bottle import host_db_path
+from git_pushes import BOTTLE, FAR, Clone, Held, Operator, World, environment, eventually, gitleaks, make_world, secret
+
+KEY = f'key = "{secret("one")}"\n'
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@dataclass
+class Gate:
+    """The daemon with one upstream, ``app``."""
+
+    world: World
+    port: int
+    process: subprocess.Popen[str]
+
+    @property
+    def clone(self) -> Clone:
+        return self.world.clone
+
+    @property
+    def operator(self) -> Operator:
+        return self.world.operator
+
+    def held(self, *refs: str, status: str = "rejected", grant: str | None = None) -> Held:
+        return self.world.held(*refs, status=status, grant=grant)
+
+    def has(self, name: str) -> str:
+        """What the gate's repository has under a ref."""
+        return replace(self.world, bare=self.world.home / "gate" / "app.git").ref(name)
+
+    def upstream(self, name: str) -> str:
+        """What the upstream has."""
+        return self.world.ref(name)
+
+    def stop(self) -> str:
+        """SIGTERM; returns what the daemon logged."""
+        self.process.send_signal(signal.SIGTERM)
+        _, log = self.process.communicate(timeout=FAR)
+        assert self.process.returncode == 0, log
+        return log
+
+
+@contextmanager
+def running(world: World, credential: str = "", url: str | None = None, **extra: str) -> Iterator[Gate]:
+    """A gate before ``world.bare``, whose clone then pushes to the gate."""
+    (world.bare / "hooks" / "pre-receive").unlink(missing_ok=True)
+    config = world.home / "upstreams.yaml"
+    config.write_text(f"upstreams:\n  - name: app\n    url: {url or world.bare}\n{credential}")
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bot_bottle.sidecars.git_gate"],
+        env=environment(
+            world.home,
+            PATH=f"{Path(gitleaks()).parent}{os.pathsep}{environment(world.home)['PATH']}",
+            SUPERVISE_BOTTLE_SLUG=BOTTLE,
+            SUPERVISE_DB_PATH=host_db_path(),
+            GIT_GATE_UPSTREAMS=str(config),
+            GIT_GATE_ROOT=str(world.home / "gate"),
+            GIT_GATE_PORT=str(port),
+            **extra,
+        ),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        eventually(lambda: listening(port) or process.poll() is not None)
+        world.clone.git("remote", "set-url", "origin", f"git://127.0.0.1:{port}/app.git")
+        yield Gate(world, port, process)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=FAR)
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    with running(make_world(tmp_path, monkeypatch)) as found:
+        yield found
+
+
+def upstream_commit(gate: Gate, name: str = "main") -> str:
+    """Somebody else pushes a commit to the upstream."""
+    elsewhere = Clone(gate.world.home / "elsewhere", gate.world.home)
+    shutil.rmtree(elsewhere.path, ignore_errors=True)
+    gate.clone.git("clone", "--quiet", str(gate.world.bare), str(elsewhere.path))
+    elsewhere.git("switch", "--quiet", "--force-create", "work", f"origin/{name}")
+    commit = elsewhere.commit(message="somebody else's")
+    elsewhere.pushed(f"work:{name}")
+    return commit
+
+
+def test_a_clean_push_reaches_the_upstream(gate: Gate) -> None:
+    commit = gate.clone.commit({"a": "fine\n"})
+    gate.clone.git("tag", "--annotate", "--message", "one", "v1")
+    gate.clone.pushed("main", "v1")
+    assert gate.upstream("main") == gate.has("main") == commit
+    assert gate.upstream("v1^{commit}") == commit
+    gate.clone.git("commit", "--quiet", "--amend", "--message", "another")
+    gate.clone.pushed("+main", ":v1")
+    assert gate.upstream("main") == gate.clone.git("rev-parse", "main") and gate.upstream("v1") == ""
+
+
+def test_what_the_upstream_has_is_served_at_once(gate: Gate) -> None:
+    gate.clone.commit({"a": "1\n"})
+    gate.clone.pushed("main", "main:gone")
+    commit = upstream_commit(gate)
+    gate.clone.git(f"--git-dir={gate.world.bare}", "branch", "--delete", "--force", "gone")
+    gate.clone.git("fetch", "--quiet", "--prune")
+    assert gate.clone.git("for-each-ref", "--format=%(objectname) %(refname)", "refs/remotes/origin") == (
+        f"{commit} refs/remotes/origin/main"
+    )
+
+
+def test_a_clone_gets_the_upstreams_default_branch(gate: Gate) -> None:
+    gate.clone.commit({"a": "1\n"})
+    gate.clone.pushed("main:trunk")
+    gate.clone.git(f"--git-dir={gate.world.bare}", "symbolic-ref", "HEAD", "refs/heads/trunk")
+    fresh = gate.world.home / "fresh"
+    gate.clone.git("clone", "--quiet", f"git://127.0.0.1:{gate.port}/app", str(fresh))
+    assert Clone(fresh, gate.world.home).git("branch", "--show-current") == "trunk"
+
+
+def test_only_an_approval_lets_a_secret_reach_the_upstream(gate: Gate) -> None:
+    commit = gate.clone.commit({"a": KEY})
+    assert gate.held("main").code != 0
+    assert gate.upstream("main") == gate.has("main") == ""
+    assert gate.held("main", status="approved").code == 0
+    assert gate.upstream("main") == gate.has("main") == commit
+
+
+def test_an_upstream_that_refuses_is_heard(gate: Gate) -> None:
+    hook = gate.world.bare / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\necho main is protected >&2\nexit 1\n")
+    hook.chmod(0o755)
+    gate.clone.commit({"a": "1\n"})
+    said = gate.clone.refused("main")
+    assert "main is protected" in said and "the upstream did not accept it" in said
+    assert gate.has("main") == ""
+
+
+def test_a_grant_survives_an_upstream_that_refuses(gate: Gate) -> None:
+    gate.clone.commit({"a": "1\n"})
+    gate.clone.pushed("main")
+    gate.clone.commit({"a": KEY})
+    with gate.clone.pushing("main") as push:
+        item = gate.operator.next(push)
+        upstream_commit(gate)
+        gate.operator.decide(item, "approved", grant="once")
+        assert "the upstream did not accept it" in push.communicate(timeout=FAR)[1]
+    gate.clone.git("pull", "--quiet", "--rebase", "origin", "main")
+    gate.clone.pushed("main")
+    assert gate.upstream("main") == gate.clone.git("rev-parse", "main")
+
+
+def test_several_refs_reach_the_upstream_together_or_not_at_all(gate: Gate) -> None:
+    hook = gate.world.bare / "hooks" / "update"
+    hook.write_text("#!/bin/sh\ntest $1 != refs/heads/two\n")
+    hook.chmod(0o755)
+    gate.clone.commit({"a": "1\n"})
+    gate.clone.refused("main:one", "main:two")
+    assert gate.upstream("one") == gate.has("one") == ""
+
+
+def test_nobody_is_asked_about_what_the_upstream_would_refuse(gate: Gate) -> None:
+    gate.clone.commit({"a": "1\n"})
+    gate.clone.pushed("main")
+    # The gate's own copy says that the branch is not there, as if it had just been made upstream.
+    gate.clone.commit({"a": KEY})
+    with gate.clone.pushing("main") as push:
+        item = gate.operator.next(push)
+        gate.operator.decide(item, "rejected")
+        push.communicate(timeout=FAR)
+    shutil.move(gate.world.bare, gate.world.home / "away.git")
+    assert "cannot be reached" in gate.clone.refused("main")
+    assert len(gate.operator.inbox.history()) == 1
+
+
+def test_an_upstream_that_cannot_be_reached_serves_nobody(gate: Gate) -> None:
+    gate.clone.commit({"a": "1\n"})
+    gate.clone.pushed("main")
+    shutil.move(gate.world.bare, gate.world.home / "away.git")
+    assert "the upstream cannot be reached, and what is here may be old" in gate.clone.refused("main")
+    done = subprocess.run(
+        ["git", "ls-remote", "origin"], cwd=gate.clone.path, env=environment(gate.world.home), capture_output=True
+    )
+    assert done.returncode != 0 and b"cannot be reached" in done.stderr and done.stdout == b""
+    shutil.move(gate.world.home / "away.git", gate.world.bare)
+    gate.clone.git("fetch", "--quiet")
+
+
+def test_refs_of_other_kinds_are_not_passed_on(gate: Gate) -> None:
+    gate.clone.commit({"a": "1\n"})
+    said = gate.clone.refused("main:refs/changes/1")
+    assert "only branches, tags and notes are passed on, not refs/changes/1" in said
+
+
+def test_only_the_named_upstreams_are_served(gate: Gate) -> None:
+    shutil.copytree(gate.world.home / "gate" / "app.git", gate.world.home / "gate" / "other.git")
+    for name in ("other.git", "../origin.git", "app.git/../other.git", "nowhere"):
+        url = f"git://127.0.0.1:{gate.port}/{name}"
+        done = subprocess.run(["git", "ls-remote", url], env=environment(gate.world.home), capture_output=True)
+        assert done.returncode != 0 and done.stdout == b"", name
+
+
+def test_a_pusher_who_hangs_up_takes_the_proposal_back(gate: Gate) -> None:
+    gate.clone.commit({"a": KEY})
+    with gate.clone.pushing("main") as push:
+        item = gate.operator.next(push)
+        push.kill()
+        assert gate.operator.ends(item.proposal.id) == "withdrawn"
+
+
+def test_a_gate_that_is_stopped_takes_its_proposals_back(gate: Gate) -> None:
+    gate.clone.commit({"a": KEY})
+    with gate.clone.pushing("main") as push:
+        item = gate.operator.next(push)
+        gate.stop()
+        assert gate.operator.inbox.read(item.proposal.id).state == "withdrawn"
+        assert push.wait(FAR) != 0
+
+
+def test_a_gate_started_again_goes_on_with_its_grants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(tmp_path, monkeypatch)
+    with running(world) as gate:
+        gate.clone.commit({"a": KEY})
+        assert gate.held("main", status="approved", grant="bottle").code == 0
+    with running(world) as gate:
+        gate.clone.git("commit", "--quiet", "--amend", "--message", "again")
+        gate.clone.pushed("+main")
+
+
+def test_a_gate_ends_when_its_port_is_taken(gate: Gate) -> None:
+    settings = {"SUPERVISE_BOTTLE_SLUG": BOTTLE, "GIT_GATE_ROOT": str(gate.world.home / "second")}
+    done = subprocess.run(
+        [sys.executable, "-m", "bot_bottle.sidecars.git_gate"],
+        env=environment(gate.world.home, GIT_GATE_PORT=str(gate.port), **settings),
+        capture_output=True,
+        text=True,
+        timeout=FAR,
+    )
+    assert done.returncode != 0 and "git daemon ended" in done.stderr
+
+
+def test_a_sha256_upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(tmp_path, monkeypatch, object_format="sha256")
+    with running(world, "    object_format: sha256\n") as gate:
+        commit = gate.clone.commit({"a": "1\n"})
+        gate.clone.pushed("main")
+        assert gate.upstream("main") == commit and len(commit) == 64
+
+
+# --- ssh
+
+
+@dataclass(frozen=True)
+class Sshd:
+    url: str
+    key: Path
+    host_key: str
+
+    def known_hosts(self, path: Path, host_key: str | None = None) -> str:
+        port = self.url.rpartition(":")[2].partition("/")[0]
+        path.write_text(f"[127.0.0.1]:{port} {host_key or self.host_key}\n")
+        return f"    key: {self.key}\n    known_hosts: {path}\n"
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    """An OpenSSH server on loopback that lets one key in."""
+    program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if not program:
+        pytest.skip("needs sshd: apt-get install openssh-server")
+    home = tmp_path / "ssh"
+    home.mkdir()
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", home / name], check=True)
+    port = free_port()
+    (home / "authorized").write_text((home / "user.pub").read_text())
+    (home / "config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {home}/host\nPidFile none\nUsePAM no\nStrictModes no\n"
+        f"AuthorizedKeysFile {home}/authorized\nPasswordAuthentication no\n"
+    )
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    with subprocess.Popen([program, "-D", "-e", "-f", home / "config"], stderr=subprocess.DEVNULL) as process:
+        eventually(lambda: listening(port))
+        host_key = " ".join((home / "host.pub").read_text().split()[:2])
+        yield Sshd(f"ssh://{getpass.getuser()}@127.0.0.1:{port}{tmp_path}/origin.git", home / "user", host_key)
+        process.terminate()
+
+
+def test_ssh_with_the_pinned_host_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sshd: Sshd) -> None:
+    world = make_world(tmp_path, monkeypatch)
+    with running(world, sshd.known_hosts(tmp_path / "known"), sshd.url) as gate:
+        commit = gate.clone.commit({"a": "1\n"})
+        gate.clone.pushed("main")
+        assert gate.upstream("main") == commit
+        other = upstream_commit(gate)
+        gate.clone.git("fetch", "--quiet")
+        assert gate.clone.git("rev-parse", "origin/main") == other
+
+
+@pytest.mark.parametrize("known", ["another", "none"])
+def test_ssh_trusts_no_other_host_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sshd: Sshd, known: str) -> None:
+    world = make_world(tmp_path, monkeypatch)
+    path = tmp_path / "known"
+    credential = sshd.known_hosts(path, " ".join((sshd.key.with_suffix(".pub")).read_text().split()[:2]))
+    if known == "none":
+        path.write_text("")
+    before = path.read_text()
+    with running(world, credential, sshd.url) as gate:
+        gate.clone.commit({"a": "1\n"})
+        assert "Host key verification failed" in gate.clone.refused("main")
+        assert gate.upstream("main") == "" and path.read_text() == before
+
+
+# --- https
+
+
+@pytest.fixture
+def https(tmp_path: Path) -> Iterator[Callable[[], tuple[str, list[str]]]]:
+    """A TLS server with git's http-backend; it takes user ``bot`` with token ``t0ken``, and notes who asked."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", tmp_path / "tls.key",
+         "-out", tmp_path / "tls.crt"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    asked: list[str] = []
+
+    class Backend(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            given = self.headers.get("Authorization", "")
+            asked.append(base64.b64decode(given.removeprefix("Basic ")).decode())
+            if asked[-1] != "bot:t0ken":
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="git"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            path, _, query = self.path.partition("?")
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            done = subprocess.run(
+                ["git", "http-backend"],
+                input=body,
+                capture_output=True,
+                env=environment(
+                    tmp_path,
+                    GIT_PROJECT_ROOT=str(tmp_path),
+                    GIT_HTTP_EXPORT_ALL="1",
+                    PATH_INFO=path,
+                    QUERY_STRING=query,
+                    REQUEST_METHOD=self.command,
+                    REMOTE_USER="bot",
+                    CONTENT_TYPE=self.headers.get("Content-Type", ""),
+                    HTTP_CONTENT_ENCODING=self.headers.get("Content-Encoding", ""),
+                    GIT_PROTOCOL=self.headers.get("Git-Protocol", ""),
+                ),
+            )
+            head, _, content = done.stdout.partition(b"\r\n\r\n")
+            fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
+            self.send_response(int(fields.pop("Status", "200").split()[0]))
+            for name, value in fields.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Backend)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield lambda: (f"https://localhost:{server.server_port}/origin.git", asked)
+    server.shutdown()
+    thread.join()
+
+
+def test_https_with_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, https: Callable[[], tuple[str, list[str]]]
+) -> None:
+    url, asked = https()
+    token = tmp_path / "token"
+    token.write_text("t0ken\n")
+    world = make_world(tmp_path, monkeypatch)
+    with running(
+        world, f"    token: {token}\n    username: bot\n", url, GIT_SSL_CAINFO=str(tmp_path / "tls.crt")
+    ) as gate:
+        commit = gate.clone.commit({"a": "1\n"})
+        gate.clone.pushed("main")
+        assert gate.upstream("main") == commit and "bot:t0ken" in asked
+        token.write_text("expired\n")
+        assert "cannot be reached" in gate.clone.refused("main:other")
+        configured = (tmp_path / "gate" / "app.git").rglob("*")
+        assert not any(b"t0ken" in path.read_bytes() for path in configured if path.is_file())
+        log = gate.stop()
+    assert "t0ken" not in log
