@@ -373,6 +373,10 @@ class InboxItem:
 
     @property
     def apply_error(self) -> str | None: ...
+    @property
+    def base_sha256(self) -> str | None:
+        """Hash the managed file must still have when this is decided; ``""``: absent, ``None``: not compared."""
+
     def to_dict(self) -> dict[str, Any]:
         """The proposal's fields and these, flat, JSON-ready; ``response`` nested."""
 

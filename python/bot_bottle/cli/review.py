@@ -54,8 +54,7 @@ def read_current(path: str) -> CurrentFile:
 
 def changed_since(item: InboxItem, current: CurrentFile) -> bool:
     """Has the managed file changed since the proposal was written? Unknown counts as no."""
-    expected = item.proposal.current_file_hash
-    return bool(expected) and current.problem is None and current.sha256 != expected
+    return item.base_sha256 is not None and current.problem is None and (current.sha256 or "") != item.base_sha256
 
 
 def print_review(item: InboxItem) -> None:

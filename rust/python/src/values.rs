@@ -278,7 +278,7 @@ value!(AuditReport, store::AuditReport {
 
 value!(InboxItem, store::InboxItem {
     queue_key: &str, state: &str, waiting: bool, waiting_until: Option<&str>, requests: i64, withdrawn_at: Option<&str>,
-    withdrawn_reason: Option<&str>, archived_at: Option<&str>, managed_file: Option<&str>, apply_state: Option<&str>, apply_error: Option<&str>,
+    withdrawn_reason: Option<&str>, archived_at: Option<&str>, managed_file: Option<&str>, apply_state: Option<&str>, apply_error: Option<&str>, base_sha256: Option<&str>,
 } {
     #[getter]
     fn proposal(&self) -> Proposal {

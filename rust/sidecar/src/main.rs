@@ -182,6 +182,23 @@ fn seconds(text: &str) -> std::result::Result<Duration, String> {
     Duration::try_from_secs_f64(if seconds > 1e18 { 1e18 } else { seconds }).map_err(|_| "must be from 0 on".to_owned())
 }
 
+impl Verb {
+    fn as_json(&self) -> bool {
+        match self {
+            Verb::Propose { queue, .. }
+            | Verb::Wait { queue, .. }
+            | Verb::Show { queue, .. }
+            | Verb::Pending { queue }
+            | Verb::Withdraw { queue, .. }
+            | Verb::Archive { queue, .. }
+            | Verb::UseGrant { queue, .. }
+            | Verb::Audit(Audit::Append { queue, .. }) => queue.place.json,
+            Verb::Doctor { place } => place.json,
+            Verb::GitleaksReport { .. } => false,
+        }
+    }
+}
+
 impl Queue {
     fn open(&self) -> Result<QueueStore> {
         QueueStore::new(&self.bottle, Some(&self.place.db))
@@ -190,11 +207,18 @@ impl Queue {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let as_json = cli.verb.as_json();
     match run(cli.verb) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "bot-bottle-sidecar: {}", visible(&error.to_string(), false));
-            ExitCode::from(error.exit_code())
+            let (message, code) = (error.to_string(), error.exit_code());
+            let _ = if as_json {
+                let told = json!({"error": error.class(), "message": message, "exit_code": code});
+                writeln!(std::io::stderr(), "{told}")
+            } else {
+                writeln!(std::io::stderr(), "bot-bottle-sidecar: {}", visible(&message, false))
+            };
+            ExitCode::from(code)
         }
     }
 }

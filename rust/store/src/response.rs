@@ -183,6 +183,8 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
         .read(|conn| inbox::read(conn, decision.proposal_id))?
         .flatten()
         .ok_or_else(|| Error::not_found("proposal", decision.proposal_id))?;
+    // That it is too late goes before what is wrong with the decision; the transaction asks again.
+    item.ended().map_or(Ok(()), Err)?;
     check_rules(&item.proposal, &answer, scope.as_ref())?;
     check_reviewed(&item, decision.payload_sha256)?;
     let runs = answer.status != STATUS_REJECTED;
@@ -232,11 +234,8 @@ fn check_rules(proposal: &Proposal, answer: &Response, scope: Option<&Scope>) ->
     Ok(())
 }
 
-/// What was reviewed is what is there, and it can still be decided. The transaction asks the latter again.
+/// What was reviewed is what is there.
 fn check_reviewed(item: &InboxItem, seen: &str) -> Result<()> {
-    if let Some(error) = item.ended() {
-        return Err(error);
-    }
     let actual = sha256_hex(&item.proposal.proposed_file);
     if actual == seen {
         return Ok(());
