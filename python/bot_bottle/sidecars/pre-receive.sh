@@ -205,16 +205,8 @@ find_secrets() {
 
 # --- What was allowed before ----------------------------------------------------------------------------------------
 
-# The helper's sentence: bare after its name, or in the JSON of an error.
-reason() {
-    text=$(string_of message "$scratch/error")
-    if [ -n "$text" ]; then echo "$text"; else sed 's/^bot-bottle-sidecar: //' "$scratch/error"; fi
-}
-
-# A string of a JSON object on one line: its name, the file.
-string_of() {
-    sed -nE 's/^.*"'"$1"'": *"(([^"\\]|\\.)*)".*$/\1/p' "$2" | sed 's/\\[nrt]/ /g; s/\\\(.\)/\1/g' | head -n 1
-}
+# The helper's sentence without its name.
+reason() { sed 's/^bot-bottle-sidecar: //' "$scratch/error"; }
 
 # One approval covers the findings it was asked for together. Its grant is about all of them; sets/ has the members.
 name_of_set() {
