@@ -147,7 +147,8 @@ def test_the_upstreams_are_read(tmp_path: Path) -> None:
     for name in ("key", "hosts", "token"):
         (tmp_path / name).touch()
     found = read_upstreams(
-        f"upstreams:\n- name: app\n  url: git@github.com:me/app.git\n  key: {tmp_path}/key\n  known_hosts: {tmp_path}/hosts\n"
+        f"upstreams:\n- name: app\n  url: git@github.com:me/app.git\n"
+        f"  key: {tmp_path}/key\n  known_hosts: {tmp_path}/hosts\n"
         f"- {{name: web, url: https://github.com/me/web.git, token: {tmp_path}/token}}\n"
     )
     assert [(u.name, u.url) for u in found] == [
