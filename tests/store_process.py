@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -67,7 +68,7 @@ def eventually(condition: Callable[[], object], within: float = 20) -> None:
 class Process:
     """A function that runs in a fresh interpreter. It imports what it uses; arguments are JSON, output is lines."""
 
-    def __init__(self, function: Callable[..., object], *arguments: Any, before: Callable[[], object] | None = None):
+    def __init__(self, function: Callable[..., object], *arguments: Any):
         call = f"import json, sys\n{function.__name__}(*json.loads(sys.argv[1]))"
         source = f"{textwrap.dedent(inspect.getsource(function))}\n{call}\n"
         self.popen = subprocess.Popen(
@@ -76,7 +77,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=before,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
         )
 
     @property
