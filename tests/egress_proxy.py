@@ -187,8 +187,8 @@ class Server:
                 return
             content = event.get("text") if event.get("text") is not None else event.get("bytes")
             self.messages.append(content)
-            if isinstance(content, str) and content.startswith("say "):
-                content = content[4:]
+            if content == "who am I":
+                content = dict(headers).get("authorization", "")
             await send({"type": "websocket.send", "text" if isinstance(content, str) else "bytes": content})
 
 

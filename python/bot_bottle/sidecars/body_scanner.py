@@ -44,6 +44,7 @@ class BodyScanner:
         self._window = b""
         self._window_start = 0
         self._settled = 0  # what ends before it has been reported
+        self._begun: set[int] = set()  # where that began
         self._waiting = bytearray()
         self._taken = 0
         self._open = 0  # bytes at the end that may begin a secret
@@ -54,7 +55,10 @@ class BodyScanner:
             self._inside.append(_Inside(chain, self._deeper(), chain))
 
     def feed(self, piece: bytes, *, last: bool = False) -> None:
-        """Scans ``piece`` and, if it is the last, all that waited for more."""
+        """Scans ``piece`` and, if it is the last, all that waited for more.
+
+        More may come after the last: what is cut in two by that, such as by messages, is found where it is whole.
+        """
         edge = self._window[-_LONGEST_START + 1 :]
         self._waiting += piece
         self._scan(piece, last)
@@ -94,9 +98,11 @@ class BodyScanner:
         self._open = 0 if last else self._detectors.open_end(text)
         settled = start + len(text) - self._open
         for finding in self._detectors.scan(text):
-            end = start + finding.end
-            if self._settled < end <= settled:
-                self.found.append(replace(finding, start=start + finding.start, end=end))
+            begin, end = start + finding.start, start + finding.end
+            # After a last piece the next one's first letters may look like more of a secret that was whole.
+            if self._settled < end <= settled and begin not in self._begun:
+                self.found.append(replace(finding, start=begin, end=end))
+        self._begun = {each.start for each in self.found} | {each for each in self._begun if each >= start}
         self._settled = settled
         self._window = text[-max(_OVERLAP, self._open) :]
         self._window_start = start + len(text) - len(self._window)

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import signal
+import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from bot_bottle.sidecars.token_leave import Grants, Queue, TokenLeave
 DEFAULT_PORT: Final = 8080
 _ROUTES_LOOK: Final = 1.0  # seconds between looks at the routes' file while no request comes
 _KEY_BYTES: Final = 32
+_HOLD: Final = "EGRESS_TOKEN_ALLOW_TIMEOUT_SECONDS"
 
 log = logging.getLogger("bot_bottle.egress")
 
@@ -76,17 +78,15 @@ class Settings:
             db_path=text("SUPERVISE_DB_PATH", DB_PATH_IN_CONTAINER),
             routes_file=text("EGRESS_ROUTES_FILE", "/run/bottle/routes.yaml"),
             host=text("EGRESS_HOST", "0.0.0.0"),  # noqa: S104 - the agent's container is another host
-            port=int(_number("EGRESS_PORT", text("EGRESS_PORT", str(DEFAULT_PORT)), 65535)),
+            port=int(_number("EGRESS_PORT", text("EGRESS_PORT", str(DEFAULT_PORT)), 0, 65535)),
             confdir=confdir,
             key_file=Path(text("EGRESS_FINGERPRINT_KEY_FILE", str(confdir / "fingerprint.key"))),
             ca_cert_file=text("EGRESS_CA_CERT_FILE"),
             upstream_ca_file=text("EGRESS_UPSTREAM_CA_FILE"),
             ports=frozenset(
-                int(_number("EGRESS_PORTS", each.strip(), 65535)) for each in text("EGRESS_PORTS", "80,443").split(",")
+                int(_number("EGRESS_PORTS", each, 1, 65535)) for each in text("EGRESS_PORTS", "80,443").split(",")
             ),
-            hold=_number(
-                "EGRESS_TOKEN_ALLOW_TIMEOUT_SECONDS", text("EGRESS_TOKEN_ALLOW_TIMEOUT_SECONDS", "300"), 86400
-            ),
+            hold=_number(_HOLD, text(_HOLD, "300"), 1, 86400),
             network=Network.parse(text("EGRESS_PRIVATE_NETWORKS"), text("EGRESS_CONNECT_TO")),
         )
 
@@ -123,6 +123,10 @@ async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     Raises:
         InvalidInputError: it cannot listen, or a file it needs cannot be used.
     """
+    try:
+        settings.confdir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInputError(f"EGRESS_CONFDIR {settings.confdir}: {error.strerror}.") from None
     queue, grants, audit = open_stores(settings.slug, settings.db_path)
     record = Record(settings.slug, audit)
     leave = TokenLeave(settings.slug, queue, grants, fingerprint_key(settings.key_file), settings.hold)
@@ -188,8 +192,9 @@ class _Start:
         if addresses:
             log.info("listening on port %d", addresses[0][1])
             return
-        why = next((each.last_exception for each in self._server.servers if each.last_exception), None)
-        self.problem = f"egress cannot listen: {str(why).partition(chr(10))[0]}."
+        options, why = self._master.options, [each.last_exception for each in self._server.servers]
+        reasons = {os.strerror(each.errno or 0) if isinstance(each, OSError) else str(each) for each in why}
+        self.problem = f"cannot listen on {options.listen_host}:{options.listen_port}: {', '.join(reasons)}."
         self._master.should_exit.set()
 
 
@@ -205,9 +210,15 @@ def _trusted(settings: Settings) -> Path:
         return Path(certifi.where())
     bundle = settings.confdir / "upstream-ca.pem"
     try:
+        ssl.create_default_context(cafile=settings.upstream_ca_file)
+    except ssl.SSLError:
+        raise InvalidInputError(f"EGRESS_UPSTREAM_CA_FILE {settings.upstream_ca_file} holds no certificate.") from None
+    except OSError as error:
+        raise InvalidInputError(f"EGRESS_UPSTREAM_CA_FILE {settings.upstream_ca_file}: {error.strerror}.") from None
+    try:
         bundle.write_bytes(Path(certifi.where()).read_bytes() + b"\n" + Path(settings.upstream_ca_file).read_bytes())
     except OSError as error:
-        raise InvalidInputError(f"EGRESS_UPSTREAM_CA_FILE {error.filename}: {error.strerror}.") from None
+        raise InvalidInputError(f"{error.filename}: {error.strerror}.") from None
     return bundle
 
 
@@ -220,13 +231,13 @@ def _publish_ca(settings: Settings) -> None:
             raise InvalidInputError(f"EGRESS_CA_CERT_FILE {error.filename}: {error.strerror}.") from None
 
 
-def _number(name: str, text: str, largest: int) -> float:
+def _number(name: str, text: str, smallest: int, largest: int) -> float:
     try:
-        value = float(text) if "SECONDS" in name else int(text)
+        value = float(text) if name == _HOLD else int(text)
     except ValueError:
-        value = -1
-    if not 0 <= value <= largest:
-        raise InvalidInputError(f"{name} is {text!r}: it is a number from 0 to {largest}.")
+        value = smallest - 1
+    if not smallest <= value <= largest:
+        raise InvalidInputError(f"{name} is {text!r}: it is a number from {smallest} to {largest}.")
     return value
 
 

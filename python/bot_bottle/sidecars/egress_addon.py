@@ -125,7 +125,7 @@ class Egress:
             return
         if detectors := self._outbound(route):
             scanner = BodyScanner(detectors, codings(flow.request))
-            await _scan(scanner, flow.request.raw_content or b"", last=True)
+            await _scan(scanner, flow.request.raw_content or b"")
             seen = [*_in_head(flow.request, detectors), *_in_body(flow.request, scanner.found, detectors)]
             refusal = _unreadable(scanner) or await self._settle(flow, route, seen, hold=True)
             # The routes may have changed while it was held.
@@ -211,7 +211,7 @@ class Egress:
             return
         scanner = way.body if message.from_client else way.returning
         if scanner is not None:
-            await _scan(scanner, message.content, last=False)
+            await _scan(scanner, message.content)
             found, scanner.found = scanner.found, []
             masks = [functools.partial(scanner.mask, each) for each in found]
             if message.from_client:
@@ -363,11 +363,11 @@ def _mask_decoded(request: http.Request, detectors: Detectors) -> bool:
     return True
 
 
-async def _scan(scanner: BodyScanner, content: bytes, *, last: bool) -> None:
-    """Feeds ``content``; other connections go on meanwhile."""
+async def _scan(scanner: BodyScanner, content: bytes) -> None:
+    """Feeds all of ``content``; other connections go on meanwhile."""
     if len(content) <= _SCANNED_AT_ONCE:
-        scanner.feed(content, last=last)
+        scanner.feed(content, last=True)
         return
     for begin in range(0, len(content), MAX_HELD):
         end = begin + MAX_HELD
-        await asyncio.to_thread(scanner.feed, content[begin:end], last=last and end >= len(content))
+        await asyncio.to_thread(scanner.feed, content[begin:end], last=end >= len(content))

@@ -278,6 +278,6 @@ class GuardedWebsocket(WebsocketConnection):
         if scanner is None or self.client:  # as a client this end faces the server
             return False
         closing = isinstance(event, wsproto.events.CloseConnection)
-        scanner.feed((event.reason or "").encode() if closing else bytes(event.payload))
+        scanner.feed((event.reason or "").encode() if closing else bytes(event.payload), last=True)
         scanner.take()
         return bool(scanner.found)
