@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
+import demo_sidecars
+
 from bot_bottle import Inbox, Supervise, bot_bottle_root, host_db_path
 
 BIN = Path(sys.executable).parent
@@ -144,8 +146,8 @@ def wake_ups(inbox: Inbox, rounds: int = 20) -> None:
         committed = time.time()
         measured.append(max(0.0, agent.went_on() - committed) * 1e3)
     measured.sort()
-    print(f"    commit returned → the agent's answer read from its pipe: median {measured[rounds // 2]:.2f} ms,", end="")
-    print(f" slowest {measured[-1]:.2f} ms")
+    median, slowest = measured[rounds // 2], measured[-1]
+    print(f"    commit returned → the agent's line read from its pipe: median {median:.2f} ms, slowest {slowest:.2f} ms")
 
 
 def epilogue(inbox: Inbox, root: Path, routes: Path) -> None:
@@ -153,18 +155,18 @@ def epilogue(inbox: Inbox, root: Path, routes: Path) -> None:
     print(f"host     $ cat {routes}\n    " + routes.read_text().replace("\n", "\n    ").rstrip())
     operator("audit", "list")
     operator("audit", "verify")
-    title("Timeline: from the moment recorded with the decision, before it was synced to disk, to the agent's next line")
+    title("Timeline: from the moment recorded with the decision (not yet synced) to the agent's next line")
     for moment, what, milliseconds in sorted(timeline):
         print(f"    {moment[11:23]}  {what:<28} {milliseconds:8.2f} ms")
     wake_ups(inbox)
-    bot_bottle = BIN / "bot-bottle"
+    bot_bottle, helper = BIN / "bot-bottle", BIN / "bot-bottle-sidecar"
     print(f"""
 Try next, in this root:
     export BOT_BOTTLE_ROOT={root}
     {bot_bottle} history
     {bot_bottle} audit list --full
     {bot_bottle} watch &        # then propose something:
-    echo 'routes: []' | {BIN / "bot-bottle-sidecar"} propose --db {host_db_path()} --bottle {BOTTLE} --tool egress-allow --wait
+    echo 'routes: []' | {helper} propose --wait --db {host_db_path()} --bottle {BOTTLE} --tool egress-allow
 Remove it with: rm -r {root}""")
 
 
@@ -179,6 +181,10 @@ def main() -> None:
     Supervise().prepare(BOTTLE, files={"egress-allow": routes, "egress-block": routes})
     with Inbox() as inbox:
         main_job(inbox, routes)
+        title("The sidecars: an agent is refused a host, asks for it over MCP, and gets through the proxy")
+        demo_sidecars.network(BOTTLE, inbox, newest, operator)
+        title("The git gate holds a push with a token in it until the operator says why it may pass")
+        demo_sidecars.push(BOTTLE, root, inbox, newest, operator)
         epilogue(inbox, root, routes)
     print(f"\nThe demo took {time.monotonic() - started:.0f} s.")
 
