@@ -147,7 +147,7 @@ def wake_ups(inbox: Inbox, rounds: int = 20) -> None:
         measured.append(max(0.0, agent.went_on() - committed) * 1e3)
     measured.sort()
     median, slowest = measured[rounds // 2], measured[-1]
-    print(f"    commit returned → the agent's line read from its pipe: median {median:.2f} ms, slowest {slowest:.2f} ms")
+    print(f"    commit returned → the agent's line read: median {median:.2f} ms, slowest {slowest:.2f} ms")
 
 
 def epilogue(inbox: Inbox, root: Path, routes: Path) -> None:
