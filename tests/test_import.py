@@ -1,0 +1,48 @@
+"""Does ``import bot_bottle`` load what it needs and nothing that is slow?"""
+
+from __future__ import annotations
+
+import pytest
+
+from store_process import Process
+
+SLOW = ["asyncio", "click", "dataclasses", "importlib.metadata", "inspect", "json", "mcp", "rich", "sqlite3", "yaml"]
+
+
+def load(statement: str) -> None:
+    import sys
+
+    before = set(sys.modules)
+    exec(statement)
+    print(*sorted(set(sys.modules) - before))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import bot_bottle",
+        "from bot_bottle import QueueStore, AuditStore, Inbox, Database, Proposal, Response, AuditEntry",
+        "from bot_bottle.queue_store import QueueStore",
+        "from bot_bottle.audit_store import AuditStore",
+    ],
+)
+def test_an_import_loads_nothing_that_is_slow(statement: str) -> None:
+    # `json` is there before: the test's own way to hand over arguments.
+    with Process(load, statement) as process:
+        loaded = process.ends().split()
+    assert "bot_bottle._native" in loaded
+    assert not [name for name in loaded if name in SLOW]
+    assert len(loaded) < 15, loaded
+
+
+def test_asyncio_is_loaded_by_who_asks_for_it() -> None:
+    with Process(load, "from bot_bottle import AsyncQueueStore") as process:
+        assert "asyncio" in process.ends().split()
+
+
+def test_the_version_is_the_distribution_s() -> None:
+    from importlib.metadata import version
+
+    import bot_bottle
+
+    assert bot_bottle.__version__ == version("bot-bottle")
