@@ -125,7 +125,7 @@ def test_a_grant_outlives_rebase_squash_and_move_within_the_file(world: World) -
     clone.git("switch", "--quiet", "main")
     clone.commit({"other": "2\n"})
     clone.git("rebase", "--quiet", "main", "work")
-    clone.pushed("work:rebased")
+    assert "possible secrets that were allowed before: 1" in clone.pushed("work:rebased")
     clone.git("reset", "--quiet", "--soft", "main")
     clone.commit({"a": f"# on another line now\n\n{key('one')}"})
     clone.pushed("work:squashed")
@@ -275,3 +275,18 @@ def test_a_hook_run_by_hand_says_so(world: World, given: dict[str, str]) -> None
     assert done.returncode == 1
     assert done.stderr.startswith("bot-bottle: push refused: this hook only works within a push")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("shell", ["busybox sh", "bash --posix"])
+def test_the_hook_runs_in_any_posix_shell(world: World, shell: str) -> None:
+    program, argument = shell.split()
+    if not (path := shutil.which(program)):
+        pytest.skip(f"needs {program}")
+    hook = world.bare / "hooks" / "pre-receive"
+    hook.write_text(hook.read_text().replace("#!/bin/sh", f"#!{path} {argument}", 1))
+    commit = world.clone.commit({"a": "fine\n"})
+    world.clone.pushed("main")
+    assert world.ref("main") == commit
+    world.clone.commit({"a": key("one")})
+    assert world.held("main").findings == {(AWS, "a")}
+    assert world.held("main", status="approved").code == 0

@@ -18,7 +18,6 @@ max_file=@max_file@
 upstream=@upstream@
 
 set -eu
-umask 077
 # What the machine has configured for git must not change what gitleaks is shown.
 export LC_ALL=C GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1 GIT_NO_REPLACE_OBJECTS=1
 
@@ -189,8 +188,12 @@ scan() {
 # places, match, description. gitleaks' own report, which holds the secrets, stays in the pipe.
 find_secrets() {
     [ -n "${GIT_OBJECT_DIRECTORY:-}" ] || refuse "git gave it no quarantine; git 2.32 or newer is needed"
-    commits=$(wc -l <"$scratch/commits")
-    [ "$commits" -lt 1000 ] || say "looking for secrets in $((commits)) commits"
+    commits=$(($(wc -l <"$scratch/commits")))
+    mebibytes=$(awk '$1 == "blob" { bytes += $3 } END { printf "%d", bytes / 1048576 }' "$scratch/objects")
+    # About a second for each hundred or mebibyte.
+    if [ "$commits" -ge 500 ] || [ "$mebibytes" -ge 5 ]; then
+        say "looking for secrets in $commits commits with $mebibytes MiB of files, this takes a while"
+    fi
     set +e
     (set -e && scan) | "$helper" gitleaks-report --key-file "$state/key" >"$scratch/report" 2>"$scratch/error"
     code=$?
@@ -200,7 +203,7 @@ find_secrets() {
         refuse "$(reason)"
     fi
     sed 1d "$scratch/report" >"$scratch/findings"
-    cut -f 1 "$scratch/findings" | sort -u >"$scratch/open"
+    cut -f 1 "$scratch/findings" | sort -u >"$scratch/all"
 }
 
 # --- What was allowed before ----------------------------------------------------------------------------------------
@@ -233,6 +236,7 @@ close_open() {
 }
 
 apply_grants() {
+    cp "$scratch/all" "$scratch/open"
     for set in "$state"/sets/*; do
         if [ -f "$set" ] && grep -qxFf "$set" "$scratch/open" && granted "$(name_of_set "$set")"; then
             close_open "$set"
@@ -242,6 +246,8 @@ apply_grants() {
         if granted "$fingerprint"; then echo "$fingerprint"; fi
     done <"$scratch/open" >"$scratch/granted"
     close_open "$scratch/granted"
+    allowed=$(($(wc -l <"$scratch/all") - $(wc -l <"$scratch/open")))
+    [ "$allowed" -eq 0 ] || say "possible secrets that were allowed before: $allowed"
 }
 
 # --- What the operator says -----------------------------------------------------------------------------------------
@@ -337,13 +343,13 @@ if [ -n "$upstream" ]; then
 fi
 awk '$2 !~ /^0+$/ { print $2 }' "$scratch/updates" | sort -u >"$scratch/tips"
 
+approved=''
 : >"$scratch/open"
 if [ -s "$scratch/tips" ]; then
     list_objects
     find_secrets
-    [ ! -s "$scratch/open" ] || apply_grants
+    apply_grants
 fi
-approved=''
 if [ -s "$scratch/open" ]; then
     # What the upstream would refuse anyway needs nobody's decision.
     [ -z "$upstream" ] || forward --dry-run
