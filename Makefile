@@ -73,7 +73,7 @@ $(BIN)/python: | tools
 	$(PIP) install --upgrade 'pip>=25.1' 'maturin>=1.9,<2'
 
 $(BIN)/.extension: pyproject.toml $(RUST_SOURCES) | $(BIN)/python
-	$(BIN)/maturin develop --release --locked --quiet --extras supervise,egress
+	$(BIN)/maturin develop --release --locked --quiet --extras supervise,egress,serve
 	@touch $@
 
 $(HELPER): rust/sidecar/static.toml $(RUST_SOURCES) | tools

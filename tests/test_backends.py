@@ -17,8 +17,6 @@ from bot_bottle.errors import InvalidInputError
 from bot_bottle.supervise import Plan, Supervise
 from cli_process import Host
 
-BROKER = "http://host.smolvm.internal:9200"
-
 
 @pytest.fixture
 def plan(host: Host) -> Plan:
@@ -27,12 +25,13 @@ def plan(host: Host) -> Plan:
 
 @pytest.fixture
 def remote(plan: Plan) -> Plan:
-    """A plan for a bottle in a VM, as it is once there is a broker."""
-    token = Path(plan.bottle_dir, "token")
-    token.write_text("secret")
-    mounts = ((plan.bottle_dir, "/run/bottle", "ro"),)
-    environment = {"SUPERVISE_BOTTLE_SLUG": "demo", "SUPERVISE_URL": BROKER}
-    return plan._replace(mounts=mounts, environment=environment, broker_url=BROKER, token_file=str(token))
+    """A plan for a bottle in a VM."""
+    return Supervise().prepare("demo", backend="smolmachines")
+
+
+def volumes(plan: Plan) -> list[str]:
+    """The plan's mounts as smolvm and Apple's container write them."""
+    return [f"{host}:{inside}:{mode}" for host, inside, mode in plan.mounts]
 
 
 def option(command: list[str], name: str) -> list[str]:
@@ -137,7 +136,7 @@ def test_smolvm(remote: Plan) -> None:
     create, start = load("smolmachines").start(remote, image="./sidecars.tar", passed=["GITHUB_TOKEN"])
     assert create[:5] == ["smolvm", "machine", "create", "--name", "bot-bottle-sidecars-demo"]
     assert option(create, "--image") == ["./sidecars.tar"]
-    assert option(create, "--volume") == [f"{remote.bottle_dir}:/run/bottle:ro"]
+    assert option(create, "--volume") == volumes(remote)
     assert option(create, "--secret-env") == ["GITHUB_TOKEN=GITHUB_TOKEN"]
     assert option(create, "--network") == ["bot-bottle-in-demo"]
     assert start == ["smolvm", "machine", "start", "--name", "bot-bottle-sidecars-demo"]
@@ -151,7 +150,7 @@ def test_apple_container(remote: Plan) -> None:
     assert network == ["container", "network", "create", "--internal", "bot-bottle-in-demo"]
     assert run[:3] == ["container", "run", "--detach"] and run[-1] == "bot-bottle-sidecars"
     assert option(run, "--network") == ["default", "bot-bottle-in-demo"]
-    assert option(run, "--volume") == [f"{remote.bottle_dir}:/run/bottle:ro"]
+    assert option(run, "--volume") == volumes(remote)
     assert option(run, "--env")[-1] == "GITHUB_TOKEN"
     with pytest.raises(InvalidInputError, match="at most 43 characters"):
         load("macos-container").start(remote._replace(slug="a" * 44))
@@ -245,8 +244,8 @@ def test_stop_goes_through_all_and_reports_the_first_failure(host: Host, tool: P
 def test_mistakes_are_answered_with_a_sentence(host: Host) -> None:
     assert "nope" in host.run("bottle", "stop", "nope", code=4).stderr
     assert "TOOL=PATH" in host.run("bottle", "start", "demo", "--file", "routes.yaml", code=2).stderr
-    refused = host.run("bottle", "start", "demo", "--backend", "smolmachines", code=8).stderr
-    assert "broker" in refused
+    vm = ("bottle", "start", "demo", "--backend", "smolmachines")
+    assert "broker" in host.run(*vm, "--transport", "mount", code=8).stderr
     host.run("bottle", "start", "demo", "--backend", "smolmachines", "--compose", "agent:1", code=2)
     assert host.json("bottle", "list") == []
     missing = host.run("bottle", "start", "demo", "--run", code=2, PATH="/nowhere").stderr

@@ -46,6 +46,9 @@ def names(slug: str) -> Names:
 class Backend(Protocol):
     """What each module offers."""
 
+    HOST: str | None
+    """The name by which the sidecars reach this machine's loopback; ``None`` where they share its kernel."""
+
     @staticmethod
     def start(plan: Plan, *, image: str = IMAGE, passed: Sequence[str] = ()) -> list[list[str]]:
         """The commands that start the sidecars, in order.
@@ -90,7 +93,7 @@ def require_broker(plan: Plan, tool: str) -> None:
     if plan.broker_url is None:
         raise UnsafeMountError(
             f"{tool} runs the sidecars of {plan.slug} in a VM, where writing the database as a file would corrupt it: "
-            "they need the host's broker, and this plan has none; use the docker backend on Linux meanwhile",
+            "they need the host's broker, and this plan has none; prepare it with transport 'broker'",
             path=plan.db_dir,
             filesystem="virtiofs",
         )

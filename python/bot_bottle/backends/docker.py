@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,8 @@ from bot_bottle.backends import IMAGE, names
 if TYPE_CHECKING:
     from bot_bottle.supervise import Plan
 
+# On macOS every Docker Engine runs in a VM (docs.docker.com/desktop/features/networking).
+HOST: Final = "host.docker.internal" if sys.platform == "darwin" else None
 # What the agent calls the sidecars; one container answers to all three.
 _ALIASES: Final = ("supervise", "egress", "git-gate")
 # Where Dockerfile.sidecars has its daemons keep and publish things.

@@ -6,7 +6,7 @@ The flags are those of ``container run`` and ``container network create`` (conta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bot_bottle.backends import IMAGE, names, require_broker
 from bot_bottle.errors import InvalidInputError
@@ -14,6 +14,8 @@ from bot_bottle.errors import InvalidInputError
 if TYPE_CHECKING:
     from bot_bottle.supervise import Plan
 
+# Once for a Mac: sudo container system dns create host.container.internal --localhost 203.0.113.113 (docs/how-to.md).
+HOST: Final = "host.container.internal"
 # The name of a container is a DNS label (ManagedContainer.nameValid).
 _LONGEST_NAME = 63
 # The bundle gives its daemons 8 s; the tool would kill it after 5.

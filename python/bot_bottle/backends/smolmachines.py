@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bot_bottle.backends import IMAGE, names, require_broker
 from bot_bottle.errors import InvalidInputError
@@ -16,6 +16,8 @@ from bot_bottle.errors import InvalidInputError
 if TYPE_CHECKING:
     from bot_bottle.supervise import Plan
 
+# A machine's gateway answers to it and relays to the loopback (crates/smolvm-network/src/dns.rs).
+HOST: Final = "host.smolvm.internal"
 _NOBODY = "192.0.2.1"
 # Narrower than a slug (smolvm, src/data/mod.rs: validate_vm_name).
 _NAME = re.compile(r"[a-zA-Z0-9](?:-?[a-zA-Z0-9_])*")

@@ -14,7 +14,8 @@ from bot_bottle.cli.bottles import bottles
 from bot_bottle.cli.options import json_option
 from bot_bottle.cli.screen import print_json, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
-from bot_bottle.supervise import Supervise
+from bot_bottle.supervise import Plan, Supervise
+from bot_bottle.web import address
 
 _run_option = click.option(
     "--run/--print", "run", help="Run the commands, or print them for a shell to run (the default)."
@@ -47,6 +48,11 @@ def bottle() -> None:
     multiple=True,
     help="A file of yours that TOOL's approved proposals replace. Repeatable.",
 )
+@click.option(
+    "--transport",
+    type=click.Choice(["mount", "broker"]),
+    help="How the sidecars reach the queue; by default what the backend allows.",
+)
 @click.option("--image", metavar="IMAGE", default=IMAGE, show_default=True, help="What the sidecars run from.")
 @click.option(
     "--env", "passed", metavar="NAME", multiple=True, help="A variable of yours for the sidecars. Repeatable."
@@ -60,6 +66,7 @@ def start(
     slug: str,
     backend: str,
     files: Sequence[tuple[str, str]],
+    transport: str | None,
     image: str,
     passed: Sequence[str],
     agent_image: str | None,
@@ -78,7 +85,8 @@ def start(
     supervise = Supervise()
     known = BottleStore().read_bottle(slug)
     was_running = known is not None and known.stopped_at is None
-    plan = supervise.prepare(slug, backend=backend, files=dict(files))
+    plan = supervise.prepare(slug, backend=backend, files=dict(files), transport=transport)
+    _explain(plan)
     try:
         if agent_image is not None:
             print_json(docker.compose(plan, image=image, agent_image=agent_image, passed=passed))
@@ -94,7 +102,17 @@ def start(
         raise
     agent = [*tool.agent(plan), "AGENT_IMAGE"]
     if as_json:
-        print_json({"slug": slug, "backend": backend, "started": run, "commands": commands, "agent": agent})
+        print_json(
+            {
+                "slug": slug,
+                "backend": backend,
+                "transport": plan.transport,
+                "broker_url": plan.broker_url,
+                "started": run,
+                "commands": commands,
+                "agent": agent,
+            }
+        )
     elif run:
         say(f"{slug} is up; its agent runs with: {shlex.join(agent)}")
     else:
@@ -124,6 +142,15 @@ def stop(slug: str, run: bool, as_json: bool) -> None:
 
 
 bottle.add_command(bottles, "list")
+
+
+def _explain(plan: Plan) -> None:
+    """Which way the sidecars go, and why, on standard error: what is printed may be piped into a shell."""
+    how = f"the broker at {plan.broker_url}" if plan.broker_url else f"the database, mounted from {plan.db_dir}"
+    line = f"{plan.slug}: the sidecars use {how}, {plan.why}"
+    if plan.broker_url and not address.answers(address.recall().socket):
+        line += "; it is not running, start it with 'bot-bottle serve'"
+    click.echo(line, err=True)
 
 
 def _print_all(commands: Sequence[Sequence[str]]) -> None:

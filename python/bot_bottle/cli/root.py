@@ -36,6 +36,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Run": {
         "bottle": "bottle:bottle",
+        "serve": "serve:serve",
         "git-gate": "git_gate:git_gate",
     },
     "Upkeep": {

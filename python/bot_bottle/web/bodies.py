@@ -1,0 +1,141 @@
+"""What may the body and the query of a request say? JSON and fields, read strictly: what is not known is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from bot_bottle import AccessDeniedError, AuditEntry, InvalidInputError, InvalidProposalError, Proposal, visible
+from bot_bottle.web.problems import Refusal
+
+# The daemons of a bundle: what a bottle's own entries in the audit log may be about. Decisions have their tool there.
+COMPONENTS: Final = ("egress", "git-gate", "supervise")
+MAX_ENTRIES: Final = 100
+MAX_ITEMS: Final = 1000
+
+_PROPOSAL: Final = ("id", "bottle_slug", "tool", "proposed_file", "arrival_timestamp")
+_PROPOSAL_MAY: Final = ("justification", "current_file_hash", "expires_at", "fingerprint", "payload_sha256")
+_ENTRY: Final = ("timestamp", "component", "operator_action")
+_ENTRY_MAY: Final = ("operator_notes", "justification", "diff", "proposal_id", "payload_sha256", "final_sha256")
+# What the broker knows better, and what only the log fills in. They are in `AuditEntry.to_dict()`.
+_ENTRY_IGNORED: Final = ("bottle_slug", "decided_by", "seq", "prev_hash", "entry_hash")
+
+
+def parse(body: bytes) -> Any:
+    """The JSON value that ``body`` is.
+
+    Raises:
+        Refusal: 400, it is none; a key that comes twice and a number that is none (NaN) do not pass either.
+    """
+    try:
+        return json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except ValueError as error:
+        reason = str(error)
+    raise Refusal(400, InvalidInputError(f"the body is not JSON: {visible(reason, multiline=False)}"))
+
+
+def proposal(body: Any, slug: str) -> Proposal:
+    """The proposal that a body is.
+
+    Raises:
+        InvalidInputError, InvalidProposalError: it is none.
+        AccessDeniedError: it is another bottle's.
+    """
+    fields = _texts(body, _PROPOSAL, _PROPOSAL_MAY)
+    if fields["bottle_slug"] != slug:
+        raise AccessDeniedError(f"this token speaks for bottle {slug}; a proposal of another one is refused")
+    claimed = fields.pop("payload_sha256", None)
+    fields["justification"] = fields.get("justification") or ""
+    made = Proposal(**fields)
+    if claimed not in (None, made.payload_sha256):
+        raise InvalidProposalError(
+            f"payload_sha256 does not fit: proposed_file has {made.payload_sha256}; it was changed on its way here"
+        )
+    return made
+
+
+def entries(body: Any, slug: str) -> list[AuditEntry]:
+    """The audit entries of a body, as the bottle's own: whose they are, and that no person wrote them, is fixed here.
+
+    Raises:
+        InvalidInputError: there are none, or too many, or a field breaks its rule.
+        AccessDeniedError: one is about something else than a sidecar.
+    """
+    given = _keys(body, ("entries",)).get("entries")
+    if not isinstance(given, list) or len(given) > MAX_ENTRIES:
+        raise InvalidInputError(f"entries must be a list of at most {MAX_ENTRIES}")
+    return [_entry(each, slug) for each in given]
+
+
+def _entry(body: Any, slug: str) -> AuditEntry:
+    surface = body.get("surface") if isinstance(body, dict) else None
+    fields = _texts(body, _ENTRY, (*_ENTRY_MAY, "surface"), ignored=_ENTRY_IGNORED)
+    component = fields["component"]
+    if component not in COMPONENTS:
+        raise AccessDeniedError(
+            f"a bottle writes entries about {', '.join(COMPONENTS)} only; decisions are written here"
+        )
+    # A policy's yes is told from a sidecar's note, neither ever passes for a person's.
+    fields["surface"] = "policy" if surface == "policy" else "api"
+    given = {name: value for name, value in fields.items() if value is not None}
+    return AuditEntry(bottle_slug=slug, decided_by=component, **given)
+
+
+def texts(body: Any, must: Iterable[str], may: Iterable[str] = ()) -> dict[str, str]:
+    """The fields of a body all of which are text; one that is null counts as left out.
+
+    Raises:
+        InvalidInputError: one is missing, unknown or no text.
+    """
+    return {name: value for name, value in _texts(body, must, may).items() if value is not None}
+
+
+def query(given: Iterable[tuple[str, str]], known: Iterable[str]) -> dict[str, str]:
+    """The parameters of a query, each at most once.
+
+    Raises:
+        InvalidInputError: one is unknown, or comes twice.
+    """
+    pairs = list(given)
+    found = dict(pairs)
+    if len(found) != len(pairs) or not found.keys() <= set(known):
+        raise InvalidInputError(f"the query may have {', '.join(known)}, each once")
+    return found
+
+
+def _texts(body: Any, must: Iterable[str], may: Iterable[str], *, ignored: Iterable[str] = ()) -> dict[str, Any]:
+    fields = _keys(body, (*must, *may, *ignored))
+    found = {name: fields.get(name) for name in (*must, *may) if name in fields or name in must}
+    for name, value in found.items():
+        if value is None and name not in must:
+            continue
+        if not isinstance(value, str):
+            raise InvalidInputError(f"{name} must be a text" + ("" if name in fields else "; it is missing"))
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(f"{name} has half a surrogate pair at offset {error.start}") from None
+    return found
+
+
+def _keys(body: Any, known: Iterable[str]) -> Mapping[str, Any]:
+    if not isinstance(body, dict):
+        raise InvalidInputError("the body must be a JSON object")
+    unknown = sorted(set(body) - set(known))
+    if unknown:
+        raise InvalidInputError(f"{visible(repr(unknown[0])[:80], multiline=False)} is not a field of this request")
+    return body
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")

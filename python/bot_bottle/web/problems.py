@@ -1,0 +1,78 @@
+"""How does an error travel over HTTP? As a problem document (RFC 9457) that names the class a client raises for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from bot_bottle.errors import (
+    AccessDeniedError,
+    AlreadyDecidedError,
+    BotBottleError,
+    DatabaseBusyError,
+    InvalidInputError,
+    NotFoundError,
+    ProposalExpiredError,
+    ProposalWithdrawnError,
+    StaleReviewError,
+)
+
+MEDIA_TYPE: Final = "application/problem+json"
+RETRY_AFTER_SECONDS: Final = 1
+
+# The first class that an error is an instance of; anything else is the broker's own trouble, 500.
+_STATUS: Final[Mapping[type[BotBottleError], int]] = {
+    InvalidInputError: 422,
+    AccessDeniedError: 403,
+    NotFoundError: 404,
+    AlreadyDecidedError: 409,
+    ProposalExpiredError: 409,
+    ProposalWithdrawnError: 409,
+    StaleReviewError: 409,
+    DatabaseBusyError: 503,
+}
+
+
+class Refusal(Exception):
+    """An error whose status says more than its class does, such as 413 for a body that is too long."""
+
+    def __init__(self, status: int, error: BotBottleError) -> None:
+        super().__init__(str(error))
+        self.status = status
+        self.error = error
+
+
+def status_of(error: BotBottleError) -> int:
+    """The status a problem of this class has where nothing says otherwise."""
+    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
+
+
+def document(error: BotBottleError, status: int | None = None) -> dict[str, Any]:
+    """The problem, JSON-ready; ``data`` has the attributes that the class documents."""
+    kind = type(error).__name__
+    return {
+        "type": f"urn:bot-bottle:error:{kind}",
+        "title": kind,
+        "status": status or status_of(error),
+        "detail": str(error),
+        "data": {name: value for name, value in vars(error).items() if name != "message" and name[0] != "_"},
+    }
+
+
+def encode(value: Any) -> bytes:
+    """JSON as it is sent."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def problem(error: BotBottleError, status: int | None = None, headers: Mapping[str, str] | None = None) -> Response:
+    """The problem as a response. One that is safe to retry says when."""
+    content = document(error, status)
+    more = dict(headers or {})
+    if isinstance(error, DatabaseBusyError):
+        more["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if content["status"] == 401:
+        more["WWW-Authenticate"] = "Bearer"
+    return Response(encode(content), content["status"], more, MEDIA_TYPE)
