@@ -11,6 +11,10 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 HELPER := target/$(HOST)/helper/bot-bottle-sidecar
 
+# Before Python 3.13 the pins of mitmproxy and of the MCP SDK exclude each other: there the proxy has its own environment.
+APART := $(shell $(PYTHON) -c 'import sys; print("egress" if sys.version_info < (3, 13) else "")' 2>/dev/null)
+EXTRAS := supervise$(if $(APART),,$(shell echo ,egress))
+
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust migrations -name '*.rs' -o -name '*.sql' -o -name Cargo.toml)
 
 .DEFAULT_GOAL := help
@@ -20,7 +24,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust migrations -name '*.rs' 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-build: $(BIN)/.extension $(BIN)/bot-bottle-sidecar ## build everything into .venv: bot-bottle and bot-bottle-sidecar are in .venv/bin
+build: $(BIN)/.extension $(BIN)/bot-bottle-sidecar $(if $(APART),.venv/egress/.made) ## build everything into .venv: bot-bottle and bot-bottle-sidecar are in .venv/bin
 
 demo: build ## play a bottle, its agent and its operator with real processes in a throw-away root
 	$(BIN)/python examples/demo.py
@@ -73,7 +77,16 @@ $(BIN)/python: | tools
 	$(PIP) install --upgrade 'pip>=25.1' 'maturin>=1.9,<2'
 
 $(BIN)/.extension: pyproject.toml $(RUST_SOURCES) | $(BIN)/python
-	$(BIN)/maturin develop --release --locked --quiet --extras supervise,egress,serve
+	$(BIN)/maturin develop --release --locked --quiet --extras $(EXTRAS),serve
+	@touch $@
+
+# The package itself is the checkout's: its extension serves every CPython from 3.10 on.
+.venv/egress/.made: pyproject.toml | $(BIN)/python
+	$(PYTHON) -m venv .venv/egress
+	$(BIN)/python -c 'import pip._vendor.tomli as toml; print(*toml.load(open("pyproject.toml", "rb"))["project"] \
+	    ["optional-dependencies"]["egress"], sep="\n")' >.venv/egress/requirements.txt
+	.venv/egress/bin/python -m pip --disable-pip-version-check --quiet install -r .venv/egress/requirements.txt
+	echo '$(CURDIR)/python' >"$$(.venv/egress/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
 	@touch $@
 
 $(HELPER): rust/sidecar/static.toml $(RUST_SOURCES) | tools

@@ -30,6 +30,9 @@ import pytest
 import trustme
 
 SLUG = "demo"
+# Before Python 3.13 `make build` gives the proxy an environment of its own (pyproject.toml says why).
+_OWN = Path(sys.prefix, "egress/bin/python")
+COMMAND = [str(_OWN) if _OWN.exists() else sys.executable, "-m", "bot_bottle.sidecars.egress"]
 PORTS = {"http": 80, "https": 443}
 HOSTS = (
     "api.example.test",
@@ -159,11 +162,15 @@ class Server:
         headers = [(name.decode(), value.decode("latin1")) for name, value in scope["headers"]]
         exchange = Exchange(scope["method"], raw_path, headers, scope["http_version"])
         self.exchanges.append(exchange)
+        if scope["path"] == _EARLY:
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
         while True:
             event = await receive()
             if event["type"] == "http.disconnect":
                 return
             piece = event.get("body", b"")
+            if scope["path"] == _EARLY:
+                await send({"type": "http.response.body", "body": piece, "more_body": event.get("more_body", False)})
             exchange.length += len(piece)
             exchange.sha256.update(piece)
             if len(exchange.body) < 4 << 20:
@@ -173,6 +180,8 @@ class Server:
             if not event.get("more_body"):
                 break
         exchange.complete = True
+        if scope["path"] == _EARLY:
+            return
         await _ANSWERS.get(scope["path"], _echo)(self, exchange, send)
 
     async def _websocket(self, scope: Any, receive: Any, send: Any) -> None:
@@ -217,6 +226,7 @@ async def _drip(server: Server, exchange: Exchange, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"data: two\n\n"})
 
 
+_EARLY = "/early"  # answers each piece of the request as it comes
 _ANSWERS: dict[str, Callable[..., Any]] = {"/echo-headers": _echo_headers, "/drip": _drip}
 
 
@@ -252,8 +262,7 @@ class Proxy:
         """Starts it, again after :meth:`stop`, on the same files."""
         self.log_file.unlink(missing_ok=True)
         with open(self.log_file, "ab") as log:
-            command = [sys.executable, "-m", "bot_bottle.sidecars.egress"]
-            self.process = subprocess.Popen(command, env=self.environment, stderr=log, stdout=log)
+            self.process = subprocess.Popen(COMMAND, env=self.environment, stderr=log, stdout=log)
         self.port = int(self.wait_for_log(r"listening on port (\d+)")[1])
 
     @property

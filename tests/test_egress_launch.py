@@ -6,12 +6,11 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "bot_bottle.sidecars.egress"]
+from egress_proxy import COMMAND
 
 
 def environment(tmp_path: Path, **more: str) -> dict[str, str]:
