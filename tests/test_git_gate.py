@@ -213,6 +213,26 @@ def test_a_git_that_fails_within_gitleaks_refuses_the_push(world: World) -> None
     assert "gitleaks did not read the files to the end" in world.clone.refused("main")
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [*(f"git {verb}" for verb in ("rev-list", "rev-parse", "cat-file", "diff-tree", "hash-object", "mktree", "log")),
+     "awk", "cat", "cut", "grep", "mktemp", "od", "sed", "sort", "tr", "wc"],
+)  # fmt: skip
+def test_whatever_fails_no_secret_gets_through(world: World, broken: str) -> None:
+    program, _, verb = broken.partition(" ")
+    (world.home / "broken").mkdir()
+    otherwise = f'case " $* " in *" {verb} "*) ;; *) exec {shutil.which(program)} "$@" ;; esac' if verb else ""
+    script(world.home / "broken" / program, f"{otherwise}\nexit 2")
+    world.install(timeout=1)
+    hook = world.bare / "hooks" / "pre-receive"
+    hook.write_text(hook.read_text().replace("set -eu", f"set -eu; PATH={world.home}/broken:$PATH", 1))
+    world.clone.commit({"a": key("one")})
+    blob = world.clone.git("hash-object", "-w", "--stdin", stdin=key("two"))
+    world.clone.git("tag", "file", blob)
+    world.clone.refused("main", "file")
+    assert world.ref("main") == world.ref("file") == ""
+
+
 def test_a_missing_program_refuses_the_push(world: World) -> None:
     world.clone.commit({"a": "fine\n"})
     world.install(gitleaks="/nowhere/gitleaks")

@@ -52,8 +52,8 @@ def test_a_file_that_gitleaks_takes_for_its_configuration_is_looked_into(world: 
 
 
 def test_a_name_that_gitleaks_cannot_read_is_refused(world: World) -> None:
-    world.clone.commit({"x\\": KEY})
-    assert "ends in a backslash, like x\\; rename it" in world.clone.refused("main")
+    world.clone.commit({"yarn.lock": KEY, "x\\": KEY})
+    assert 'ends in a backslash, like "x\\\\"; rename it' in world.clone.refused("main")
 
 
 def test_a_secret_that_a_later_commit_removes_is_found(world: World) -> None:
@@ -91,8 +91,10 @@ def test_a_secret_in_a_refs_name_is_found(world: World, name: str) -> None:
     assert secret("one") not in held.item.proposal.justification
 
 
-def test_a_secret_in_a_files_name_is_found(world: World) -> None:
-    world.clone.commit({secret("one"): "x"})
+def test_a_secret_in_a_files_name_is_found_even_if_its_content_is_known(world: World) -> None:
+    world.clone.commit({"a": "known\n"})
+    world.clone.pushed("main")
+    world.clone.commit({f"dir/{secret('one')}/b": "known\n"})
     held = world.held("main")
     assert held.findings == {(AWS, "file name")}
 

@@ -44,16 +44,21 @@ trap 'exit 143' TERM
 
 # --- What is pushed -------------------------------------------------------------------------------------------------
 
-# All that no ref of this repository has yet: lines of type, id, size and, for files and directories, path.
+# All that no ref of this repository has yet: objects has lines of type, id, size and, for some, a path; names has
+# the path of every file that is new or changed, quoted by git where it is odd.
 list_objects() {
     git rev-list --objects --stdin --not --all <"$scratch/tips" >"$scratch/new"
     git cat-file --batch-check='%(objecttype) %(objectname) %(objectsize) %(rest)' <"$scratch/new" >"$scratch/objects"
     sed -n 's/^commit \([^ ]*\).*/\1/p' "$scratch/objects" >"$scratch/commits"
+    git diff-tree --stdin --root -r -c --no-commit-id --name-only <"$scratch/commits" >"$scratch/changed"
+    sed -n 's/^[a-z]* [^ ]* [^ ]* //p' "$scratch/objects" >>"$scratch/changed"
+    sort -u "$scratch/changed" >"$scratch/names"
 
-    large=$(awk -v max="$max_file" '$1 == "blob" && $3 > max' "$scratch/objects" | cut -d ' ' -f 3- | head -n 1)
-    [ -z "$large" ] || refuse "${large#* } has ${large%% *} bytes; above $max_file it is not scanned and cannot pass"
+    large=$(awk -v max="$max_file" '$1 == "blob" && $3 > max {
+        size = $3; sub(/^[^ ]* [^ ]* [^ ]* /, ""); print $0 " has " size " bytes"; exit }' "$scratch/objects")
+    [ -z "$large" ] || refuse "$large; above $max_file it is not scanned and cannot pass"
     # gitleaks' reader of diffs trips over such a name and passes over the file.
-    odd=$(grep '^blob .*\\$' "$scratch/objects" | cut -d ' ' -f 4- | head -n 1)
+    odd=$(awk '/\\"?$/ { print; exit }' "$scratch/names")
     [ -z "$odd" ] || refuse "gitleaks cannot read files whose name ends in a backslash, like $odd; rename it"
 }
 
@@ -101,7 +106,8 @@ write_commit() {
 wrap_tips() {
     while read -r tip; do
         object=$(git rev-parse --verify --quiet "$tip^{}")
-        case $(git cat-file -t "$object") in
+        type=$(git cat-file -t "$object")
+        case $type in
         tree) write_commit "$object" ;;
         blob) write_commit "$(write_directory "$object" tagged-file)" ;;
         esac
@@ -141,20 +147,19 @@ scan_files() {
 scan_texts() {
     sed -nE 's/^(commit|tag) ([^ ]*).*/\2/p; s/^blob ([^ ]*) [0-9]+ .*gitleaks\.toml.*/\1/p' "$scratch/objects" >"$scratch/texts"
     awk '$2 !~ /^0+$/ { print $3 }' "$scratch/updates" >"$scratch/refs"
-    sed -n 's/^blob [^ ]* [^ ]* //p' "$scratch/objects" >"$scratch/paths"
     code=0
     {
         {
             git cat-file --batch <"$scratch/texts"
-            for names in refs paths; do
-                echo "- $names $(($(wc -c <"$scratch/$names")))"
-                cat "$scratch/$names"
+            for list in refs names; do
+                echo "- $list $(($(wc -c <"$scratch/$list")))"
+                cat "$scratch/$list"
                 echo
             done
         } | tr '\000' '\n' | awk -v sections="$scratch/sections" -v parts="$(($(wc -l <"$scratch/texts") + 2))" '
             BEGIN {
                 what["commit"] = "commit message"; what["tag"] = "tag message"; what["blob"] = "gitleaks.toml"
-                what["refs"] = "ref name"; what["paths"] = "file name"
+                what["refs"] = "ref name"; what["names"] = "file name"
             }
             left <= 0 {
                 if (!($2 in what)) exit 1
@@ -195,7 +200,7 @@ find_secrets() {
         say "looking for secrets in $commits commits with $mebibytes MiB of files, this takes a while"
     fi
     set +e
-    (set -e && scan) | "$helper" gitleaks-report --key-file "$state/key" >"$scratch/report" 2>"$scratch/error"
+    (set -e; scan) | "$helper" gitleaks-report --key-file "$state/key" >"$scratch/report" 2>"$scratch/error"
     code=$?
     set -e
     if [ "$code" -ne 0 ]; then
@@ -203,7 +208,9 @@ find_secrets() {
         refuse "$(reason)"
     fi
     sed 1d "$scratch/report" >"$scratch/findings"
-    cut -f 1 "$scratch/findings" | sort -u >"$scratch/all"
+    # A pipe would hide a failure of its first part.
+    cut -f 1 "$scratch/findings" >"$scratch/unsorted"
+    sort -u "$scratch/unsorted" >"$scratch/all"
 }
 
 # --- What was allowed before ----------------------------------------------------------------------------------------
@@ -231,7 +238,9 @@ granted() {
 
 # Takes what is granted off the list of open findings.
 close_open() {
-    grep -vxFf "$1" "$scratch/open" >"$scratch/left" || :
+    code=0
+    grep -vxFf "$1" "$scratch/open" >"$scratch/left" || code=$?
+    [ "$code" -le 1 ] || refuse "the grants could not be applied" # 1 says that none is left
     mv "$scratch/left" "$scratch/open"
 }
 
@@ -242,6 +251,8 @@ apply_grants() {
             close_open "$set"
         fi
     done
+    count=$(($(wc -l <"$scratch/open")))
+    [ "$count" -le 200 ] || refuse "gitleaks found $count possible secrets, more than anybody would look through"
     while IFS= read -r fingerprint; do
         if granted "$fingerprint"; then echo "$fingerprint"; fi
     done <"$scratch/open" >"$scratch/granted"
@@ -290,8 +301,6 @@ watch_pusher() {
 
 # Returns if the operator approves.
 ask_operator() {
-    count=$(($(wc -l <"$scratch/open")))
-    [ "$count" -le 200 ] || refuse "gitleaks found $count possible secrets, more than anybody would look through"
     write_proposal
     say "gitleaks found possible secrets in $(sed '1!s/^/    /' "$scratch/justification")"
     say "waiting up to $timeout s for the operator of bottle $bottle to decide"
@@ -321,8 +330,10 @@ forward() {
         case $new in *[!0]*) ;; *) new='' ;; esac
         set -- "$@" "--force-with-lease=$ref:$old" "$new:$ref"
     done <"$scratch/updates"
+    # Not every upstream can do it, nor need it for one.
+    [ "$(wc -l <"$scratch/updates")" -eq 1 ] || set -- --atomic "$@"
     # The mark of the quarantine would reach an upstream on this machine and stop it from taking the refs.
-    (unset GIT_QUARANTINE_PATH && git push --quiet --atomic --no-verify "$upstream" "$@") >&2 </dev/null ||
+    (unset GIT_QUARANTINE_PATH && git push --quiet --no-verify "$upstream" "$@") >&2 </dev/null ||
         refuse "the upstream did not accept it"
 }
 
@@ -338,10 +349,10 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/bot-bottle.XXXXXX")
 cat >"$scratch/updates" # lines of old id, new id, ref; an id of zeros is none
 [ -s "$scratch/updates" ] || refuse "this hook only works within a push; it was not told of any ref"
 if [ -n "$upstream" ]; then
-    other=$(cut -d ' ' -f 3 "$scratch/updates" | grep -vE '^refs/(heads|tags|notes)/' | head -n 1)
+    other=$(awk '$3 !~ /^refs\/(heads|tags|notes)\// { print $3; exit }' "$scratch/updates")
     [ -z "$other" ] || refuse "only branches, tags and notes are passed on, not $other"
 fi
-awk '$2 !~ /^0+$/ { print $2 }' "$scratch/updates" | sort -u >"$scratch/tips"
+awk '$2 !~ /^0+$/ { print $2 }' "$scratch/updates" >"$scratch/tips"
 
 approved=''
 : >"$scratch/open"
