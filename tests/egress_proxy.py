@@ -24,9 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytest.importorskip("mitmproxy", reason="bot-bottle[egress] is not installed")
+
 import hypercorn.asyncio
 import hypercorn.config
-import pytest
 import trustme
 
 SLUG = "demo"

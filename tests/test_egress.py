@@ -61,6 +61,14 @@ def test_a_denied_host_is_told_how_to_ask(proxy: Proxy, server: Server) -> None:
     assert not server.exchanges
 
 
+def test_an_answer_to_head_has_no_body(proxy: Proxy) -> None:
+    answer = proxy.curl("http://denied.example.test/", "--head")
+    assert (answer.status, answer.body) == (403, b"")
+    assert "x-bot-bottle-egress: host_denied" in answer.head.lower()
+    after = proxy.curl("http://api.example.test/", "--head", "http://denied.example.test/")
+    assert after.status == 200, "the next answer on the same connection is not mistaken for it"
+
+
 def test_a_denied_host_is_refused_at_connect(proxy: Proxy, server: Server) -> None:
     with socket.create_connection(("127.0.0.1", proxy.port)) as connection:
         connection.sendall(b"CONNECT denied.example.test:443 HTTP/1.1\r\nHost: denied.example.test:443\r\n\r\n")

@@ -14,8 +14,11 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-import brotli
 import pytest
+
+pytest.importorskip("mitmproxy", reason="bot-bottle[egress] is not installed")
+
+import brotli
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st

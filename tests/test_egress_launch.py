@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("mitmproxy", reason="bot-bottle[egress] is not installed")
+
 from egress_proxy import COMMAND
 
 

@@ -135,10 +135,22 @@ def test_the_value_that_the_proxy_injects_is_a_secret(proxy: Proxy, server: Serv
     proxy.assert_nowhere(API_TOKEN)
 
 
-def test_a_secret_in_a_host_name_cannot_be_masked(proxy: Proxy, server: Server, token: str) -> None:
+def test_a_secret_in_a_host_name_is_refused_and_not_written_down(proxy: Proxy, server: Server, token: str) -> None:
     answer = proxy.curl(f"http://{token}.wild.example.test/")
-    assert answer.json()["error"] == "secret_not_masked"
+    assert answer.json()["error"] == "secret_in_host"
     assert not server.exchanges
+    proxy.assert_nowhere(token.lower())
+
+
+def test_what_is_written_about_one_secret_does_not_show_another(proxy: Proxy, token: str) -> None:
+    """Header names, methods and paths are part of what an operator reads."""
+    other = github_token()
+    request = proxy.curl_started(f"{API}/{other}", "--http1.1", "-X", other, "-H", f"X-{other}: {token}")
+    for item in proxy.wait_until_pending(2):
+        assert token not in item["proposed_file"] and other.lower() not in item["proposed_file"].lower()
+    proxy.decide("rejected")
+    assert Answer.of(request).status == 403
+    proxy.assert_nowhere(other, other.lower())
 
 
 def test_a_route_without_detectors_lets_everything_through(proxy: Proxy, server: Server) -> None:

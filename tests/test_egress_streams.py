@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import h2.connection
+import h2.events
 import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -224,6 +226,38 @@ def test_a_request_is_passed_on_as_it_comes_once_it_is_too_long_to_hold(proxy: P
     threading.Thread(target=look).start()
     with httpx.Client(proxy=proxy.url, verify=_context(proxy), timeout=40) as client:
         assert client.post(f"{API}/up", content=upload()).json()["length"] == 2 * MIB + 7
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "application/grpc+proto"])
+def test_a_client_that_waits_for_an_answer_to_half_its_body_gets_it(proxy: Proxy, server: Server, kind: str) -> None:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=20) as plain:
+        plain.sendall(b"CONNECT api.example.test:443 HTTP/1.1\r\nHost: api.example.test:443\r\n\r\n")
+        assert plain.recv(4096).startswith(b"HTTP/1.1 200")
+        context = _context(proxy)
+        context.set_alpn_protocols(["h2"])
+        with context.wrap_socket(plain, server_hostname="api.example.test") as stream:
+            client = h2.connection.H2Connection()
+            client.initiate_connection()
+            head = {":method": "POST", ":scheme": "https", ":authority": "api.example.test", ":path": "/early"}
+            client.send_headers(1, [*head.items(), ("content-type", kind)])
+            for message in (b"one", b"two", b"three"):
+                client.send_data(1, message)
+                stream.sendall(client.data_to_send())
+                got = b""
+                while got != message:
+                    for event in client.receive_data(stream.recv(65536)):
+                        if isinstance(event, h2.events.DataReceived):
+                            got += event.data
+            client.send_data(1, f" {github_token()} ".encode(), end_stream=True)
+            stream.sendall(client.data_to_send())
+            ended: list[h2.events.Event] = []
+            while not ended:
+                events = client.receive_data(stream.recv(65536))
+                ended = [each for each in events if isinstance(each, (h2.events.StreamReset, h2.events.StreamEnded))]
+            assert isinstance(ended[0], h2.events.StreamReset)
+    assert not server.exchanges[0].complete
+    assert bytes(server.exchanges[0].body) == b"onetwothree"
+    proxy.decide("rejected")
 
 
 # -- WebSocket -----------------------------------------------------------------------------------------------------

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from bot_bottle.sidecars.readings import latin1, readings
+from bot_bottle.sidecars.routes import DETECTORS
 
 MIN_KNOWN_SECRET: Final = 8  # bytes; shorter values turn up by chance
 MAX_SECRET: Final = 2048  # bytes; what of a longer one lies beyond is not looked at
@@ -209,6 +210,20 @@ class Detectors:
                 for pattern in _BY_ANCHOR[anchor.group()]:
                     if match := _match_around(pattern, text, anchor.start()):
                         yield "token_patterns", pattern.kind, match.start(), match.end()
+
+
+def cleaned(text: str, known: Mapping[str, str]) -> str:
+    """``text`` with ``*`` over everything that looks like a secret, in ASCII; it may be stored."""
+    data = text.encode("utf-8", "surrogateescape")
+    return masked(data, Detectors(DETECTORS, known).scan(data)).decode("ascii", "backslashreplace")
+
+
+def masked(text: bytes, findings: Iterable[Finding]) -> bytes:
+    """``text`` with ``*`` over the characters of each secret."""
+    out = bytearray(text)
+    for finding in findings:
+        out[finding.start : finding.end] = b"*" * (finding.end - finding.start)
+    return bytes(out)
 
 
 def _last_word(text: bytes) -> bytes:

@@ -25,6 +25,7 @@ from mitmproxy.master import Master
 
 from bot_bottle import DB_PATH_IN_CONTAINER, AsyncQueueStore, AuditStore, GrantStore
 from bot_bottle.errors import BotBottleError, InvalidInputError
+from bot_bottle.sidecars.detectors import cleaned
 from bot_bottle.sidecars.egress_addon import MAX_HELD, Egress
 from bot_bottle.sidecars.egress_backlog import Backlog
 from bot_bottle.sidecars.egress_layers import Protocols
@@ -130,7 +131,9 @@ async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     queue, grants, audit = open_stores(settings.slug, settings.db_path)
     record = Record(settings.slug, audit)
     leave = TokenLeave(settings.slug, queue, grants, fingerprint_key(settings.key_file), settings.hold)
-    routes = RoutesFile(settings.routes_file, lambda action, sentence: record.audit(action, sentence, always=True))
+    routes = RoutesFile(
+        settings.routes_file, lambda action, sentence: record.audit(action, cleaned(sentence, {}), always=True)
+    )
     egress = Egress(routes, leave, record, settings.ports, environment)
     server = proxyserver.Proxyserver()
     master = Master(options.Options())

@@ -15,14 +15,23 @@ from typing import Final, TypeVar
 from mitmproxy import http, tls
 
 from bot_bottle.sidecars.body_scanner import BodyScanner
-from bot_bottle.sidecars.detectors import Detectors, Finding
+from bot_bottle.sidecars.detectors import Detectors, Finding, cleaned, masked
 from bot_bottle.sidecars.egress_answers import answer
-from bot_bottle.sidecars.egress_head import codings, head_of, header_places, masked, request_places, rewrite, scan
+from bot_bottle.sidecars.egress_head import (
+    HOST_NAME,
+    codings,
+    head_of,
+    header_places,
+    is_stream,
+    request_places,
+    rewrite,
+    scan,
+)
 from bot_bottle.sidecars.egress_layers import Passage, log, passage
 from bot_bottle.sidecars.egress_policy import Refusal, judge, judge_tunnel, token, tokens
 from bot_bottle.sidecars.egress_record import Record
 from bot_bottle.sidecars.inflate import ENCODINGS, decode
-from bot_bottle.sidecars.routes import DETECTORS, Route, canonical_host
+from bot_bottle.sidecars.routes import Route, canonical_host
 from bot_bottle.sidecars.routes_file import RoutesFile
 from bot_bottle.sidecars.token_leave import Question, TokenLeave
 
@@ -30,6 +39,7 @@ MAX_HELD: Final = 1 << 20  # bytes of a body that is collected so that the reque
 _MAX_SECRETS: Final = 5  # different ones in one request; a human is not asked about more
 _SCANNED_AT_ONCE: Final = 64 << 10  # bytes; other connections go on in between
 _MAX_DECODED: Final = 8 << 20  # bytes of a compressed body that is taken apart to mask a secret in it
+_MAX_SHOWN: Final = 512  # characters of a path; the fingerprint, not the path, is what is approved
 _INTERNAL: Final = Refusal("internal_error", "Something went wrong in the egress proxy; nothing was sent.", 500)
 
 Hook = TypeVar("Hook", bound=Callable[..., Awaitable[None]])
@@ -56,7 +66,7 @@ def _fails_closed(hook: Hook) -> Hook:
             way = passage(flow)
             way.cleared, way.refusal = False, _INTERNAL
             if flow.response is None:
-                flow.response = answer(_INTERNAL)
+                flow.response = answer(_INTERNAL, flow.request)
             elif hook.__name__ == "responseheaders":
                 flow.kill()
 
@@ -93,7 +103,7 @@ class Egress:
         verdict = judge_tunnel(request.host, request.port, request.authority, self._routes.current(), self._ports)
         if isinstance(verdict, Refusal):
             self._say_no(flow, verdict)
-            flow.response = answer(verdict, connect=True)
+            flow.response = answer(verdict, request)
         else:
             request.data.host = canonical_host(request.host)
 
@@ -109,10 +119,11 @@ class Egress:
         verdict = self._judge(flow)
         if isinstance(verdict, Refusal):
             self._say_no(flow, verdict)
-            flow.response = answer(verdict)
+            flow.response = answer(verdict, flow.request)
             return
         passage(flow).route = verdict
         rewrite(flow.request, canonical_host(flow.request.host))
+        flow.request.stream = flow.request.stream or is_stream(flow.request)
 
     @_fails_closed
     async def request(self, flow: http.HTTPFlow) -> None:
@@ -132,7 +143,7 @@ class Egress:
             verdict = refusal or self._judge(flow)
             if isinstance(verdict, Refusal):
                 self._say_no(flow, verdict)
-                flow.response = answer(verdict)
+                flow.response = answer(verdict, flow.request)
                 return
             way.route = route = verdict
         self._clear(flow, route)
@@ -146,7 +157,7 @@ class Egress:
         if detectors := self._outbound(route):
             if refusal := await self._settle(flow, route, _in_head(flow.request, detectors), hold=False):
                 self._say_no(flow, refusal)
-                flow.response = answer(refusal)
+                flow.response = answer(refusal, flow.request)
                 return
             way.body = BodyScanner(detectors, codings(flow.request))
         self._clear(flow, route)
@@ -163,7 +174,7 @@ class Egress:
             way.refusal = _unreadable(body) or await self._settle(flow, way.route, seen, hold=False)
             if way.refusal:
                 self._say_no(flow, way.refusal)
-                self._record.audit("request-cut", f"A request to {flow.request.host} was cut: {way.refusal.error}.")
+                self._record.audit("request-cut", f"A request to {self._host(flow)} was cut: {way.refusal.error}.")
         if (returning := way.returning) is not None and returning.found:
             found, returning.found = returning.found, []
             self._mask_inbound(flow, [functools.partial(returning.mask, each) for each in found])
@@ -182,6 +193,8 @@ class Egress:
                 self._mask_inbound(flow, [functools.partial(place.mask, finding)])
             readable = [coding for coding in codings(flow.response) if coding in ENCODINGS]
             way.returning = BodyScanner(detectors, readable, files=False)
+            if way.refusal is not None:
+                flow.kill()
 
     def error(self, flow: http.HTTPFlow) -> None:
         passage(flow).gone.set()
@@ -219,7 +232,7 @@ class Egress:
                 way.refusal = _unreadable(scanner) or await self._settle(flow, route, seen, hold=True)
                 if way.refusal:
                     self._say_no(flow, way.refusal)
-            else:
+            elif found:
                 self._mask_inbound(flow, masks)
             message.content = scanner.take(everything=True)
         if way.refusal is None:
@@ -264,7 +277,12 @@ class Egress:
 
     async def _settle(self, flow: http.HTTPFlow, route: Route, seen: Sequence[Seen], *, hold: bool) -> Refusal | None:
         """Does with secrets what the route says; ``None``: the request may go on."""
-        way, host, mode = passage(flow), flow.request.host, route.dlp.outbound_on_match
+        way, mode = passage(flow), route.dlp.outbound_on_match
+        if any(each.where == HOST_NAME for each in seen):
+            # Neither may it be stored, as a part of the host, nor does asking the DNS for it keep it here.
+            self._record.audit("secret-blocked", f"A request carried a secret in a host name ({route.host}).")
+            return Refusal("secret_in_host", "The host name holds a secret; leave it out.")
+        host = flow.request.host
         new: dict[str, list[Seen]] = {}
         for each in seen:
             name = self._leave.fingerprint(host, each.finding.secret)
@@ -295,19 +313,24 @@ class Egress:
 
     def _question(self, flow: http.HTTPFlow, name: str, seen: Sequence[Seen]) -> Question:
         request = flow.request
-        path = request.path.partition("?")[0]
-        places = {(each.finding.detector, each.finding.kind, _place(each)) for each in seen}
-        return Question(name, request.method, request.scheme, request.host, self._cleaned(path), tuple(places))
+        found = {(each.finding.detector, each.finding.kind, self._shown(_place(each))) for each in seen}
+        path = self._shown(request.path.partition("?")[0])
+        return Question(name, self._method(flow), request.scheme, request.host, path, tuple(found))
 
-    def _cleaned(self, text: str) -> str:
-        """``text`` without anything that looks like a secret; it may be stored."""
-        data = text.encode("utf-8", "surrogateescape")
-        known = tokens(self._routes.current(), self._environment)
-        clean = masked(data, Detectors(DETECTORS, known).scan(data)).decode("ascii", "backslashreplace")
-        return clean if len(clean) <= 512 else f"{clean[:512]}... ({len(clean) - 512} more characters)"
+    def _shown(self, text: str) -> str:
+        """What of an agent's ``text`` may be stored and shown."""
+        clean = cleaned(text, tokens(self._routes.current(), self._environment))
+        return clean if len(clean) <= _MAX_SHOWN else f"{clean[:_MAX_SHOWN]}... ({len(clean) - _MAX_SHOWN} more)"
+
+    def _host(self, flow: http.HTTPFlow) -> str:
+        return self._shown(flow.request.host)
+
+    def _method(self, flow: http.HTTPFlow) -> str:
+        # As sent: mitmproxy's own is in capitals, in which no token would be known any more.
+        return self._shown(flow.request.data.method.decode("ascii", "replace"))
 
     def _mask_inbound(self, flow: http.HTTPFlow, masks: Sequence[Callable[[], bool]]) -> None:
-        host = flow.request.host
+        host = self._host(flow)
         if all([mask() for mask in masks]):
             self._record.audit("answer-masked", f"{host} sent back a secret; the agent did not get it.")
         else:
@@ -315,8 +338,7 @@ class Egress:
             self._record.audit("answer-cut", f"{host} sent back a secret; its answer was cut.")
 
     def _say_no(self, flow: http.HTTPFlow, refusal: Refusal) -> None:
-        host = self._cleaned(flow.request.host)
-        self._record.say(f"refused {self._cleaned(flow.request.method)} to {host}: {refusal.error}")
+        self._record.say(f"refused {self._method(flow)} to {self._host(flow)}: {refusal.error}")
 
 
 def _place(seen: Seen) -> str:

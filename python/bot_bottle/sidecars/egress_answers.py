@@ -19,17 +19,17 @@ _WHAT_TO_DO: Final = (
 )
 
 
-def answer(refusal: Refusal, *, connect: bool = False) -> http.Response:
-    """The response that says so. To a CONNECT its reason phrase says it too: it is all most clients show of it."""
+def answer(refusal: Refusal, request: http.Request) -> http.Response:
+    """The response to ``request`` that says so."""
     content: dict[str, str] = {"error": refusal.error, "reason": refusal.reason, **refusal.more}
     if refusal.askable:
         content["what_to_do"] = _WHAT_TO_DO
     response = http.Response.make(
         refusal.status,
-        json.dumps(content, indent=2) + "\n",
+        "" if request.method == "HEAD" else json.dumps(content, indent=2) + "\n",
         {"content-type": "application/json", "cache-control": "no-store", "x-bot-bottle-egress": refusal.error},
     )
-    if connect:
+    if request.method == "CONNECT":  # of whose answer most clients show nothing but the reason phrase
         how = f" Ask with the MCP tool allow at {SUPERVISE_URL}" if refusal.askable else ""
         response.reason = (refusal.reason + how).encode("ascii", "replace").decode()
     return response

@@ -8,7 +8,7 @@ read waits while too much of that side's data lies here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 from mitmproxy.connection import Client
@@ -31,7 +31,8 @@ class Backlog:
 
     def client_connected(self, client: Client) -> None:
         handler: ConnectionHandler = self._connections[client.id]
-        drained, moved = handler.drain_writers, asyncio.Event()
+        drained: Callable[[], Awaitable[None]] = handler.drain_writers
+        moved = asyncio.Event()
 
         async def drain_writers() -> None:
             await drained()

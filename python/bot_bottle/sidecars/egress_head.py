@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 from mitmproxy import http
 
-from bot_bottle.sidecars.detectors import Detectors, Finding
+from bot_bottle.sidecars.detectors import Detectors, Finding, masked
 from bot_bottle.sidecars.egress_policy import DEFAULT_PORTS, Head
 
 # For the proxy, not for the server (RFC 9110, 7.6.1 and 11.7); the agent's own credential is replaced or dropped.
 _NOT_PASSED_ON = ("authorization", "proxy-authorization", "proxy-connection")
+
+
+HOST_NAME = "host name"
 
 
 @dataclass
@@ -65,6 +68,12 @@ def rewrite(request: http.Request, host: str) -> None:
         request.authority = ""
 
 
+def is_stream(request: http.Request) -> bool:
+    """Whether the client will wait for answers before it ends the request's body, as gRPC's streams do."""
+    kind: str = request.headers.get("content-type", "")
+    return kind.lower().startswith(("application/grpc", "application/connect+"))
+
+
 def codings(message: http.Message) -> list[str]:
     """How the body is encoded, in the order it was applied."""
     names = [*_list(message, "content-encoding"), *_list(message, "transfer-encoding")]
@@ -87,7 +96,7 @@ def request_places(request: http.Request) -> list[Place]:
         request.data.path = request.data.path.partition(b"?")[0] + b"?" + text
 
     return [
-        Place("host name", request.host.encode("utf-8", "replace"), None),
+        Place(HOST_NAME, request.host.encode("utf-8", "replace"), None),
         Place("method", request.data.method, None),
         Place("URL path", path, put_path),
         *([Place("URL query", query, put_query)] if mark else []),
@@ -107,7 +116,7 @@ def header_places(headers: http.Headers, what: str) -> list[Place]:
             headers.fields = tuple(fields)
 
         places.append(Place(f"name of a {what}", name, None))
-        places.append(Place(f"{what} {name.decode('ascii', 'replace').lower()}", value, put))
+        places.append(Place(f"{what} {name.decode('ascii', 'replace')}", value, put))
     return places
 
 
@@ -116,11 +125,3 @@ def scan(places: Sequence[Place], detectors: Detectors) -> list[tuple[Place, Fin
     if not detectors.scan(b"\n".join(place.text for place in places)):
         return []
     return [(place, finding) for place in places for finding in detectors.scan(place.text)]
-
-
-def masked(text: bytes, findings: Sequence[Finding]) -> bytes:
-    """``text`` with each secret's characters replaced by ``*``."""
-    out = bytearray(text)
-    for finding in findings:
-        out[finding.start : finding.end] = b"*" * (finding.end - finding.start)
-    return bytes(out)

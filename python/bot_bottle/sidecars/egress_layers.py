@@ -23,6 +23,7 @@ from mitmproxy.proxy.layers.http import DropStream, HTTPMode, HttpStream, SendHt
 from mitmproxy.proxy.layers.http._events import (
     RequestData,
     RequestEndOfMessage,
+    RequestHeaders,
     RequestProtocolError,
     RequestTrailers,
     ResponseData,
@@ -39,9 +40,10 @@ from bot_bottle.sidecars.egress_answers import answer
 from bot_bottle.sidecars.egress_policy import Refusal
 from bot_bottle.sidecars.routes import Route
 
+PATIENCE: Final = 2.0  # seconds in which the end of a body has to come for its request to be held as a whole
 MAX_MESSAGE: Final = 16 << 20  # bytes of one WebSocket message, which is scanned and passed on as a whole
 _POLICY_VIOLATION, _TOO_BIG = 1008, 1009  # RFC 6455, 7.4.1
-_CONTROL: Final = (wsproto.events.Ping, wsproto.events.Pong, wsproto.events.CloseConnection)
+_Control = wsproto.events.Ping | wsproto.events.Pong | wsproto.events.CloseConnection
 
 log = logging.getLogger("bot_bottle.egress")
 Commands = Generator[commands.Command, Any, None]
@@ -130,6 +132,23 @@ class EgressStream(HttpStream):
 
     flow: http.HTTPFlow
 
+    def state_wait_for_request_headers(self, event: RequestHeaders) -> Commands:
+        yield from super().state_wait_for_request_headers(event)
+        if self.client_state == self.state_consume_request_body and not event.end_stream:
+            yield commands.RequestWakeup(PATIENCE)
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if not isinstance(event, events.Wakeup):
+            yield from super()._handle_event(event)
+        elif self.client_state == self.state_consume_request_body:
+            # The client may be waiting for an answer to what it has sent so far: from now on, pass it on.
+            collected = bytes(self.request_body_buf)
+            self.request_body_buf.clear()
+            self.flow.request.stream = True
+            yield from self.start_request_stream()
+            if collected:
+                yield from self.handle_event(RequestData(self.stream_id, collected))
+
     def handle_event(self, event: events.Event) -> Commands:
         tunnel = self.child_layer
         ends = RequestProtocolError if tunnel is None else (RequestProtocolError, RequestEndOfMessage)
@@ -191,7 +210,8 @@ class EgressStream(HttpStream):
         if isinstance(event, ResponseProtocolError) and self.flow.response is None and answerable:
             # The rest of such a message quotes what the server sent.
             reason = event.message.partition(": b'")[0].partition(': b"')[0].rstrip(".")
-            yield from self._answer(answer(Refusal("upstream_failed", f"The server cannot be used: {reason}.", 502)))
+            failed = Refusal("upstream_failed", f"The server cannot be used: {reason}.", 502)
+            yield from self._answer(answer(failed, self.flow.request))
         else:
             yield from super().handle_protocol_error(event)
 
@@ -233,7 +253,7 @@ class EgressStream(HttpStream):
             broken = RequestProtocolError(self.stream_id, "cut by egress", RequestProtocolError.code)
             yield SendHttp(broken, self.context.server)
         if self.server_state in (self.state_wait_for_response_headers, self.state_uninitialized):
-            response = answer(refusal)
+            response = answer(refusal, self.flow.request)
             response.headers["connection"] = "close"
             yield from self._answer(response)
             return
@@ -261,7 +281,7 @@ class GuardedWebsocket(WebsocketConnection):
 
     def events(self) -> Iterator[wsproto.events.Event]:
         for event in super().events():
-            if isinstance(event, _CONTROL) and self._is_told(event):
+            if isinstance(event, _Control) and self._is_told(event):
                 event = wsproto.events.CloseConnection(_POLICY_VIOLATION, "a control frame held a secret")
             yield event
             # Back here when what was yielded has been dealt with.
@@ -272,12 +292,15 @@ class GuardedWebsocket(WebsocketConnection):
                 yield wsproto.events.CloseConnection(_TOO_BIG, f"message larger than {MAX_MESSAGE >> 20} MiB")
                 return
 
-    def _is_told(self, event: wsproto.events.Event) -> bool:
+    def _is_told(self, event: _Control) -> bool:
         """Whether a control frame of the client's tells a secret; these cannot be held."""
         scanner = self.passage.control
         if scanner is None or self.client:  # as a client this end faces the server
             return False
-        closing = isinstance(event, wsproto.events.CloseConnection)
-        scanner.feed((event.reason or "").encode() if closing else bytes(event.payload), last=True)
+        if isinstance(event, wsproto.events.CloseConnection):
+            text = (event.reason or "").encode()
+        else:
+            text = bytes(event.payload)
+        scanner.feed(text, last=True)
         scanner.take()
         return bool(scanner.found)

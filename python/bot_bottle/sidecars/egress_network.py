@@ -90,7 +90,7 @@ class GuardedLoop(asyncio.SelectorEventLoop):
         found = await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
         if host is None or flags & socket.AI_PASSIVE:  # to listen on, not to connect to
             return found
-        allowed = [each for each in found if self._network.allows(each[4][0])]
+        allowed = [each for each in found if self._network.allows(str(each[4][0]))]
         if not allowed:
             raise OSError(f"{host} leads to a private address, which egress does not connect to")
         return allowed

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
-import brotli
+import brotli  # type: ignore[import-untyped]
 import zstandard
 
 PIECE: Final = 64 * 1024  # bytes, about the most that comes out at once

@@ -105,10 +105,13 @@ class TokenLeave:
         ended = asyncio.Event()
         asks = [asyncio.ensure_future(self._ask_one(each, gone, ended)) for each in questions]
         refusals = []
-        for done in asyncio.as_completed(asks):
-            if (refusal := await done) is not None:
-                refusals.append(refusal)
-                ended.set()  # one no is enough: nobody needs to decide about the others
+        try:
+            for done in asyncio.as_completed(asks):
+                if (refusal := await done) is not None:
+                    refusals.append(refusal)
+                    ended.set()  # one no is enough: nobody needs to decide about the others
+        finally:
+            ended.set()
         return refusals[0] if refusals else None
 
     async def stop(self) -> None:
