@@ -112,6 +112,14 @@ class Process:
         assert (self.popen.wait(timeout=60), err) == (code, ""), out
         return out
 
+    def last_words(self) -> list[str]:
+        """The whole lines it had printed when it was killed."""
+        assert self.popen.stdout is not None
+        assert self.popen.stderr is not None
+        self.popen.wait(timeout=60)
+        assert self.popen.stderr.read() == ""
+        return self.popen.stdout.read().split("\n")[:-1]
+
     def __enter__(self) -> Process:
         return self
 
