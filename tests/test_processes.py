@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import random
 import signal
@@ -167,6 +166,7 @@ def test_closing_while_others_use_it_is_an_error_and_no_harm(db: Path) -> None:
 
 
 def fork_and_use(db: str, how: str) -> None:
+    import contextlib
     import os
     import sys
     import threading
