@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 
 from bot_bottle import AuditStore, GrantStore
-from git_pushes import BOTTLE, FAR, World, environment, eventually, secret, world
-
-__all__ = ["world"]  # a fixture
+from git_pushes import BOTTLE, FAR, World, environment, eventually, secret
 
 AWS = "aws-access-token"
 
@@ -79,15 +77,27 @@ def test_a_pusher_who_hangs_up_takes_the_proposal_back(world: World) -> None:
     assert world.ref("main") == ""
 
 
+def running_hook(world: World) -> int:
+    """The process of the hook itself, not of what it has in the background."""
+    parents: dict[int, int] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (
+                process.joinpath("cwd").resolve() == world.bare
+                and b"pre-receive" in process.joinpath("cmdline").read_bytes()
+            ):
+                parents[int(process.name)] = int(process.joinpath("stat").read_text().rpartition(") ")[2].split()[1])
+        except OSError:  # it has ended meanwhile
+            continue
+    (hook,) = (pid for pid, parent in parents.items() if parent not in parents)
+    return hook
+
+
 def test_a_hook_that_is_stopped_takes_the_proposal_back(world: World) -> None:
     world.clone.commit({"a": key("one")})
     with world.clone.pushing("main") as push:
         item = world.operator.next(push)
-        hook = subprocess.check_output(["pgrep", "--full", f"sh hooks/pre-receive|{world.bare}/hooks"], text=True)
-        for pid in hook.split():
-            if Path(f"/proc/{pid}/cwd").resolve() == world.bare:
-                os.kill(int(pid), signal.SIGTERM)
-                break
+        os.kill(running_hook(world), signal.SIGTERM)
         assert world.operator.ends(item.proposal.id) == "withdrawn"
         assert push.wait(FAR) != 0
 

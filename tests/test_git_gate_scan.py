@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from git_pushes import World, make_world, secret, world
-
-__all__ = ["world"]  # a fixture
+from git_pushes import World, make_world, secret
 
 AWS = "aws-access-token"
 KEY = f'key = "{secret("one")}"\n'

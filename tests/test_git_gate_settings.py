@@ -13,10 +13,8 @@ import pytest
 
 from bot_bottle.errors import InvalidInputError
 from bot_bottle.sidecars.git_upstreams import read_upstreams
-from cli_process import Host, host
-from git_pushes import BOTTLE, Clone, World, environment, secret, world
-
-__all__ = ["host", "world"]  # fixtures
+from cli_process import Host
+from git_pushes import BOTTLE, Clone, World, environment, secret
 
 
 @pytest.fixture
