@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 from pathlib import Path
 
@@ -13,34 +14,37 @@ AWS = "aws-access-token"
 KEY = f'key = "{secret("one")}"\n'
 
 
-@pytest.mark.parametrize(
-    "files",
-    [
-        {"plain.txt": KEY},
-        {"comment.py": f"{KEY.strip()} # gitleaks:allow\n"},
-        {"ignored.txt": KEY, ".gitleaksignore": "ignored.txt:aws-access-token:1\n"},
-        {"conf.txt": KEY, ".gitleaks.toml": 'title = "no rules at all"\n'},
-        {"attributes.txt": KEY, ".gitattributes": "*.txt binary -diff\n"},
-        {"binary.dat": b"\0\1\2" + KEY.encode() + b"\0"},
-        {"no newline": KEY.strip()},
-        {"with blank.txt": KEY},
-        {" leading and trailing ": KEY},
-        {"new\nline": KEY},
-        {'quo"te': KEY},
-        {"tab\there": KEY},
-        {"ünï/cödé": KEY},
-        {"dev/null": KEY},
-        {"a/b b/a": KEY},
-        {"crlf.txt": KEY.replace("\n", "\r\n")},
-        {"base64.txt": "a2V5ID0gIkFL" + "\n" + KEY},
-    ],
-    ids=lambda files: next(iter(files)),
-)
-def test_a_secret_in_a_file_is_found(world: World, files: dict[str, str | bytes]) -> None:
-    world.clone.commit(files)
+def test_a_secret_in_a_file_is_found_whatever_its_name_its_form_and_its_neighbours(world: World) -> None:
+    files: dict[str, str | bytes] = {
+        "plain.txt": KEY,
+        "comment.py": f"{KEY.strip()} # gitleaks:allow\n",
+        "ignored.txt": KEY,
+        "binary.dat": b"\0\1\2" + KEY.encode() + b"\0",
+        "no newline": KEY.strip(),
+        " leading and trailing ": KEY,
+        "new\nline": KEY,
+        'quo"te': KEY,
+        "tab\there": KEY,
+        "back\\slash": KEY,
+        "ünï/cödé": KEY,
+        "dev/null": KEY,
+        "a/b b/a": KEY,
+        "crlf.txt": KEY.replace("\n", "\r\n"),
+        "base64.txt": base64.b64encode(KEY.encode()),
+    }
+    # The same content would be one object, and each file is to be found for itself.
+    numbered = {
+        name: content + (b"%d" if isinstance(content, bytes) else "%d") % n
+        for n, (name, content) in enumerate(files.items())
+    }
+    hiding: dict[str, str | bytes] = {
+        ".gitattributes": "* binary -diff -text filter=none diff=none\n",
+        ".gitleaksignore": "ignored.txt:aws-access-token:1\n",
+        ".gitleaks.toml": 'title = "no rules at all"\n[allowlist]\npaths = [".*"]\n',
+    }
+    world.clone.commit(hiding | numbered)
     held = world.held("main")
-    name = next(iter(files)).replace("\n", "<U+000A>").replace("\t", "<U+0009>")
-    assert held.findings == {(AWS, name)}
+    assert held.findings == {(AWS, name.replace("\n", "<U+000A>").replace("\t", "<U+0009>")) for name in files}
     assert held.code != 0 and world.ref("main") == ""
 
 
