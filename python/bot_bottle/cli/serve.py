@@ -10,7 +10,7 @@ import resource
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from bot_bottle import bot_bottle_root
 from bot_bottle.cli import PROGRAM
 from bot_bottle.errors import BotBottleError, InvalidInputError
 from bot_bottle.web import address
+
+if TYPE_CHECKING:
+    from bot_bottle.web.limits import Limits
 
 # Connections are files; the soft limit of most shells (256 on macOS, 1024 on Linux) is for programs with select(2).
 _OPEN_FILES = 16384
@@ -60,21 +63,22 @@ def serve(listen: str, path: Path | None, tls: bool) -> None:
         plain = "" if tls else "; without --tls tokens and proposals cross it in the clear"
         _say(f"warning: the broker on {listen} can be reached from the network{plain}")
     try:
-        interrupted = asyncio.run(_serve(host, port, path, tls))
+        interrupted = asyncio.run(run(host, port, path, tls))
     except ModuleNotFoundError as error:
         raise BotBottleError(f"the Python module {error.name} is missing; install bot-bottle[serve]") from None
     if interrupted:
         raise KeyboardInterrupt
 
 
-async def _serve(host: str, port: int, path: Path | None, tls: bool) -> bool:
-    """Serves until a signal; returns whether it was an interrupt."""
+async def run(host: str, port: int, path: Path | None, tls: bool, limits: Limits | None = None) -> bool:
+    """Serves until a signal; returns whether it was an interrupt. With other limits for a test."""
     # Here, as they need packages that only this command has.
     from bot_bottle.web import certificate, listener
     from bot_bottle.web.access_log import AccessLog
     from bot_bottle.web.broker import Broker
     from bot_bottle.web.limits import Limits
 
+    limits = limits or Limits()
     Path(bot_bottle_root()).mkdir(mode=0o700, parents=True, exist_ok=True)
     if path is None:
         address.link_default_socket()
@@ -83,7 +87,7 @@ async def _serve(host: str, port: int, path: Path | None, tls: bool) -> bool:
     stop = asyncio.Event()
     interrupted = False
     log = AccessLog(sys.stdout)
-    broker = Broker(Limits(), log)
+    broker = Broker(limits, log)
 
     def end(number: signal.Signals) -> None:
         nonlocal interrupted
@@ -105,7 +109,7 @@ async def _serve(host: str, port: int, path: Path | None, tls: bool) -> bool:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end, number)
         log.write({"event": "listening", "url": where.url(), "socket": where.socket})
-        await listener.serve(broker, [listener.Listener(tcp, context), listener.Listener(unix)], Limits(), stop)
+        await listener.serve(broker, [listener.Listener(tcp, context), listener.Listener(unix)], limits, stop)
     broker.close()
     log.write({"event": "stopped"})
     log.close(1)

@@ -24,6 +24,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bot_bottle import (
+    MAX_PENDING_PER_BOTTLE,
     AccessDeniedError,
     AuditStore,
     BotBottleError,
@@ -246,9 +247,10 @@ class Broker:
         try:
             written = await self._write(self._queue(slug).write_proposal, proposal)
         except InvalidProposalError as error:
-            # A valid proposal is refused for one of two reasons: its id is another's, or the queue is full.
-            known = await self._read(self._queue(slug).read_proposal, proposal.id)
-            raise Refusal(422 if known else 429, error) from None
+            # Is there something wrong with it, or are there too many?
+            bottle = await self._read(self._bottles.read_bottle, slug)
+            full = bottle is not None and bottle.pending >= MAX_PENDING_PER_BOTTLE
+            raise Refusal(429 if full else 422, error) from None
         return _json({"proposal": written.to_dict()})
 
     async def _list(self, request: Request, slug: str) -> Response:
