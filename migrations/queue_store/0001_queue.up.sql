@@ -34,7 +34,7 @@ CREATE TABLE proposals (
 
 -- Serves listing, the cap, and coalescing, and costs the same however much is archived: only pending rows are in it.
 CREATE UNIQUE INDEX proposals_pending
-  ON proposals (queue_key, bottle_slug, tool, payload_sha256, ifnull(current_file_hash, ''))
+  ON proposals (queue_key, bottle_slug, tool, payload_sha256, ifnull(base_sha256, 'unknown'))
   WHERE state = 'pending';
 
 -- Serves `prune`, and paging a queue's past.

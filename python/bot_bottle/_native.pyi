@@ -10,6 +10,13 @@ writer), ``DatabaseCorruptError``, ``DatabaseUnavailableError``, ``SchemaTooNewE
 a database that does not exist returns nothing and creates nothing; the first write creates it. No
 call holds the GIL while it blocks or runs SQL. A store used first in a forked child opens its own
 connections there.
+
+A sidecar's stores also work over the host's broker (``broker=``, see :class:`Broker`), with the same
+verbs, types, errors and waits. There a method may also raise ``AccessDeniedError``, at once for what only
+the host does (``write_response``, reading the log, listing and revoking grants), and
+``DatabaseUnavailableError`` after 30 s without a broker. A verb tries again until then, through a restart
+of the broker; what it had done already is not done twice, but for an audit entry and a grant's use whose
+acknowledgement was lost.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +43,7 @@ __all__ = [
     "AuditStore",
     "Bottle",
     "BottleStore",
+    "Broker",
     "Change",
     "Database",
     "Grant",
@@ -472,23 +480,61 @@ class Wait:
         """Ends it; its callback is not called any more. Idempotent."""
 
 @final
+class Broker:
+    """The way to the host's broker (``bot-bottle serve``), for the stores of one bottle's sidecar.
+
+    Stores that are given the same one share its connections, and all their waits one thread.
+    """
+
+    def __new__(
+        cls, url: str, token_file: str | PathLike[str], cert_file: str | PathLike[str] | None = None
+    ) -> Broker:
+        """Connects to nothing yet.
+
+        Args:
+            url: ``http://host:port``, ``https://host:port`` or ``http+unix:///path/of/the.sock``.
+            token_file: holds the bottle's token; read for each request, so a new token counts at once.
+            cert_file: PEM. An https broker must have one of its certificates; names, dates and authorities do not count.
+
+        Raises:
+            InvalidInputError: no such URL, or https without a certificate that can be read.
+        """
+
+    @property
+    def url(self) -> str: ...
+    def probe(self) -> dict[str, Any]:
+        """Asks once, without patience, and measures: ``{"url", "bottle", "version", "round_trip_ms", "clock_ahead_seconds"}``.
+
+        ``clock_ahead_seconds`` is by how much this clock is ahead of the host's, which judges expiries.
+
+        Raises:
+            AccessDeniedError, DatabaseUnavailableError
+        """
+
+@final
 class QueueStore:
     """The queue of one bottle, as its sidecars use it."""
 
-    def __new__(cls, queue_key: str, db_path: str | PathLike[str] | None = None) -> QueueStore:
+    def __new__(
+        cls, queue_key: str, db_path: str | PathLike[str] | None = None, *, broker: Broker | None = None
+    ) -> QueueStore:
         """Opens nothing yet.
 
         Args:
             queue_key: names the queue, normally the bottle's slug: ``[a-z0-9][a-z0-9._-]{0,62}``.
+            broker: instead of ``db_path``; the queue is that of the bottle its token speaks for, and ``queue_key`` must
+                be its slug.
 
         Raises:
             InvalidProposalError: the key breaks that rule.
+            InvalidInputError: both ``db_path`` and ``broker``.
         """
 
     @property
     def queue_key(self) -> str: ...
     @property
-    def db_path(self) -> str: ...
+    def db_path(self) -> str:
+        """The file's path as given, absolute; over a broker its URL."""
     def write_proposal(self, proposal: Proposal) -> Proposal:
         """Queues it durably and returns the proposal that stands for it.
 
@@ -535,6 +581,8 @@ class QueueStore:
             ProposalExpiredError, ProposalWithdrawnError: it ended without an answer.
             StaleReviewError: decided, but its managed file had changed and was left alone.
             WaitTimeoutError: undecided after ``timeout``; it stays pending.
+            DatabaseUnavailableError: its broker was never reached, for ``timeout`` but 5 s at least and 30 s at most.
+                One that was reached and went away is waited for.
             ClosedError: :meth:`close` was called meanwhile.
             Exception: whatever a signal handler raised, within 50 ms (main thread).
         """
@@ -659,9 +707,10 @@ class Watch:
 class AuditStore:
     """The append-only audit log."""
 
-    def __new__(cls, db_path: str | PathLike[str] | None = None) -> AuditStore: ...
+    def __new__(cls, db_path: str | PathLike[str] | None = None, *, broker: Broker | None = None) -> AuditStore: ...
     @property
-    def db_path(self) -> str: ...
+    def db_path(self) -> str:
+        """The file's path as given, absolute; over a broker its URL."""
     def write_audit_entry(self, entry: AuditEntry) -> AuditEntry:
         """Appends durably; returns it with ``seq`` and the chain's hashes."""
 
@@ -704,7 +753,7 @@ class GrantStore:
     (host + keyed hash of a token, rule + path + keyed hash of a secret), never the secret itself.
     """
 
-    def __new__(cls, db_path: str | PathLike[str] | None = None) -> GrantStore: ...
+    def __new__(cls, db_path: str | PathLike[str] | None = None, *, broker: Broker | None = None) -> GrantStore: ...
     def use_grant(self, bottle_slug: str, tool: str, fingerprint: str) -> Grant | None:
         """Spends one use of a live grant and returns it, or ``None``. Two processes never spend the same use."""
 

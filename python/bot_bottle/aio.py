@@ -13,7 +13,7 @@ from os import PathLike
 from types import TracebackType
 from typing import Any, TypeVar
 
-from bot_bottle._native import Change, Inbox, InboxItem, Proposal, QueueStore, Response, Wait
+from bot_bottle._native import Broker, Change, Inbox, InboxItem, Proposal, QueueStore, Response, Wait
 
 T = TypeVar("T")
 
@@ -47,8 +47,10 @@ async def _delivered(begin: Callable[[Callable[[Any], object]], Wait]) -> Any:
 class AsyncQueueStore:
     """:class:`QueueStore` for asyncio; each verb does, returns and raises what its twin does."""
 
-    def __init__(self, queue_key: str, db_path: str | PathLike[str] | None = None) -> None:
-        self._store = QueueStore(queue_key, db_path)
+    def __init__(
+        self, queue_key: str, db_path: str | PathLike[str] | None = None, *, broker: Broker | None = None
+    ) -> None:
+        self._store = QueueStore(queue_key, db_path, broker=broker)
 
     @property
     def queue_key(self) -> str:

@@ -157,7 +157,8 @@ class AccessDeniedError(BotBottleError, PermissionError):
 
 
 class DatabaseUnavailableError(BotBottleError, OSError):
-    """The database cannot be opened or written; the message has the path and the system's reason."""
+    """The database cannot be opened or written, or its broker not be reached; the message has the path
+    or URL and the system's reason. Attribute: ``path``."""
 
     path: str
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bot_bottle_store as store;
 use pyo3::prelude::*;
 
+use crate::broker::{Broker, opened};
 use crate::error::ToPy;
 use crate::values::{AuditEntry, AuditReport};
 
@@ -14,14 +15,14 @@ pub struct AuditStore(store::AuditStore);
 #[pymethods]
 impl AuditStore {
     #[new]
-    #[pyo3(signature = (db_path = None))]
-    fn new(db_path: Option<PathBuf>) -> PyResult<Self> {
-        store::AuditStore::new(db_path.as_deref()).to_py().map(AuditStore)
+    #[pyo3(signature = (db_path = None, *, broker = None))]
+    fn new(db_path: Option<PathBuf>, broker: Option<&Bound<'_, Broker>>) -> PyResult<Self> {
+        opened(db_path, broker, store::AuditStore::new, |broker| Ok(store::AuditStore::over(broker))).map(AuditStore)
     }
 
     #[getter]
     fn db_path(&self) -> String {
-        self.0.database().path().display().to_string()
+        self.0.location()
     }
 
     fn write_audit_entry(&self, py: Python<'_>, entry: &Bound<'_, AuditEntry>) -> PyResult<AuditEntry> {
@@ -58,7 +59,7 @@ impl AuditStore {
     }
 
     fn close(&self, py: Python<'_>) {
-        py.detach(|| self.0.database().close());
+        py.detach(|| self.0.close());
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {

@@ -1,8 +1,12 @@
 //! How does an error of the core become its Python exception? The only mapping: class by name, fields as attributes.
 
+use std::cell::RefCell;
+
 use bot_bottle_store::{Error, Result};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+
+use crate::convert::json;
 
 pub trait ToPy<T> {
     /// The value, or the exception.
@@ -19,7 +23,26 @@ pub fn exception(py: Python<'_>, error: &Error) -> PyErr {
     build(py, error).unwrap_or_else(|failure| failure)
 }
 
+thread_local! {
+    /// What a signal handler raised while the core was blocked, until the core has returned.
+    static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
+}
+
+/// Runs the handlers of signals that came; whether one raised, which ends what the core is doing.
+pub fn interrupted() -> bool {
+    match Python::attach(|py| py.check_signals()) {
+        Ok(()) => false,
+        Err(raised) => {
+            RAISED.set(Some(raised));
+            true
+        }
+    }
+}
+
 fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
+    if let (Error::Interrupted, Some(raised)) = (error, RAISED.take()) {
+        return Ok(raised);
+    }
     let module = match error {
         Error::Interrupted => py.import("builtins")?,
         _ => py.import("bot_bottle.errors")?,
@@ -86,7 +109,14 @@ fn attributes<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict
             data.set_item("proposal_id", id)?;
             data.set_item("path", path)?;
         }
-        Error::InvalidInput { .. }
+        Error::Unreachable { url, .. } => data.set_item("path", url)?,
+        Error::Problem { data: told, .. } => {
+            for (name, value) in told.iter() {
+                data.set_item(name, json(py, value)?)?;
+            }
+        }
+        Error::AccessDenied { .. }
+        | Error::InvalidInput { .. }
         | Error::InvalidProposal { .. }
         | Error::QueryTimeout { .. }
         | Error::Closed

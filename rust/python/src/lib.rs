@@ -2,6 +2,7 @@
 //! What each function means is in `python/bot_bottle/_native.pyi`; one file per group of classes.
 
 mod audit_store;
+mod broker;
 mod convert;
 mod database;
 mod error;
@@ -80,6 +81,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<values::Change>()?;
     module.add_class::<values::Grant>()?;
     module.add_class::<values::Bottle>()?;
+    module.add_class::<broker::Broker>()?;
     module.add_class::<queue_store::QueueStore>()?;
     module.add_class::<queue_store::Wait>()?;
     module.add_class::<inbox::Inbox>()?;

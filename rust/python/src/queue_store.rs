@@ -6,8 +6,9 @@ use bot_bottle_store as store;
 use pyo3::prelude::*;
 use store::Event;
 
+use crate::broker::{Broker, opened};
 use crate::convert::duration;
-use crate::error::{ToPy, exception};
+use crate::error::{ToPy, exception, interrupted};
 use crate::values::{InboxItem, Proposal, Response};
 
 #[pyclass(frozen, module = "bot_bottle")]
@@ -31,20 +32,7 @@ pub fn blocking<T>(
 where
     T: Send,
 {
-    let mut raised = None;
-    let result = py.detach(|| {
-        wait(&mut || match Python::attach(|py| py.check_signals()) {
-            Ok(()) => false,
-            Err(error) => {
-                raised = Some(error);
-                true
-            }
-        })
-    });
-    match raised {
-        Some(error) => Err(error),
-        None => result.to_py(),
-    }
+    py.detach(|| wait(&mut interrupted)).to_py()
 }
 
 /// Hands a wait's end to a Python callable, unless the interpreter is going down.
@@ -69,9 +57,15 @@ pub fn deliver(callback: Py<PyAny>) -> impl FnOnce(store::Result<Event>) + Send 
 #[pymethods]
 impl QueueStore {
     #[new]
-    #[pyo3(signature = (queue_key, db_path = None))]
-    fn new(queue_key: &str, db_path: Option<PathBuf>) -> PyResult<Self> {
-        store::QueueStore::new(queue_key, db_path.as_deref()).to_py().map(QueueStore)
+    #[pyo3(signature = (queue_key, db_path = None, *, broker = None))]
+    fn new(queue_key: &str, db_path: Option<PathBuf>, broker: Option<&Bound<'_, Broker>>) -> PyResult<Self> {
+        let opened = opened(
+            db_path,
+            broker,
+            |path| store::QueueStore::new(queue_key, path),
+            |broker| store::QueueStore::over(queue_key, broker),
+        );
+        opened.map(QueueStore)
     }
 
     #[getter]
@@ -81,7 +75,7 @@ impl QueueStore {
 
     #[getter]
     fn db_path(&self) -> String {
-        self.0.database().path().display().to_string()
+        self.0.location()
     }
 
     fn write_proposal(&self, py: Python<'_>, proposal: &Bound<'_, Proposal>) -> PyResult<Proposal> {
@@ -144,7 +138,7 @@ impl QueueStore {
     }
 
     fn close(&self, py: Python<'_>) {
-        py.detach(|| self.0.database().close());
+        py.detach(|| self.0.close());
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {

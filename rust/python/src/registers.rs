@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use bot_bottle_store as store;
 use pyo3::prelude::*;
 
+use crate::broker::{Broker, opened};
 use crate::error::ToPy;
 use crate::values::{Bottle, Grant};
 
@@ -15,9 +16,9 @@ pub struct GrantStore(store::GrantStore);
 #[pymethods]
 impl GrantStore {
     #[new]
-    #[pyo3(signature = (db_path = None))]
-    fn new(db_path: Option<PathBuf>) -> PyResult<Self> {
-        store::GrantStore::new(db_path.as_deref()).to_py().map(GrantStore)
+    #[pyo3(signature = (db_path = None, *, broker = None))]
+    fn new(db_path: Option<PathBuf>, broker: Option<&Bound<'_, Broker>>) -> PyResult<Self> {
+        opened(db_path, broker, store::GrantStore::new, |broker| Ok(store::GrantStore::over(broker))).map(GrantStore)
     }
 
     fn use_grant(&self, py: Python<'_>, bottle_slug: &str, tool: &str, fingerprint: &str) -> PyResult<Option<Grant>> {
@@ -35,7 +36,7 @@ impl GrantStore {
     }
 
     fn close(&self, py: Python<'_>) {
-        py.detach(|| self.0.database().close());
+        py.detach(|| self.0.close());
     }
 }
 

@@ -4,20 +4,22 @@
 //! text or with `--json` as one line of JSON; whatever went wrong is one sentence on standard error.
 
 mod gitleaks;
+mod place;
 
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bot_bottle_store::{
-    AuditEntry, AuditStore, Database, Error, GrantStore, InboxItem, MAX_PAYLOAD_BYTES, Proposal, QueueStore, Response,
-    Result, STATUS_REJECTED, now, visible,
+    AuditEntry, Error, InboxItem, MAX_PAYLOAD_BYTES, Proposal, QueueStore, Response, Result, STATUS_REJECTED, now,
+    visible,
 };
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
+
+use place::{Interrupted, Place};
 
 /// A rejection is a result, not an error.
 const REJECTED: u8 = 3;
@@ -31,16 +33,6 @@ const REJECTED: u8 = 3;
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
-}
-
-#[derive(Args)]
-struct Place {
-    /// The database, as this sidecar sees it.
-    #[arg(long, env = "SUPERVISE_DB_PATH", value_name = "PATH")]
-    db: PathBuf,
-    /// Print one line of JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Args)]
@@ -144,7 +136,7 @@ enum Verb {
     /// Write to the audit log.
     #[command(subcommand)]
     Audit(Audit),
-    /// Say which database this is, whether it may be shared from here, and whether a wake-up is heard.
+    /// Say how the host is reached from here, as a file or over its broker, whether that works and how fast.
     Doctor {
         #[command(flatten)]
         place: Place,
@@ -200,8 +192,8 @@ impl Verb {
 }
 
 impl Queue {
-    fn open(&self) -> Result<QueueStore> {
-        QueueStore::new(&self.bottle, Some(&self.place.db))
+    fn open(&self, interrupted: &Interrupted) -> Result<QueueStore> {
+        self.place.queue(&self.bottle, interrupted)
     }
 }
 
@@ -238,7 +230,7 @@ fn run(verb: Verb) -> Result<u8> {
             waiting,
         } => {
             // Before anything is queued: a signal from here on finds its proposal withdrawn.
-            let interrupted = if wait { Some(signals()?) } else { None };
+            let interrupted = if wait { signals()? } else { Interrupted::default() };
             let proposal = Proposal::new(
                 &queue.bottle,
                 &tool,
@@ -248,52 +240,49 @@ fn run(verb: Verb) -> Result<u8> {
                 expires_in,
                 fingerprint.as_deref(),
             )?;
-            let store = queue.open()?;
+            let store = queue.open(&interrupted)?;
             let queued = store.write_proposal(&proposal)?;
-            match interrupted {
-                None => {
-                    print(queue.place.json, &pending(&queued.id), || queued.id.clone());
-                    Ok(0)
-                }
-                Some(interrupted) => {
-                    // Under the id of this request: another's identical one is not this one's to withdraw.
-                    let waited = await_answer(&store, &queue, &proposal.id, &waiting, &interrupted);
-                    if matches!(waited, Err(Error::Interrupted)) && !keep {
-                        store.withdraw_proposal(&proposal.id, "the requester was interrupted")?;
-                    }
-                    waited
-                }
+            if !wait {
+                print(queue.place.json, &pending(&queued.id), || queued.id.clone());
+                return Ok(0);
             }
+            // Under the id of this request: another's identical one is not this one's to withdraw.
+            let waited = await_answer(&store, &queue, &proposal.id, &waiting, &interrupted);
+            if matches!(waited, Err(Error::Interrupted)) && !keep {
+                interrupted.store(false, Ordering::Relaxed); // a second signal ends this too
+                store.withdraw_proposal(&proposal.id, "the requester was interrupted")?;
+            }
+            waited
         }
         Verb::Wait { id, queue, waiting } => {
             let interrupted = signals()?;
-            await_answer(&queue.open()?, &queue, &id, &waiting, &interrupted)
+            await_answer(&queue.open(&interrupted)?, &queue, &id, &waiting, &interrupted)
         }
         Verb::Show { id, queue } => {
-            let item = queue.open()?.inspect(&id)?;
+            let item = queue.open(&Interrupted::default())?.inspect(&id)?;
             let item = item.ok_or(Error::NotFound { what: "proposal", id })?;
             print(queue.place.json, &as_json(&item), || describe(&item));
             Ok(0)
         }
         Verb::Pending { queue } => {
-            let listed = queue.open()?.list_pending_proposals()?;
+            let listed = queue.open(&Interrupted::default())?.list_pending_proposals()?;
             let line =
                 |p: &Proposal| format!("{}  {}  {}  {}", p.id, p.tool, p.arrival_timestamp, one_line(&p.justification));
             print(queue.place.json, &as_json(&listed), || listed.iter().map(line).collect::<Vec<_>>().join("\n"));
             Ok(0)
         }
         Verb::Withdraw { id, queue, reason } => {
-            queue.open()?.withdraw_proposal(&id, &reason)?;
+            queue.open(&Interrupted::default())?.withdraw_proposal(&id, &reason)?;
             print(queue.place.json, &answer(&id, "withdrawn", &reason), || format!("withdrawn {id}"));
             Ok(0)
         }
         Verb::Archive { id, queue } => {
-            queue.open()?.archive_proposal(&id)?;
+            queue.open(&Interrupted::default())?.archive_proposal(&id)?;
             print(queue.place.json, &answer(&id, "archived", ""), || format!("archived {id}"));
             Ok(0)
         }
         Verb::UseGrant { queue, tool, fingerprint } => {
-            let spent = GrantStore::new(Some(&queue.place.db))?.use_grant(&queue.bottle, &tool, &fingerprint)?;
+            let spent = queue.place.grants()?.use_grant(&queue.bottle, &tool, &fingerprint)?;
             let grant = spent.ok_or(Error::NotFound { what: "live grant for", id: fingerprint })?;
             print(queue.place.json, &as_json(&grant), || format!("used {}", grant.id));
             Ok(0)
@@ -308,18 +297,18 @@ fn run(verb: Verb) -> Result<u8> {
                 surface: "api".to_owned(),
                 ..AuditEntry::default()
             };
-            let written = AuditStore::new(Some(&queue.place.db))?.write_audit_entry(&entry.checked()?)?;
+            let written = queue.place.audit()?.write_audit_entry(&entry.checked()?)?;
             print(queue.place.json, &as_json(&written), || format!("appended entry {}", written.seq.unwrap_or(0)));
             Ok(0)
         }
-        Verb::Doctor { place } => doctor(&place),
+        Verb::Doctor { place } => place.doctor(),
         Verb::GitleaksReport { key_file } => gitleaks_report(&key_file),
     }
 }
 
 /// Set once SIGINT, SIGTERM or SIGHUP came.
-fn signals() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
+fn signals() -> Result<Interrupted> {
+    let flag = Interrupted::default();
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, flag.clone()).map_err(|error| cannot("signals", &error))?;
     }
@@ -335,10 +324,10 @@ fn await_answer(
 ) -> Result<u8> {
     let waited = store.wait_for_response(id, waiting.timeout, || interrupted.load(Ordering::Relaxed));
     // Who reads JSON learns how it ended from there too; the exit code and the sentence stay an error's.
-    let ended = match &waited {
-        Err(Error::WaitTimeout { .. }) => Some("pending"),
-        Err(Error::Expired { .. }) => Some("expired"),
-        Err(Error::Withdrawn { .. }) => Some("withdrawn"),
+    let ended = match waited.as_ref().err().map(Error::class) {
+        Some("WaitTimeoutError") => Some("pending"),
+        Some("ProposalExpiredError") => Some("expired"),
+        Some("ProposalWithdrawnError") => Some("withdrawn"),
         _ => None,
     };
     if let (Some(status), true) = (ended, queue.place.json) {
@@ -367,40 +356,6 @@ fn cannot(path: &str, error: &std::io::Error) -> Error {
         ErrorKind::NotFound => Error::NotFound { what: "file", id: path.to_owned() },
         _ => Error::Unavailable { path: path.to_owned(), reason: error.to_string() },
     }
-}
-
-fn doctor(place: &Place) -> Result<u8> {
-    let db = Database::new(Some(&place.db))?;
-    let status = db.status()?;
-    // Opening it is the test: it says why not, with the exit code of what is wrong.
-    let opened = if status.exists { db.check_access() } else { Ok(()) };
-    let heard = if status.exists && opened.is_ok() { db.ring_test(Duration::from_secs(2)).ok() } else { None };
-    let mut report = as_json(&status);
-    report["transport"] = json!("mount");
-    report["wake_up_ms"] = json!(heard.map(|heard| heard.as_secs_f64() * 1e3));
-    report["problem"] = json!(opened.as_ref().err().map(ToString::to_string));
-    print(place.json, &report, || {
-        let mut lines = vec![
-            format!("database    {} ({})", status.real_path, if status.exists { "there" } else { "not there yet" }),
-            format!(
-                "filesystem  {}, {}",
-                status.filesystem,
-                if status.mount_safe { "safe to share" } else { "NOT safe to share" }
-            ),
-        ];
-        for (module, versions) in &status.modules {
-            let known = versions
-                .supported
-                .map_or_else(|| "another program's".to_owned(), |n| format!("this release knows {n}"));
-            lines.push(format!("schema      {module} {} ({known})", versions.found));
-        }
-        lines.push(match heard {
-            Some(heard) => format!("wake-up     heard after {:.3} ms", heard.as_secs_f64() * 1e3),
-            None => "wake-up     not heard; waits look once a second".to_owned(),
-        });
-        lines.join("\n")
-    });
-    opened.map(|()| 0)
 }
 
 fn gitleaks_report(key_file: &PathBuf) -> Result<u8> {

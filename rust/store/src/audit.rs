@@ -7,13 +7,15 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::database::{Database, Rings};
+use crate::broker::Broker;
+use crate::database::Rings;
 use crate::diff::hex;
 use crate::error::{Error, Result};
 use crate::proposal::{
     MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text, check_time,
 };
 use crate::response::check_surface;
+use crate::transport::Transport;
 
 /// `prev_hash` of the first entry, and the head of an empty log.
 pub const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -162,23 +164,37 @@ pub struct AuditReport {
 
 /// The append-only audit log.
 pub struct AuditStore {
-    pub(crate) db: Database,
+    transport: Transport,
 }
 
 impl AuditStore {
     /// A handle; opens nothing.
     pub fn new(path: Option<&Path>) -> Result<Self> {
-        Ok(AuditStore { db: Database::new(path)? })
+        Ok(AuditStore { transport: Transport::file(path)? })
     }
 
-    /// The file it is in.
-    pub fn database(&self) -> &Database {
-        &self.db
+    /// A handle on the host's log, for a bottle's own entries; asks nothing yet.
+    pub fn over(broker: &Broker) -> Self {
+        AuditStore { transport: Transport::broker(broker) }
+    }
+
+    /// The path of the file it is in, or the broker's URL.
+    pub fn location(&self) -> String {
+        self.transport.location()
+    }
+
+    /// Ends its use.
+    pub fn close(&self) {
+        self.transport.close();
     }
 
     /// Appends one entry.
     pub fn write_audit_entry(&self, entry: &AuditEntry) -> Result<AuditEntry> {
-        self.db.write(|tx| Ok((append(tx, entry)?, Rings::NONE)))
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.write_audit_entry(entry),
+            Transport::File(db) => db,
+        };
+        db.write(|tx| Ok((append(tx, entry)?, Rings::NONE)))
     }
 
     /// Appends all or none.
@@ -186,7 +202,11 @@ impl AuditStore {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
-        self.db.write(|tx| {
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.write_audit_entries(entries),
+            Transport::File(db) => db,
+        };
+        db.write(|tx| {
             let written = entries.iter().map(|entry| append(tx, entry)).collect::<Result<_>>()?;
             Ok((written, Rings::NONE))
         })
@@ -200,25 +220,32 @@ impl AuditStore {
         since: Option<&str>,
         limit: Option<u32>,
     ) -> Result<Vec<AuditEntry>> {
+        let db = self.transport.host_only("read the audit log")?;
         let since = since.map(|since| check_time("since", since)).transpose()?;
-        // A condition that is not asked for is not in the SQL: `:x IS NULL OR …` would keep SQLite off the indexes.
-        let asked: [(&str, Option<&dyn ToSql>); 3] = [
-            ("component = :component", component.as_ref().map(|value| value as &dyn ToSql)),
-            ("bottle_slug = :bottle_slug", bottle_slug.as_ref().map(|value| value as &dyn ToSql)),
-            ("timestamp >= :since", since.as_ref().map(|value| value as &dyn ToSql)),
+        // A condition that is not asked for is not in the SQL: `:x IS NULL OR …` would keep SQLite off the indexes. With
+        // a lower bound for seq it needs not look at older entries; the order of writing is not quite that of the clock.
+        let asked: [(&str, &str, Option<&dyn ToSql>); 3] = [
+            (":component", "component = :component", component.as_ref().map(|value| value as &dyn ToSql)),
+            (":bottle_slug", "bottle_slug = :bottle_slug", bottle_slug.as_ref().map(|value| value as &dyn ToSql)),
+            (
+                ":since",
+                "timestamp >= :since AND seq >= (SELECT min(seq) FROM audit_entries INDEXED BY audit_entries_by_time
+                     WHERE timestamp >= :since)",
+                since.as_ref().map(|value| value as &dyn ToSql),
+            ),
         ];
         let limit = limit.map_or(-1, i64::from);
         let mut conditions = Vec::new();
         let mut values: Vec<(&str, &dyn ToSql)> = vec![(":limit", &limit)];
-        for (condition, value) in asked {
+        for (name, condition, value) in asked {
             if let Some(value) = value {
                 conditions.push(condition);
-                values.push((condition.rsplit(' ').next().unwrap_or_default(), value));
+                values.push((name, value));
             }
         }
         let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
         let sql = format!("SELECT {COLUMNS} FROM audit_entries {filter} ORDER BY seq DESC LIMIT :limit");
-        let entries = self.db.read(|conn| {
+        let entries = db.read(|conn| {
             let mut statement = conn.prepare_cached(&sql)?;
             let rows = statement.query_map(values.as_slice(), AuditEntry::from_row)?;
             let mut entries = rows.collect::<rusqlite::Result<Vec<_>>>()?;
@@ -234,7 +261,7 @@ impl AuditStore {
             check_hash("head", head)?;
         }
         // A connection of its own: a log of millions takes seconds, and readers share theirs.
-        let opened = self.db.shared()?.open(false)?;
+        let opened = self.transport.host_only("verify the audit log")?.shared()?.open(false)?;
         match opened {
             Some(opened) => verify(&opened.conn, head).map_err(|error| error.at(&opened.file)),
             None => check_head(
@@ -247,7 +274,8 @@ impl AuditStore {
 
     /// Hash of the last entry.
     pub fn head(&self) -> Result<String> {
-        Ok(self.db.read(last)?.map_or_else(|| NO_HASH.to_owned(), |(_, hash)| hash))
+        let db = self.transport.host_only("read the audit log")?;
+        Ok(db.read(last)?.map_or_else(|| NO_HASH.to_owned(), |(_, hash)| hash))
     }
 }
 

@@ -6,9 +6,9 @@
 //! a ring looks once a second anyway (FACTS 3).
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, Metadata, symlink_metadata};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,11 +16,16 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, Timestamps, UTIME_NOW, utimensat};
 
+use crate::layout;
+
 /// The operator's bell. No queue has this name: a key begins with a letter or digit.
 pub(crate) const INBOX: &str = ".inbox";
 
 /// How often a listener looks at its bells where the kernel cannot tell it (no inotify, or no instance left).
 const GLANCE: Duration = Duration::from_millis(5);
+/// How coarse a file's times may be (a tick of the slowest kernel, doubled): a bell touched so recently may have been
+/// touched again since, without a trace.
+const TICK: Duration = Duration::from_millis(20);
 
 fn directory(database: &Path) -> PathBuf {
     database.parent().unwrap_or(Path::new("/")).join("bells")
@@ -31,7 +36,7 @@ pub(crate) fn ring(database: &Path, name: &str) {
     let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let times = Timestamps { last_access: now, last_modification: now };
     // Never an error: the commit stands, and the heartbeat notices it.
-    let _ = utimensat(CWD, directory(database).join(name), &times, AtFlags::empty());
+    let _ = utimensat(CWD, directory(database).join(name), &times, AtFlags::SYMLINK_NOFOLLOW);
 }
 
 /// Every bell, after something that may concern all: a restored backup, a stopped bottle.
@@ -80,9 +85,10 @@ impl Listener {
     pub(crate) fn add(&mut self, database: &Path, name: &str) {
         let dir = directory(database);
         let path = dir.join(name);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir).is_ok()
-            && OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).is_ok();
-        if !made && !path.exists() {
+        let _ = DirBuilder::new().mode(0o700).create(&dir);
+        let _ = layout::open_beside(&path);
+        let own = |path: &Path, is: fn(&Metadata) -> bool| symlink_metadata(path).is_ok_and(|data| is(&data));
+        if !own(&dir, Metadata::is_dir) || !own(&path, Metadata::is_file) {
             return;
         }
         let bell = Bell {
@@ -90,7 +96,7 @@ impl Listener {
             watch: self.inotify.as_ref().and_then(|inotify| {
                 use rustix::fs::inotify::{WatchFlags, add_watch};
                 let flags = WatchFlags::ATTRIB | WatchFlags::MODIFY | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
-                add_watch(inotify, &path, flags).ok()
+                add_watch(inotify, &path, flags | WatchFlags::DONT_FOLLOW).ok()
             }),
             touched: touched(&path),
             path,
@@ -144,14 +150,15 @@ pub(crate) fn sleep(descriptor: Option<&OwnedFd>, wake: impl AsFd, limit: Option
 }
 
 fn touched(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|data| data.modified()).ok()
+    symlink_metadata(path).and_then(|data| data.modified()).ok()
 }
 
 fn glance<'a>(bells: impl Iterator<Item = (&'a String, &'a mut Bell)>) -> Vec<String> {
     let mut rung = Vec::new();
     for (name, bell) in bells {
         let now = touched(&bell.path);
-        if now != bell.touched {
+        let again = now.and_then(|at| at.elapsed().ok()).is_some_and(|age| age < TICK);
+        if again || now != bell.touched {
             bell.touched = now;
             rung.push(name.clone());
         }
@@ -166,10 +173,9 @@ fn heard_by_inotify(inotify: &OwnedFd, bells: &mut HashMap<String, Bell>) -> Hea
     let mut reader = Reader::new(inotify, &mut space);
     let mut rung = Vec::new();
     let mut gone = Vec::new();
+    let mut overflow = false;
     while let Ok(event) = reader.next() {
-        if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-            return Heard::Anything;
-        }
+        overflow |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
         let Some(name) = bells.iter().find(|(_, bell)| bell.watch == Some(event.wd())).map(|(name, _)| name) else {
             continue; // the last word of a watch that was removed
         };
@@ -182,6 +188,9 @@ fn heard_by_inotify(inotify: &OwnedFd, bells: &mut HashMap<String, Bell>) -> Hea
     }
     for name in gone {
         bells.remove(&name);
+    }
+    if overflow {
+        return Heard::Anything;
     }
     // Bells beyond the limit of watches.
     rung.extend(glance(bells.iter_mut().filter(|(_, bell)| bell.watch.is_none())));

@@ -12,7 +12,7 @@ use crate::database::{Database, Rings};
 use crate::diff::sha256_hex;
 use crate::error::{Error, Result};
 use crate::managed_file::{Place, hash_of};
-use crate::proposal::{self, check_name, check_text};
+use crate::proposal::{self, PENDING, check_name, check_text};
 use crate::{clock, grant, layout};
 
 /// A registered bottle.
@@ -74,7 +74,6 @@ impl BottleStore {
         const STOP_SQL: &str = "UPDATE bottles SET stopped_at = coalesce(stopped_at, :now) WHERE slug = :slug";
         const REVOKE_SQL: &str =
             "UPDATE bottle_tokens SET revoked_at = :now WHERE bottle_slug = :slug AND revoked_at IS NULL";
-        const PENDING_SQL: &str = "SELECT id FROM proposals WHERE state = 'pending' AND bottle_slug = :slug";
         check_text("reason", reason.as_bytes(), proposal::MAX_NOTES_BYTES)?;
         if self.read_bottle(slug)?.is_none() {
             return Err(Error::not_found("bottle", slug));
@@ -85,7 +84,7 @@ impl BottleStore {
             tx.execute(REVOKE_SQL, named_params! {":slug": slug, ":now": now})?;
             grant::end_with_bottle(tx, slug)?;
             let ids: Vec<String> = tx
-                .prepare(PENDING_SQL)?
+                .prepare(&format!("SELECT p.id FROM {PENDING} AND p.bottle_slug = :slug"))?
                 .query_map(named_params! {":slug": slug}, |row| row.get(0))?
                 .collect::<rusqlite::Result<_>>()?;
             let mut withdrawn = 0;
@@ -134,8 +133,8 @@ impl BottleStore {
     /// Bottles by slug.
     pub fn list_bottles(&self, running: bool) -> Result<Vec<Bottle>> {
         let bottles = self.db.read(|conn| {
-            let mut statement = conn
-                .prepare_cached(&format!("{BOTTLES_SQL} WHERE NOT :running OR b.stopped_at IS NULL ORDER BY b.slug"))?;
+            let mut statement =
+                conn.prepare_cached(&select("WHERE NOT :running OR b.stopped_at IS NULL ORDER BY b.slug"))?;
             let rows = statement.query_map(named_params! {":running": running, ":now": clock::now()}, from_row)?;
             rows.map(|bottle| with_files(conn, bottle?)).collect()
         })?;
@@ -145,7 +144,7 @@ impl BottleStore {
     /// One bottle.
     pub fn read_bottle(&self, slug: &str) -> Result<Option<Bottle>> {
         let bottle = self.db.read(|conn| {
-            let mut statement = conn.prepare_cached(&format!("{BOTTLES_SQL} WHERE b.slug = :slug"))?;
+            let mut statement = conn.prepare_cached(&select("WHERE b.slug = :slug"))?;
             let params = named_params! {":slug": slug, ":now": clock::now()};
             let bottle = statement.query_row(params, from_row).optional()?;
             bottle.map(|bottle| with_files(conn, bottle)).transpose()
@@ -154,10 +153,14 @@ impl BottleStore {
     }
 }
 
-const BOTTLES_SQL: &str = "SELECT b.slug, b.backend, b.started_at, b.stopped_at,
-         (SELECT count(*) FROM proposals p WHERE p.state = 'pending' AND p.bottle_slug = b.slug
-            AND (p.expires_at IS NULL OR p.expires_at > :now))
-     FROM bottles b";
+fn select(rest: &str) -> String {
+    format!(
+        "SELECT b.slug, b.backend, b.started_at, b.stopped_at,
+             (SELECT count(*) FROM {PENDING} AND p.bottle_slug = b.slug
+                AND (p.expires_at IS NULL OR p.expires_at > :now))
+         FROM bottles b {rest}"
+    )
+}
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Bottle> {
     Ok(Bottle {

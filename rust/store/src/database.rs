@@ -82,7 +82,9 @@ impl Registry {
     fn shared(path: &Path, on_host: bool) -> Arc<Shared> {
         let mut registry = REGISTRY.load_full();
         if registry.pid != getpid() {
-            std::mem::forget(REGISTRY.swap(Arc::new(Registry::new())));
+            // Of two threads of the child that come here one wins, and the other takes the winner's.
+            drop(REGISTRY.compare_and_swap(&registry, Arc::new(Registry::new())));
+            std::mem::forget(registry); // never freed: a thread of the parent may have been changing it
             registry = REGISTRY.load_full();
         }
         let mut all = registry.shared.lock();
@@ -150,8 +152,13 @@ impl Database {
         }
     }
 
+    /// Whether [`Database::close`] was called.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     pub(crate) fn shared(&self) -> Result<Arc<Shared>> {
-        if self.closed.load(Ordering::Acquire) {
+        if self.is_closed() {
             return Err(Error::Closed);
         }
         let shared = self.shared.load_full();
@@ -274,10 +281,7 @@ impl Shared {
         let mut reader = self.reader.lock();
         let watcher = self.watcher.lock().clone();
         let mut watching = watcher.as_ref().map(|watcher| watcher.connection());
-        let open = [writer.take(), reader.take(), watching.as_mut().and_then(|slot| slot.take())];
-        for opened in open.into_iter().flatten() {
-            opened.abandon();
-        }
+        drop((writer.take(), reader.take(), watching.as_mut().map(|slot| slot.take())));
     }
 
     /// The process's watcher of this file, started with the first wait.
@@ -345,11 +349,14 @@ impl Opened {
         }
         Err(Error::WriteLost { path: self.file.display().to_string() })
     }
+}
 
-    /// Closes without the checkpoint that closing may bring: this WAL is not the database's any more.
-    pub(crate) fn abandon(self) {
-        let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-        let _ = self.conn.close();
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // The last connection's checkpoint would copy a WAL that is not the database's any more over what others wrote.
+        if !self.is_current() {
+            let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
     }
 }
 
@@ -358,6 +365,9 @@ fn prepare(conn: &mut Connection, turns: Option<&Turns>) -> Result<()> {
     conn.busy_timeout(BUSY_TIMEOUT)?;
     // Enough for every statement of this crate.
     conn.set_prepared_statement_cache_capacity(64);
+    // One plan per statement, whatever its parameters: the bundled SQLite has STAT4 and would otherwise compile a
+    // statement anew at every execution to look at their values (sqlite.org/queryplanner-ng.html#qpsg).
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Views and triggers in the file may come from others: they get no functions with side effects.
     conn.pragma_update(None, "trusted_schema", false)?;
     // Answers belong to proposals.
@@ -369,11 +379,15 @@ fn prepare(conn: &mut Connection, turns: Option<&Turns>) -> Result<()> {
     // Temporary tables and sorts of a query stay out of the shared directory and off the disk.
     conn.pragma_update(None, "temp_store", "memory")?;
 
-    let read_only = conn.is_readonly("main")?;
-    let journal: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
-    if read_only {
-        return check_versions(conn);
+    // Before anything is written: a file of a later release is left as it is.
+    let found = migrations::versions(conn)?;
+    migrations::refuse_newer(&found)?;
+    let complete = migrations::are_complete(&found);
+    if conn.is_readonly("main")? {
+        let reason = "it is not writable, and its schema is older than this release needs".to_owned();
+        return if complete { Ok(()) } else { Err(Error::Unavailable { path: String::new(), reason }) };
     }
+    let journal: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     // Readers never block the writer, nor it them; the only mode in which a waiter's look is free.
     if journal != "wal" {
         let _turn = turns.map(Turns::take);
@@ -381,27 +395,8 @@ fn prepare(conn: &mut Connection, turns: Option<&Turns>) -> Result<()> {
     }
     // A decision that was acknowledged survives a power cut.
     conn.pragma_update(None, "synchronous", "full")?;
-    if migrations::versions(conn)?.len() < migrations::MODULES.len() {
-        let _turn = turns.map(Turns::take);
-        return migrations::migrate_all(conn);
-    }
+    let _turn = if complete { None } else { turns.map(Turns::take) };
     migrations::migrate_all(conn)
-}
-
-/// A file that cannot be written is read as it is, if this release can.
-fn check_versions(conn: &Connection) -> Result<()> {
-    let found: HashMap<String, i64> = migrations::versions(conn)?.into_iter().collect();
-    for module in &migrations::MODULES {
-        let found = found.get(module.name).copied().unwrap_or(0);
-        if found > module.version() {
-            return Err(Error::SchemaTooNew { module: module.name.to_owned(), found, supported: module.version() });
-        }
-        if found < module.version() {
-            let reason = "it is not writable, and its schema is older than this release needs".to_owned();
-            return Err(Error::Unavailable { path: String::new(), reason });
-        }
-    }
-    Ok(())
 }
 
 /// `PRAGMA journal_mode = WAL` takes an exclusive lock and ignores the busy timeout (FACTS 5), so it is asked again.
@@ -424,3 +419,6 @@ fn switch_to_wal(conn: &Connection) -> Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod cost;

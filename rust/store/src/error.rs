@@ -73,6 +73,13 @@ pub enum Error {
         "proposal {id} is decided, but {path} could not be written ({reason}); it is tried again when the inbox is next opened"
     )]
     ManagedFile { id: String, path: String, reason: String },
+    #[error("{reason}")]
+    AccessDenied { reason: String },
+    #[error("the broker at {url} cannot be reached: {reason}; see that `bot-bottle serve` runs on the host")]
+    Unreachable { url: String, reason: String },
+    /// What the broker said, in its words; `data` has the attributes of the class.
+    #[error("{message}")]
+    Problem { class: &'static str, message: String, data: Box<serde_json::Map<String, serde_json::Value>> },
     #[error("the store was closed")]
     Closed,
     #[error("interrupted")]
@@ -116,6 +123,9 @@ impl Error {
             Error::WriteLost { .. } => "WriteLostError",
             Error::Unavailable { .. } => "DatabaseUnavailableError",
             Error::ManagedFile { .. } => "ManagedFileError",
+            Error::AccessDenied { .. } => "AccessDeniedError",
+            Error::Unreachable { .. } => "DatabaseUnavailableError",
+            Error::Problem { class, .. } => class,
             Error::Closed => "ClosedError",
             Error::Interrupted => "KeyboardInterrupt",
         }
@@ -131,9 +141,15 @@ impl Error {
             "AuditIntegrityError" => 7,
             "SchemaTooNewError" | "MigrationError" | "DatabaseCorruptError" | "UnsafeMountError" => 8,
             "DatabaseBusyError" | "WriteLostError" => 9,
+            "AccessDeniedError" => 10,
             "KeyboardInterrupt" => 130,
             _ => 1,
         }
+    }
+
+    /// Whether nothing was done and the same once more may work.
+    pub(crate) fn is_safe_to_retry(&self) -> bool {
+        self.exit_code() == 9
     }
 
     /// Fills in which file an SQLite error was about; the conversion from rusqlite cannot know it.
@@ -145,6 +161,33 @@ impl Error {
         }
         self
     }
+}
+
+/// The classes a broker's problem may name; of a later release's others only the base is known here.
+const BROKER_CLASSES: [&str; 19] = [
+    "InvalidInputError",
+    "InvalidProposalError",
+    "NotFoundError",
+    "AlreadyDecidedError",
+    "ProposalExpiredError",
+    "ProposalWithdrawnError",
+    "StaleReviewError",
+    "WaitTimeoutError",
+    "AuditIntegrityError",
+    "SchemaTooNewError",
+    "MigrationError",
+    "DatabaseCorruptError",
+    "UnsafeMountError",
+    "DatabaseBusyError",
+    "WriteLostError",
+    "AccessDeniedError",
+    "DatabaseUnavailableError",
+    "ManagedFileError",
+    "ClosedError",
+];
+
+pub(crate) fn broker_class(title: &str) -> &'static str {
+    BROKER_CLASSES.into_iter().find(|class| *class == title).unwrap_or("BotBottleError")
 }
 
 impl From<rusqlite::Error> for Error {

@@ -6,10 +6,12 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 use serde::{Deserialize, Serialize};
 
-use crate::database::{Database, Rings};
+use crate::broker::Broker;
+use crate::database::Rings;
 use crate::error::{Error, Result};
 use crate::proposal::{Proposal, check_name, check_text, check_time, new_id};
 use crate::response::os_user;
+use crate::transport::Transport;
 use crate::{audit, clock};
 
 /// Leave to do a thing again without asking.
@@ -132,18 +134,23 @@ pub(crate) fn end_with_bottle(tx: &Transaction<'_>, slug: &str) -> Result<()> {
 
 /// All grants of the file.
 pub struct GrantStore {
-    pub(crate) db: Database,
+    transport: Transport,
 }
 
 impl GrantStore {
     /// A handle; opens nothing.
     pub fn new(path: Option<&Path>) -> Result<Self> {
-        Ok(GrantStore { db: Database::new(path)? })
+        Ok(GrantStore { transport: Transport::file(path)? })
     }
 
-    /// The file it is in.
-    pub fn database(&self) -> &Database {
-        &self.db
+    /// A handle on the grants of the bottle that the broker's token speaks for; asks nothing yet.
+    pub fn over(broker: &Broker) -> Self {
+        GrantStore { transport: Transport::broker(broker) }
+    }
+
+    /// Ends its use.
+    pub fn close(&self) {
+        self.transport.close();
     }
 
     /// Spends one use of a live grant, with an audit entry, or finds none.
@@ -151,12 +158,16 @@ impl GrantStore {
         check_name("bottle_slug", bottle_slug)?;
         check_name("tool", tool)?;
         check_text("fingerprint", fingerprint.as_bytes(), 256)?;
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.use_grant(bottle_slug, tool, fingerprint),
+            Transport::File(db) => db,
+        };
         const FILTER: &str = "bottle_slug = :bottle_slug AND tool = :tool AND fingerprint = :fingerprint";
         let now = clock::now();
         let params =
             named_params! {":bottle_slug": bottle_slug, ":tool": tool, ":fingerprint": fingerprint, ":now": now};
         // Most requests have no grant: they need not stand in the writers' queue to learn it.
-        let any = self.db.read(|conn| {
+        let any = db.read(|conn| {
             let mut statement = conn.prepare_cached(&format!("SELECT 1 FROM grants WHERE {FILTER} AND {LIVE}"))?;
             Ok(statement.exists(params)?)
         })?;
@@ -171,7 +182,7 @@ impl GrantStore {
                AND {LIVE}
              RETURNING {COLUMNS}, {LIVE}"
         );
-        self.db.write(|tx| {
+        db.write(|tx| {
             let spent = tx.prepare_cached(&spend)?.query_row(params, from_row).optional()?;
             if let Some(grant) = &spent {
                 // A policy's yes, never to be taken for a person's: it names the grant it rests on.
@@ -184,12 +195,13 @@ impl GrantStore {
 
     /// Grants, newest first.
     pub fn list_grants(&self, bottle_slug: Option<&str>, live: bool) -> Result<Vec<Grant>> {
+        let db = self.transport.host_only("list grants")?;
         let sql = format!(
             "SELECT {COLUMNS}, {LIVE} AS live FROM grants
              WHERE (:bottle_slug IS NULL OR bottle_slug = :bottle_slug) AND (NOT :live OR {LIVE})
              ORDER BY created_at DESC, id DESC"
         );
-        let grants = self.db.read(|conn| {
+        let grants = db.read(|conn| {
             let mut statement = conn.prepare_cached(&sql)?;
             let params = named_params! {":bottle_slug": bottle_slug, ":live": live, ":now": clock::now()};
             Ok(statement.query_map(params, from_row)?.collect::<rusqlite::Result<_>>()?)
@@ -199,16 +211,18 @@ impl GrantStore {
 
     /// Ends a grant, by its id or a unique beginning of it.
     pub fn revoke_grant(&self, prefix: &str, revoked_by: Option<&str>, surface: &str) -> Result<Grant> {
+        let db = self.transport.host_only("revoke grants")?;
         let by = revoked_by.map_or_else(os_user, str::to_owned);
         let revoke = format!(
-            "UPDATE grants SET revoked_at = coalesce(revoked_at, :now), revoked_by = coalesce(revoked_by, :by)
-             WHERE id = :id RETURNING {COLUMNS}, {LIVE}"
+            "UPDATE grants SET revoked_at = :now, revoked_by = :by WHERE id = :id AND revoked_at IS NULL
+             RETURNING {COLUMNS}, {LIVE}"
         );
-        let exists = self.db.read(|_| Ok(()))?.is_some();
+        let known = format!("SELECT {COLUMNS}, {LIVE} FROM grants WHERE id = :id");
+        let exists = db.read(|_| Ok(()))?.is_some();
         if !exists || prefix.len() < 4 {
             return Err(Error::not_found("grant", prefix));
         }
-        self.db.write(|tx| {
+        db.write(|tx| {
             let ids: Vec<String> = tx
                 .prepare_cached("SELECT id FROM grants WHERE id >= ?1 AND id < ?1 || '~' ORDER BY id LIMIT 6")?
                 .query_map([prefix], |row| row.get(0))?
@@ -219,7 +233,10 @@ impl GrantStore {
                 _ => return Err(Error::Ambiguous { prefix: prefix.to_owned(), matches: ids }),
             };
             let params = named_params! {":id": id, ":now": clock::now(), ":by": by};
-            let grant = tx.prepare_cached(&revoke)?.query_row(params, from_row)?;
+            let Some(grant) = tx.prepare_cached(&revoke)?.query_row(params, from_row).optional()? else {
+                let params = named_params! {":id": id, ":now": clock::now()};
+                return Ok((tx.prepare_cached(&known)?.query_row(params, from_row)?, Rings::NONE));
+            };
             audit::note(
                 tx,
                 &grant.bottle_slug,

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::managed_file;
-use crate::proposal::{self, Proposal};
+use crate::proposal::{self, PENDING, Proposal};
 use crate::response::{self, Decision, Response};
 
 /// Shorter beginnings of an id are refused: UUIDv7s of one week share more than this.
@@ -34,8 +34,7 @@ pub struct InboxItem {
     pub managed_file: Option<String>,
     pub apply_state: Option<String>,
     pub apply_error: Option<String>,
-    #[serde(skip)]
-    pub(crate) base_sha256: Option<String>,
+    pub base_sha256: Option<String>,
 }
 
 impl InboxItem {
@@ -192,6 +191,40 @@ pub(crate) fn last_change(conn: &Connection) -> Result<i64> {
     Ok(conn.prepare_cached("SELECT ifnull(max(seq), 0) FROM changes")?.query_row([], |row| row.get(0))?)
 }
 
+const CHANGE_COLUMNS: &str = "seq, kind, proposal_id, bottle_slug, tool, at";
+
+fn change_from_row(row: &Row<'_>) -> rusqlite::Result<Change> {
+    Ok(Change {
+        seq: row.get(0)?,
+        kind: row.get(1)?,
+        proposal_id: row.get(2)?,
+        bottle_slug: row.get(3)?,
+        tool: row.get(4)?,
+        at: row.get(5)?,
+    })
+}
+
+/// The newest change.
+pub(crate) fn newest_change(conn: &Connection) -> Result<Option<Change>> {
+    let sql = format!("SELECT {CHANGE_COLUMNS} FROM changes ORDER BY seq DESC LIMIT 1");
+    Ok(conn.prepare_cached(&sql)?.query_row([], change_from_row).optional()?)
+}
+
+/// Makes what comes next larger than `newest`: a restored backup must not take those who watch back in the numbers.
+pub(crate) fn go_on_from(tx: &Transaction<'_>, newest: &Change) -> Result<()> {
+    const GO_ON_SQL: &str = "INSERT INTO changes (seq, kind, proposal_id, bottle_slug, tool, at)
+         SELECT :seq, :kind, :id, :bottle_slug, :tool, :at WHERE :seq > (SELECT ifnull(max(seq), 0) FROM changes)";
+    tx.prepare_cached(GO_ON_SQL)?.execute(named_params! {
+        ":seq": newest.seq,
+        ":kind": newest.kind,
+        ":id": newest.proposal_id,
+        ":bottle_slug": newest.bottle_slug,
+        ":tool": newest.tool,
+        ":at": newest.at,
+    })?;
+    Ok(())
+}
+
 /// The operator's view. Opening it finishes managed files that a crash left half done.
 pub struct Inbox {
     pub(crate) db: Database,
@@ -218,10 +251,12 @@ impl Inbox {
     /// What can be decided now, oldest first.
     pub fn pending(&self, bottle_slug: Option<&str>) -> Result<Vec<InboxItem>> {
         // The partial index holds nothing but pending rows; a filter over it needs no other.
-        const PENDING: &str = "WHERE p.state = 'pending' AND (p.expires_at IS NULL OR p.expires_at > :now)
-             AND (:bottle_slug IS NULL OR p.bottle_slug = :bottle_slug) ORDER BY p.seq";
+        let rest = format!(
+            "WHERE p.seq IN (SELECT p.seq FROM {PENDING} AND (p.expires_at IS NULL OR p.expires_at > :now)
+                 AND (:bottle_slug IS NULL OR p.bottle_slug = :bottle_slug)) ORDER BY p.seq"
+        );
         let params = named_params! {":bottle_slug": bottle_slug, ":now": clock::now()};
-        Ok(self.db.read(|conn| list(conn, PENDING, params))?.unwrap_or_default())
+        Ok(self.db.read(|conn| list(conn, &rest, params))?.unwrap_or_default())
     }
 
     /// Decided, but the managed file is not in effect.
@@ -282,20 +317,10 @@ impl Inbox {
 
     /// Changes after `since`, oldest first.
     pub fn changes(&self, since: i64, limit: u32) -> Result<Vec<Change>> {
-        const CHANGES_SQL: &str = "SELECT seq, kind, proposal_id, bottle_slug, tool, at FROM changes
-             WHERE seq > :since ORDER BY seq LIMIT :limit";
+        let sql = format!("SELECT {CHANGE_COLUMNS} FROM changes WHERE seq > :since ORDER BY seq LIMIT :limit");
         let changes = self.db.read(|conn| {
-            let mut statement = conn.prepare_cached(CHANGES_SQL)?;
-            let rows = statement.query_map(named_params! {":since": since, ":limit": limit}, |row| {
-                Ok(Change {
-                    seq: row.get(0)?,
-                    kind: row.get(1)?,
-                    proposal_id: row.get(2)?,
-                    bottle_slug: row.get(3)?,
-                    tool: row.get(4)?,
-                    at: row.get(5)?,
-                })
-            })?;
+            let mut statement = conn.prepare_cached(&sql)?;
+            let rows = statement.query_map(named_params! {":since": since, ":limit": limit}, change_from_row)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })?;
         Ok(changes.unwrap_or_default())

@@ -3,10 +3,12 @@
 //! The file is `<root>/db/bot-bottle.db`, in a directory that holds nothing but the database's own files, because that
 //! directory is what sidecars mount. `<root>/bot-bottle.db`, the path everybody knows, is a symlink to it.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use crate::error::{Error, Result};
 
@@ -47,7 +49,11 @@ pub(crate) fn bottle_dir(slug: &str) -> Result<PathBuf> {
 pub(crate) fn locate(path: &Path, on_host: bool, create: bool) -> Result<Option<PathBuf>> {
     let real = if on_host { host_file(path, create)? } else { path.to_owned() };
     match fs::canonicalize(&real) {
-        Ok(file) => return Ok(Some(file)),
+        Ok(file) => {
+            // Sidecars can write to the host's directory: a link they put there must not lead the host elsewhere.
+            let own = !on_host || real.symlink_metadata().is_ok_and(|data| !data.is_symlink());
+            return if own { Ok(Some(file)) } else { Err(Error::unavailable(&real, "it is a symlink; remove it")) };
+        }
         Err(error) if error.kind() == ErrorKind::NotFound && !create => return Ok(None),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(Error::unavailable(path, error)),
@@ -68,6 +74,14 @@ pub(crate) fn locate(path: &Path, on_host: bool, create: bool) -> Result<Option<
         Err(error) => return Err(Error::unavailable(path, format!("it cannot be created: {error}"))),
     }
     fs::canonicalize(&file).map(Some).map_err(|error| Error::unavailable(path, error))
+}
+
+/// Opens one of the small files beside the database, made (0600) where it is missing. Whoever can write to the directory
+/// is not trusted with more than that: no symlink is followed out of it, and nobody waits for a FIFO's other end.
+pub(crate) fn open_beside(path: &Path) -> std::io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).map_err(std::io::Error::other)?;
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
 }
 
 fn host_file(link: &Path, create: bool) -> Result<PathBuf> {

@@ -8,6 +8,7 @@
 //! | `proposal`, `response`, `inbox` | What is asked, how is it answered, what does the operator see? |
 //! | `managed_file` | How does an approved file come into effect, once, whatever crashes? |
 //! | `audit`, `grant`, `bottle` | What was decided, what does it still allow, for whom? |
+//! | `transport`, `broker` | Are the rows in a mounted file or behind the host's broker, and how is that reached? |
 //! | `bell`, `wait`, `turn` | How is a waiter woken, and in which order do writers write? |
 //! | `mount`, `layout` | Where does the file lie, and may it be shared from there? |
 //! | `query`, `maintenance` | What may others read and build on the file; backup, restore, check, prune. |
@@ -16,6 +17,7 @@
 mod audit;
 mod bell;
 mod bottle;
+mod broker;
 mod clock;
 mod database;
 mod diff;
@@ -30,12 +32,14 @@ mod mount;
 mod proposal;
 mod query;
 mod response;
+mod transport;
 mod turn;
 mod visible;
 mod wait;
 
 pub use audit::{AuditEntry, AuditReport, AuditStore, NO_HASH};
 pub use bottle::{Bottle, BottleStore};
+pub use broker::{Broker, Probe};
 pub use clock::now;
 pub use database::Database;
 pub use diff::{render_diff, sha256_hex};

@@ -14,8 +14,10 @@ use serde::Serialize;
 use crate::database::{Database, Rings};
 use crate::error::{Error, Result};
 use crate::migrations::{self, MODULES};
-use crate::{audit, bell, clock, mount, response};
+use crate::{audit, bell, clock, inbox, mount, response};
 
+/// A backup in one step, so in one read transaction: in smaller ones every write by others would start it over.
+const ALL_PAGES: i32 = i32::MAX;
 /// How many proposals one transaction prunes: others get their turn between.
 const PRUNE_BATCH: u32 = 500;
 
@@ -133,25 +135,27 @@ impl Database {
         if versions.is_empty() {
             return Err(Error::input("backup", format!("{} is not a bot-bottle database", source.display())));
         }
-        for module in &MODULES {
-            let found = versions.iter().find(|(name, _)| name == module.name).map_or(0, |(_, found)| *found);
-            if found > module.version() {
-                return Err(Error::SchemaTooNew { module: module.name.to_owned(), found, supported: module.version() });
-            }
+        migrations::refuse_newer(&versions)?;
+        if fs::canonicalize(source).ok() == self.shared()?.file()? {
+            return Err(Error::input("backup", format!("{} is the database itself", source.display())));
         }
-        let (saved, head) = match self.save_aside() {
-            Ok(saved) => (saved, audit::AuditStore { db: Database::new(Some(self.path()))? }.head()?),
+        let audit = audit::AuditStore::new(Some(self.path()))?;
+        let saved = self.save_aside().and_then(|saved| Ok((saved, audit.head()?)));
+        let (saved, head) = match saved {
+            Ok(saved) => saved,
             // The reason to restore: the damaged file is kept as it is, and a new one takes its place.
             Err(Error::Corrupt { .. }) => (Some(self.move_aside()?), "unreadable".to_owned()),
             Err(error) => return Err(error),
         };
+        let newest = self.read(inbox::newest_change)?.flatten();
         {
             let mut opened = self.open_to_write()?;
             let _turn = opened.turns.as_ref().map(crate::turn::Turns::take);
             let copy = Backup::new(&backup, &mut opened.conn)?;
-            copy.run_to_completion(-1, Duration::from_millis(5), None)
+            copy.run_to_completion(ALL_PAGES, Duration::from_millis(5), None)
                 .map_err(|error| Error::from(error).at(self.path()))?;
             drop(copy);
+            migrations::migrate_all(&mut opened.conn).map_err(|error| error.at(&opened.file))?;
             opened.acknowledge()?;
         }
         let saved = saved.unwrap_or_else(|| PathBuf::from("/dev/null"));
@@ -159,6 +163,7 @@ impl Database {
             let notes =
                 format!("from {}; the log before it had head {head} and is in {}", source.display(), saved.display());
             audit::note(tx, "host", "database", "restored", &notes, &response::os_user(), "cli")?;
+            newest.as_ref().map_or(Ok(()), |newest| inbox::go_on_from(tx, newest))?;
             Ok(((), Rings::inbox()))
         })?;
         bell::ring_all(&self.real_path()?);
@@ -255,11 +260,10 @@ fn create_private(path: &Path) -> Result<()> {
     }
 }
 
-/// All pages in one step, so one read transaction: in smaller steps every write by others would start it over.
 fn copy(from: &Connection, to: &Path) -> Result<u64> {
     let mut target =
         Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    Backup::new(from, &mut target)?.run_to_completion(-1, Duration::from_millis(5), None)?;
+    Backup::new(from, &mut target)?.run_to_completion(ALL_PAGES, Duration::from_millis(5), None)?;
     // A backup is one file: without this, opening it would leave a WAL beside it.
     target.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))?;
     target.close().map_err(|(_, error)| error)?;

@@ -4,25 +4,28 @@
 //!    before anything is decided; 2. the decision commits with the intent to apply; 3. the staged file is renamed over
 //!    the old one, unless that changed meanwhile; 4. the intent becomes `applied`, and only then do waiters go on.
 //!    A crash after 2 is finished by the next opening of the inbox. One lock per database covers 1 to 4.
+//!
+//! Recovery writes nothing of its own: it renames what an operator's process staged on this host. Sidecars can write to
+//! the database, and an intent they made up must not become a file of their choice.
 
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, named_params};
-use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, fchmod, fchown, flock, openat, renameat, statat, unlinkat,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, fchown, openat, renameat, statat, unlinkat};
+use uuid::Uuid;
 
-use crate::clock;
 use crate::database::{BUSY_TIMEOUT, Database, Rings};
 use crate::diff::{render_diff, sha256_hex};
 use crate::error::{Error, Result};
 use crate::inbox::{self, ChangeKind, InboxItem};
 use crate::proposal::MAX_PAYLOAD_BYTES;
+use crate::turn::{self, Flock};
+use crate::{clock, layout};
 
 /// Hash of a file that is not there.
 const ABSENT: &str = "";
@@ -102,9 +105,13 @@ impl Place {
 
     /// Its content; `None` while it is absent.
     pub(crate) fn read(&self) -> Result<Option<Vec<u8>>> {
+        self.read_file(&self.name)
+    }
+
+    fn read_file(&self, name: &Path) -> Result<Option<Vec<u8>>> {
         let failed = |error: std::io::Error| Error::unavailable(&self.path, error);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = match openat(&self.dir, &self.name, flags, Mode::empty()) {
+        let file = match openat(&self.dir, name, flags, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(rustix::io::Errno::NOENT) => return Ok(None),
             Err(error) => return Err(failed(error.into())),
@@ -119,13 +126,20 @@ impl Place {
         Ok(Some(content))
     }
 
-    /// Writes `text` beside it, synced, with its owner and mode; returns the name.
-    fn stage(&self, text: &str, id: &str) -> std::io::Result<PathBuf> {
-        let temp = PathBuf::from(format!(".{}.{id}", self.name.display()));
-        let _ = unlinkat(&self.dir, &temp, AtFlags::empty()); // of an attempt that crashed
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(openat(&self.dir, &temp, flags, Mode::RUSR | Mode::WUSR)?);
-        let written = (|| {
+    /// The name under which content for it waits beside it. An id from the database is not taken for one: with slashes
+    /// in it the name would be one in another directory.
+    fn staged(&self, id: &str) -> Result<PathBuf> {
+        let id = Uuid::try_parse(id).map_err(|_| Error::input("managed file", format!("has no proposal {id:?}")))?;
+        Ok(PathBuf::from(format!(".{}.{}", self.name.display(), id.hyphenated())))
+    }
+
+    /// Writes `text` beside it, synced with its directory, with its owner and mode; returns the name.
+    fn stage(&self, text: &str, id: &str) -> Result<PathBuf> {
+        let temp = self.staged(id)?;
+        let _ = self.discard(&temp); // of an attempt that crashed
+        let written = (|| -> std::io::Result<()> {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mut file = File::from(openat(&self.dir, &temp, flags, Mode::RUSR | Mode::WUSR)?);
             if let Ok(old) = statat(&self.dir, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
                 // Owner before mode: changing the owner clears set-id bits. Refused without privileges, and then the
                 // file is ours, as every other file this user writes.
@@ -137,12 +151,20 @@ impl Place {
                 let _ = fchmod(&file, Mode::from_raw_mode(old.st_mode));
             }
             file.write_all(text.as_bytes())?;
-            file.sync_all()
+            file.sync_all()?;
+            Ok(rustix::fs::fsync(&self.dir)?)
         })();
-        if written.is_err() {
-            let _ = unlinkat(&self.dir, &temp, AtFlags::empty());
+        match written {
+            Ok(()) => Ok(temp),
+            Err(error) => {
+                let _ = self.discard(&temp);
+                Err(Error::unavailable(&self.path, error))
+            }
         }
-        written.map(|()| temp)
+    }
+
+    fn discard(&self, temp: &Path) -> rustix::io::Result<()> {
+        unlinkat(&self.dir, temp, AtFlags::empty())
     }
 
     fn replace(&self, temp: &Path) -> std::io::Result<()> {
@@ -157,16 +179,19 @@ pub(crate) struct Staged {
     id: String,
     place: Place,
     temp: PathBuf,
+    /// Recovery will need it.
+    kept: bool,
     before: Option<Vec<u8>>,
     final_sha256: String,
     expected: String,
-    _lock: File,
+    _lock: Flock,
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // Gone once it was renamed.
-        let _ = unlinkat(&self.place.dir, &self.temp, AtFlags::empty());
+        if !self.kept {
+            let _ = self.place.discard(&self.temp);
+        }
     }
 }
 
@@ -174,6 +199,7 @@ impl Staged {
     /// Step 1, after a look whether the file is still the one the proposal was written against.
     pub(crate) fn prepare(db: &Database, item: &InboxItem, path: &str, text: &str) -> Result<Self> {
         let lock = lock(db, BUSY_TIMEOUT)?.ok_or_else(|| Error::Busy { path: path.to_owned() })?;
+        finish_all(db)?; // decided earlier, so in effect earlier
         let place = Place::open(Path::new(path))?;
         let before = place.read()?;
         let actual = hash_of(before.as_deref());
@@ -182,9 +208,14 @@ impl Staged {
         if actual != expected {
             return Err(stale(&item.proposal.id, path, &expected, &actual));
         }
-        let temp = place.stage(text, &item.proposal.id).map_err(|error| Error::unavailable(Path::new(path), error))?;
-        let final_sha256 = sha256_hex(text);
-        Ok(Staged { id: item.proposal.id.clone(), place, temp, before, final_sha256, expected, _lock: lock })
+        let temp = place.stage(text, &item.proposal.id)?;
+        let (id, final_sha256) = (item.proposal.id.clone(), sha256_hex(text));
+        Ok(Staged { id, place, temp, kept: false, before, final_sha256, expected, _lock: lock })
+    }
+
+    /// Leaves it for recovery, where the decision may have been committed all the same.
+    pub(crate) fn keep(mut self) {
+        self.kept = true;
     }
 
     /// What applying it changes.
@@ -207,13 +238,15 @@ impl Staged {
     }
 
     /// Steps 3 and 4.
-    pub(crate) fn apply(self, db: &Database) -> Result<()> {
+    pub(crate) fn apply(mut self, db: &Database) -> Result<()> {
+        self.kept = true;
         let path = self.place.path.display().to_string();
         let failed = |reason: String| Error::ManagedFile { id: self.id.clone(), path: path.clone(), reason };
         let actual = hash_of(self.place.read().map_err(|error| failed(error.to_string()))?.as_deref());
         if actual != self.expected {
             let error = stale(&self.id, &path, &self.expected, &actual);
-            settle(db, &self.id, Some(&error))?;
+            settle(db, &self.id, Some(&error.to_string()))?;
+            self.kept = false;
             return Err(error);
         }
         self.place.replace(&self.temp).map_err(|error| failed(error.to_string()))?;
@@ -226,29 +259,17 @@ fn stale(id: &str, path: &str, expected: &str, actual: &str) -> Error {
     Error::StaleFile { id: id.to_owned(), path: path.to_owned(), expected: known(expected), actual: known(actual) }
 }
 
-/// Taken by whoever decides on a managed file; the kernel drops it with a dying process.
-fn lock(db: &Database, patience: Duration) -> Result<Option<File>> {
+/// Taken by whoever decides on a managed file; the kernel drops it with a dying process. `None`: another has it.
+fn lock(db: &Database, patience: Duration) -> Result<Option<Flock>> {
     let mut path = db.real_path()?.into_os_string();
     path.push("-apply");
     let path = PathBuf::from(path);
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = match file {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::unavailable(&path, error)),
-    };
-    let deadline = Instant::now() + patience;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Some(file)),
-            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
-            Err(_) => return Ok(None),
-        }
-    }
+    let file = layout::open_beside(&path).map_err(|error| Error::unavailable(&path, error))?;
+    Ok(turn::lock(&Arc::new(file), Instant::now() + patience, Duration::from_millis(2)))
 }
 
 /// Step 4: the intent is `applied`, or `failed` for the reason given. Nothing if another process was first.
-fn settle(db: &Database, id: &str, failure: Option<&Error>) -> Result<()> {
+fn settle(db: &Database, id: &str, failure: Option<&str>) -> Result<()> {
     const SETTLE_SQL: &str = "UPDATE applies SET state = :state, error = :error, updated_at = :now
          WHERE proposal_seq = :seq AND state = 'intended' RETURNING final_sha256";
     const KNOW_SQL: &str = "UPDATE managed_files SET known_sha256 = :final WHERE bottle_slug = :bottle_slug AND path =
@@ -259,11 +280,10 @@ fn settle(db: &Database, id: &str, failure: Option<&Error>) -> Result<()> {
             None => ("applied", ChangeKind::Applied),
             Some(_) => ("failed", ChangeKind::ApplyFailed),
         };
-        let error = failure.map(ToString::to_string);
         let settled: Option<String> = tx
             .prepare_cached(SETTLE_SQL)?
             .query_row(
-                named_params! {":seq": found.seq, ":state": state, ":error": error, ":now": clock::now()},
+                named_params! {":seq": found.seq, ":state": state, ":error": failure, ":now": clock::now()},
                 |row| row.get(0),
             )
             .optional()?;
@@ -278,48 +298,61 @@ fn settle(db: &Database, id: &str, failure: Option<&Error>) -> Result<()> {
     })
 }
 
-/// Finishes what a crash between steps 2 and 4 left; how many. A process that is still at it has the lock and is left alone.
+/// Finishes what a crash between steps 2 and 4 left; how many. A process that is still at it has the lock and is left
+/// alone.
 pub(crate) fn recover(db: &Database) -> Result<usize> {
-    const OPEN_SQL: &str =
-        "SELECT p.id, m.path, m.expected_sha256, m.final_sha256, coalesce(r.final_file, p.proposed_file)
-         FROM applies m JOIN proposals p ON p.seq = m.proposal_seq JOIN responses r ON r.proposal_seq = m.proposal_seq
-         WHERE m.state = 'intended' AND m.state <> 'applied' ORDER BY m.proposal_seq";
-    type Open = (String, String, String, String, String);
-    let open = |conn: &Connection| -> Result<Vec<Open>> {
-        let mut statement = conn.prepare_cached(OPEN_SQL)?;
-        let rows =
-            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
-    };
-    if db.read(open)?.unwrap_or_default().is_empty() {
+    if db.read(intended)?.unwrap_or_default().is_empty() {
         return Ok(0);
     }
-    let Some(_lock) = lock(db, Duration::ZERO)? else { return Ok(0) };
+    match lock(db, Duration::ZERO)? {
+        Some(_lock) => finish_all(db),
+        None => Ok(0),
+    }
+}
+
+/// A decision on its way: proposal, path, and the file's hash before and after.
+type Intent = (String, String, String, String);
+
+fn intended(conn: &Connection) -> Result<Vec<Intent>> {
+    // The second condition is the index's.
+    const INTENDED_SQL: &str = "SELECT p.id, m.path, m.expected_sha256, m.final_sha256
+         FROM applies m JOIN proposals p ON p.seq = m.proposal_seq
+         WHERE m.state = 'intended' AND m.state <> 'applied' ORDER BY m.proposal_seq";
+    let mut statement = conn.prepare_cached(INTENDED_SQL)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Under the lock.
+fn finish_all(db: &Database) -> Result<usize> {
     let mut finished = 0;
-    // Read again under the lock: what its last holder was at may be done.
-    for (id, path, expected, wanted, text) in db.read(open)?.unwrap_or_default() {
-        match finish(&path, &id, &expected, &wanted, &text) {
-            Ok(None) => settle(db, &id, None)?,
-            Ok(Some(failure)) => settle(db, &id, Some(&failure))?,
-            // Such as a full disk: it stays intended, shown to the operator, and is tried again.
-            Err(_) => continue,
-        }
+    for (id, path, expected, wanted) in db.read(intended)?.unwrap_or_default() {
+        // An error, such as a full disk or a directory that is not mounted: it stays intended, shown to the operator, and
+        // is tried again.
+        let Ok(failure) = finish(&path, &id, &expected, &wanted) else { continue };
+        settle(db, &id, failure.as_deref())?;
         finished += 1;
     }
     Ok(finished)
 }
 
-fn finish(path: &str, id: &str, expected: &str, wanted: &str, text: &str) -> Result<Option<Error>> {
+/// Puts it in place; or why it never will be.
+fn finish(path: &str, id: &str, expected: &str, wanted: &str) -> Result<Option<String>> {
     let place = Place::open(Path::new(path))?;
+    let temp = place.staged(id)?;
     let actual = hash_of(place.read()?.as_deref());
+    let staged = hash_of(place.read_file(&temp)?.as_deref());
+    if actual == expected && staged == wanted {
+        place.replace(&temp).map_err(|error| Error::unavailable(Path::new(path), error))?;
+        return Ok(None);
+    }
+    let _ = place.discard(&temp);
     if actual == wanted {
         return Ok(None);
     }
-    if actual != expected {
-        return Ok(Some(stale(id, path, expected, &actual)));
-    }
-    let failed = |error| Error::unavailable(Path::new(path), error);
-    let temp = place.stage(text, id).map_err(failed)?;
-    place.replace(&temp).map_err(failed)?;
-    Ok(None)
+    Ok(Some(if actual == expected {
+        format!("{path} was left as it is, as the content staged for it is gone; have the change proposed again")
+    } else {
+        stale(id, path, expected, &actual).to_string()
+    }))
 }

@@ -82,6 +82,24 @@ pub(crate) fn versions(conn: &Connection) -> Result<Vec<(String, i64)>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// An error if a module is further than this release knows.
+pub(crate) fn refuse_newer(found: &[(String, i64)]) -> Result<()> {
+    for (module, found) in found {
+        if let Some(known) = MODULES.iter().find(|known| known.name == module)
+            && *found > known.version()
+        {
+            return Err(Error::SchemaTooNew { module: module.clone(), found: *found, supported: known.version() });
+        }
+    }
+    Ok(())
+}
+
+/// Whether every module is as far as this release needs.
+pub(crate) fn are_complete(found: &[(String, i64)]) -> bool {
+    let current = |module: &Module| found.iter().any(|(name, found)| name == module.name && *found >= module.version());
+    MODULES.iter().all(current)
+}
+
 /// Brings all modules of this release up to date. One that is there already costs a read.
 pub(crate) fn migrate_all(conn: &mut Connection) -> Result<()> {
     for module in &MODULES {
@@ -145,6 +163,9 @@ fn examine(conn: &Connection, module: &str, steps: &[Step]) -> Result<i64> {
         .query_row([module], |row| row.get(0))
         .optional()?
         .unwrap_or(0);
+    if found < 0 {
+        return Err(Error::Corrupt { path: String::new(), reason: format!("{module} is at version {found}") });
+    }
     if found > steps.len() as i64 {
         return Err(Error::SchemaTooNew { module: module.to_owned(), found, supported: steps.len() as i64 });
     }
@@ -152,7 +173,7 @@ fn examine(conn: &Connection, module: &str, steps: &[Step]) -> Result<i64> {
     let mut rows = applied.query([module])?;
     while let Some(row) = rows.next()? {
         let (version, sum): (i64, String) = (row.get(0)?, row.get(1)?);
-        if steps.get(version as usize - 1).is_some_and(|step| checksum(step) != sum) {
+        if usize::try_from(version - 1).ok().and_then(|at| steps.get(at)).is_some_and(|step| checksum(step) != sum) {
             return Err(Error::MigrationEdited { module: module.to_owned(), version });
         }
     }

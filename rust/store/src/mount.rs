@@ -1,12 +1,14 @@
 //! May the database be shared from where it lies? Asked before SQLite touches it, because the ways in which it may not
 //! lose data without an error (FACTS 1 and 2).
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
 /// Filesystems that do not share memory and POSIX locks with the host's kernel. Every `fuse.*` is one too.
-const FOREIGN: [&str; 16] = [
+const FOREIGN: [&str; 22] = [
     "virtiofs",
     "9p",
     "nfs",
@@ -17,19 +19,25 @@ const FOREIGN: [&str; 16] = [
     "smb3",
     "smbfs",
     "fuse",
+    "fuseblk",
+    "ceph",
+    "lustre",
+    "drvfs",
     "vboxsf",
+    "vmhgfs",
     "prl_fs",
     "fakeowner",
     "grpcfuse",
     "osxfs",
+    "macfuse",
     "afs",
 ];
 
 /// Refuses a database file that is a mount point, or lies on a foreign filesystem. `file` is canonical but need not exist.
 pub(crate) fn check(file: &Path) -> Result<()> {
-    let Some(mount) = find(file) else { return Ok(()) };
-    let (path, filesystem) = (file.display().to_string(), mount.filesystem);
-    if mount.point == path {
+    let Some(Mount { point, filesystem }) = find(file) else { return Ok(()) };
+    let path = file.display().to_string();
+    if point == file {
         Err(Error::FileMount { path, filesystem })
     } else if is_foreign(&filesystem) {
         Err(Error::ForeignFilesystem { path, filesystem })
@@ -49,13 +57,26 @@ fn is_foreign(filesystem: &str) -> bool {
 
 #[derive(Debug, PartialEq)]
 struct Mount {
-    point: String,
+    point: PathBuf,
     filesystem: String,
 }
 
+/// The kernel's word for which mount it is, as one that lies under another has the longer path and does not count; the
+/// longest path where the kernel is too old to say.
 #[cfg(target_os = "linux")]
 fn find(file: &Path) -> Option<Mount> {
-    covering(&std::fs::read_to_string("/proc/self/mountinfo").ok()?, file.to_str()?)
+    let table = std::fs::read("/proc/self/mountinfo").ok()?;
+    let id = mount_id(file).or_else(|| mount_id(file.parent()?));
+    let known = id.and_then(|id| mounts(&table).find(|(found, _)| *found == id)).map(|(_, mount)| mount);
+    known.or_else(|| covering(&table, file))
+}
+
+/// `None` for a file that is not there, and before Linux 5.8.
+#[cfg(target_os = "linux")]
+fn mount_id(file: &Path) -> Option<u64> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    let found = statx(CWD, file, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
+    (found.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(found.stx_mnt_id)
 }
 
 /// macOS names the filesystem in `statfs`, which the standard library does not offer; `mount` prints the same table.
@@ -72,31 +93,47 @@ fn find(file: &Path) -> Option<Mount> {
             Some(format!("0 0 0:0 / {} rw - {filesystem} none rw\n", point.replace(' ', "\\040")))
         })
         .collect();
-    covering(&table, file.to_str()?)
+    covering(table.as_bytes(), file)
 }
 
-/// The mount that covers `path`: the longest mount point above it, and of two on the same point the later one.
-/// Format: proc_pid_mountinfo(5).
-fn covering(mountinfo: &str, path: &str) -> Option<Mount> {
-    let mut found: Option<Mount> = None;
-    for line in mountinfo.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        let (Some(point), Some(filesystem)) = (left.split(' ').nth(4), right.split(' ').next()) else { continue };
-        let point = unescape(point);
-        let covers =
-            path == point || point == "/" || path.strip_prefix(&point).is_some_and(|rest| rest.starts_with('/'));
-        if covers && found.as_ref().is_none_or(|best| point.len() >= best.point.len()) {
-            found = Some(Mount { point, filesystem: filesystem.to_owned() });
-        }
-    }
-    found
+/// The mounts of a table and their numbers, in order. Format: proc_pid_mountinfo(5). Paths need not be UTF-8.
+fn mounts(mountinfo: &[u8]) -> impl Iterator<Item = (u64, Mount)> {
+    mountinfo.split(|byte| *byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let point = PathBuf::from(OsString::from_vec(unescape(fields.nth(3)?)));
+        let filesystem = fields.skip_while(|field| *field != b"-").nth(1)?;
+        Some((id, Mount { point, filesystem: String::from_utf8_lossy(filesystem).into_owned() }))
+    })
+}
+
+/// The longest mount point above `file`, and of two on the same point the later one.
+fn covering(mountinfo: &[u8], file: &Path) -> Option<Mount> {
+    let covers = mounts(mountinfo).map(|(_, mount)| mount).filter(|mount| file.starts_with(&mount.point));
+    covers.max_by_key(|mount| mount.point.as_os_str().len())
 }
 
 /// The kernel writes blank, tab, newline and backslash as three octal digits.
-fn unescape(field: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(field.to_owned(), |text, (code, character)| text.replace(code, character))
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut rest = field.iter();
+    let mut text = Vec::with_capacity(field.len());
+    while let Some(byte) = rest.next() {
+        let escaped = match rest.as_slice() {
+            [b'0', b'4', b'0', ..] => Some(b' '),
+            [b'0', b'1', b'1', ..] => Some(b'\t'),
+            [b'0', b'1', b'2', ..] => Some(b'\n'),
+            [b'1', b'3', b'4', ..] => Some(b'\\'),
+            _ => None,
+        };
+        match escaped.filter(|_| *byte == b'\\') {
+            Some(character) => {
+                text.push(character);
+                rest.nth(2);
+            }
+            None => text.push(*byte),
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -114,25 +151,32 @@ mod tests {
 ";
 
     fn at(path: &str) -> Option<Mount> {
-        covering(TABLE, path)
+        covering(TABLE.as_bytes(), Path::new(path))
     }
 
     #[test]
     fn the_longest_prefix_wins_by_whole_names() {
-        assert_eq!(at("/run/supervise/other.db").unwrap().point, "/run/supervise");
-        assert_eq!(at("/run/supervised/x.db").unwrap().point, "/run");
-        assert_eq!(at("/home/x.db").unwrap().point, "/");
+        assert_eq!(at("/run/supervise/other.db").unwrap().point, Path::new("/run/supervise"));
+        assert_eq!(at("/run/supervised/x.db").unwrap().point, Path::new("/run"));
+        assert_eq!(at("/home/x.db").unwrap().point, Path::new("/"));
     }
 
     #[test]
     fn a_file_that_is_a_mount_point_is_found_as_such() {
-        assert_eq!(at("/run/supervise/bot-bottle.db").unwrap().point, "/run/supervise/bot-bottle.db");
+        assert_eq!(at("/run/supervise/bot-bottle.db").unwrap().point, Path::new("/run/supervise/bot-bottle.db"));
     }
 
     #[test]
     fn an_escaped_point_is_read_and_fuse_is_foreign() {
         assert!(is_foreign(&at("/mnt/host share/x.db").unwrap().filesystem));
         assert!(!is_foreign("ext4") && !is_foreign("tmpfs") && is_foreign("9p") && is_foreign("fuse"));
+    }
+
+    #[test]
+    fn paths_that_are_no_text_are_read_too() {
+        let table = b"22 1 254:0 / / rw - ext4 x rw\n23 22 0:9 / /mnt/\xff\\134 rw shared:1 - 9p x rw\n";
+        let file = PathBuf::from(OsString::from_vec(b"/mnt/\xff\\/x.db".to_vec()));
+        assert_eq!(covering(table, &file).unwrap().filesystem, "9p");
     }
 
     #[test]

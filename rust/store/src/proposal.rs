@@ -7,13 +7,15 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::broker::Broker;
 use crate::clock;
-use crate::database::{Database, Rings};
+use crate::database::Rings;
 use crate::diff::sha256_hex;
 use crate::error::{Error, Result};
 use crate::inbox::{self, ChangeKind, InboxItem};
 use crate::managed_file;
 use crate::response::{self, Decision, Response};
+use crate::transport::Transport;
 
 /// The longest payload, in bytes of UTF-8.
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
@@ -114,10 +116,10 @@ impl Proposal {
         })
     }
 
-    /// Whether `other` asks the same, whoever asks and why: such proposals coalesce while they are pending.
+    /// Whether `other` asks the same, whoever asks and why. Such proposals coalesce while they are pending, if they were
+    /// written against the same file.
     fn asks_the_same(&self, other: &Proposal) -> bool {
-        (&self.bottle_slug, &self.tool, &self.proposed_file, &self.current_file_hash)
-            == (&other.bottle_slug, &other.tool, &other.proposed_file, &other.current_file_hash)
+        (&self.bottle_slug, &self.tool, &self.proposed_file) == (&other.bottle_slug, &other.tool, &other.proposed_file)
     }
 }
 
@@ -161,9 +163,12 @@ pub(crate) fn check_time(what: &'static str, text: &str) -> Result<String> {
         .ok_or_else(|| Error::proposal(what, format!("must be RFC 3339 such as 2026-01-31T12:00:00Z, not {text:?}")))
 }
 
+/// The rows of the partial index. Named, as SQLite without statistics takes the archive for small and walks through it.
+pub(crate) const PENDING: &str = "proposals AS p INDEXED BY proposals_pending WHERE p.state = 'pending'";
+
 /// The queue of one bottle, as its sidecars use it.
 pub struct QueueStore {
-    pub(crate) db: Database,
+    pub(crate) transport: Transport,
     pub(crate) queue_key: String,
 }
 
@@ -206,7 +211,13 @@ impl QueueStore {
     /// A handle on one queue; opens nothing.
     pub fn new(queue_key: &str, path: Option<&Path>) -> Result<Self> {
         check_name("queue_key", queue_key)?;
-        Ok(QueueStore { db: Database::new(path)?, queue_key: queue_key.to_owned() })
+        Ok(QueueStore { transport: Transport::file(path)?, queue_key: queue_key.to_owned() })
+    }
+
+    /// A handle on the queue of the bottle that the broker's token speaks for, whose slug is the key; asks nothing yet.
+    pub fn over(queue_key: &str, broker: &Broker) -> Result<Self> {
+        check_name("queue_key", queue_key)?;
+        Ok(QueueStore { transport: Transport::broker(broker), queue_key: queue_key.to_owned() })
     }
 
     /// Names the queue.
@@ -214,24 +225,33 @@ impl QueueStore {
         &self.queue_key
     }
 
-    /// The file it is in.
-    pub fn database(&self) -> &Database {
-        &self.db
+    /// The path of the file it is in, or the broker's URL.
+    pub fn location(&self) -> String {
+        self.transport.location()
+    }
+
+    /// Ends its waits, and its use.
+    pub fn close(&self) {
+        self.transport.close();
     }
 
     /// Queues it, and returns the proposal that stands for it: itself, or an older pending one that asks the same.
     pub fn write_proposal(&self, proposal: &Proposal) -> Result<Proposal> {
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.write_proposal(&self.queue_key, proposal),
+            Transport::File(db) => db,
+        };
         let base = match proposal.current_file_hash.as_deref().filter(|hash| !hash.is_empty()) {
             Some(hash) => Some(hash.to_owned()),
-            None => managed_file::current_base(&self.db, &proposal.bottle_slug, &proposal.tool)?,
+            None => managed_file::current_base(db, &proposal.bottle_slug, &proposal.tool)?,
         };
-        self.db.write(|tx| {
+        db.write(|tx| {
             let now = clock::now();
             expire(tx, &self.queue_key, &now)?;
             if let Some(known) = known_by_id(tx, &self.queue_key, proposal)? {
                 return Ok((known, Rings::NONE));
             }
-            if let Some((seq, twin)) = pending_twin(tx, &self.queue_key, proposal)? {
+            if let Some((seq, twin)) = pending_twin(tx, &self.queue_key, proposal, base.as_deref())? {
                 add_alias(tx, seq, proposal)?;
                 return Ok((twin, Rings::inbox()));
             }
@@ -249,10 +269,16 @@ impl QueueStore {
 
     /// What can be decided now, in order of arrival.
     pub fn list_pending_proposals(&self) -> Result<Vec<Proposal>> {
-        const LIST_PENDING_SQL: &str = "FROM proposals p WHERE p.state = 'pending' AND p.queue_key = :queue_key
-             AND (p.expires_at IS NULL OR p.expires_at > :now) ORDER BY p.seq";
-        let listed = self.db.read(|conn| {
-            let mut statement = conn.prepare_cached(&format!("SELECT {COLUMNS} {LIST_PENDING_SQL}"))?;
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.list_pending_proposals(&self.queue_key),
+            Transport::File(db) => db,
+        };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM {PENDING} AND p.queue_key = :queue_key
+             AND (p.expires_at IS NULL OR p.expires_at > :now) ORDER BY p.seq"
+        );
+        let listed = db.read(|conn| {
+            let mut statement = conn.prepare_cached(&sql)?;
             let rows =
                 statement.query_map(named_params! {":queue_key": self.queue_key, ":now": clock::now()}, from_row)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -262,21 +288,30 @@ impl QueueStore {
 
     /// The proposal and where it stands, if it is in this queue.
     pub fn inspect(&self, id: &str) -> Result<Option<InboxItem>> {
-        let item = self.db.read(|conn| inbox::read(conn, id))?.flatten();
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.inspect(&self.queue_key, id),
+            Transport::File(db) => db,
+        };
+        let item = db.read(|conn| inbox::read(conn, id))?.flatten();
         Ok(item.filter(|item| item.queue_key == self.queue_key))
     }
 
     /// This queue's newest proposals of any state, newest first.
     pub fn list_items(&self, limit: u32) -> Result<Vec<InboxItem>> {
-        Ok(self.db.read(|conn| inbox::newest_of_queue(conn, &self.queue_key, limit))?.unwrap_or_default())
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.list_items(&self.queue_key, limit),
+            Transport::File(db) => db,
+        };
+        Ok(db.read(|conn| inbox::newest_of_queue(conn, &self.queue_key, limit))?.unwrap_or_default())
     }
 
     /// Decides as the operator would, for a caller that is one.
     pub fn write_response(&self, response: &Response) -> Result<Response> {
+        let db = self.transport.host_only("decide")?;
         let item = self.inspect(&response.proposal_id)?;
         let item = item.ok_or_else(|| Error::not_found("proposal", &response.proposal_id))?;
         response::decide(
-            &self.db,
+            db,
             &Decision {
                 proposal_id: &response.proposal_id,
                 status: &response.status,
@@ -301,7 +336,11 @@ impl QueueStore {
     /// Takes it back, for this requester: identical requests of others keep the row.
     pub fn withdraw_proposal(&self, id: &str, reason: &str) -> Result<()> {
         check_text("reason", reason.as_bytes(), MAX_NOTES_BYTES)?;
-        self.db.write(|tx| {
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.withdraw_proposal(&self.queue_key, id, reason),
+            Transport::File(db) => db,
+        };
+        db.write(|tx| {
             expire(tx, &self.queue_key, &clock::now())?;
             let found = find_in_queue(tx, &self.queue_key, id)?;
             match found.state.as_str() {
@@ -319,15 +358,24 @@ impl QueueStore {
         })
     }
 
-    /// Puts it away; a pending one is withdrawn first, so that nobody waits for what cannot come.
+    /// Puts it away; a pending one is withdrawn first, so that nobody waits for what cannot come. One that others ask for
+    /// too stays theirs.
     pub fn archive_proposal(&self, id: &str) -> Result<()> {
-        self.db.write(|tx| {
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.archive_proposal(&self.queue_key, id),
+            Transport::File(db) => db,
+        };
+        db.write(|tx| {
             expire(tx, &self.queue_key, &clock::now())?;
             let found = find_in_queue(tx, &self.queue_key, id)?;
             if found.archived_at.is_some() {
                 return Ok(((), Rings::NONE));
             }
             if found.state == "pending" {
+                leave(tx, &found, id)?;
+                if others_ask(tx, &found)? {
+                    return Ok(((), Rings::queue(&self.queue_key)));
+                }
                 withdraw(tx, &found, "archived before a decision")?;
             }
             const ARCHIVE_SQL: &str =
@@ -341,7 +389,7 @@ impl QueueStore {
 
 /// Makes what has expired so for good: somebody is about to be told, or needs the place.
 pub(crate) fn expire(tx: &Transaction<'_>, queue_key: &str, now: &str) -> Result<()> {
-    const EXPIRE_SQL: &str = "UPDATE proposals SET state = 'expired'
+    const EXPIRE_SQL: &str = "UPDATE proposals INDEXED BY proposals_pending SET state = 'expired'
          WHERE state = 'pending' AND queue_key = :queue_key AND expires_at <= :now
          RETURNING id, bottle_slug, tool";
     let gone: Vec<(String, String, String)> = tx
@@ -370,19 +418,27 @@ fn known_by_id(tx: &Transaction<'_>, queue_key: &str, proposal: &Proposal) -> Re
     Err(Error::proposal("id", format!("{} was used for another proposal; Proposal.new makes a fresh one", proposal.id)))
 }
 
-fn pending_twin(tx: &Transaction<'_>, queue_key: &str, proposal: &Proposal) -> Result<Option<(i64, Proposal)>> {
-    const TWIN_SQL: &str = "FROM proposals p WHERE p.state = 'pending' AND p.queue_key = :queue_key
+/// One written against another file is none: it could not be approved any more, and this one may.
+fn pending_twin(
+    tx: &Transaction<'_>,
+    queue_key: &str,
+    proposal: &Proposal,
+    base: Option<&str>,
+) -> Result<Option<(i64, Proposal)>> {
+    let sql = format!(
+        "SELECT {COLUMNS}, p.seq FROM {PENDING} AND p.queue_key = :queue_key
          AND p.bottle_slug = :bottle_slug AND p.tool = :tool AND p.payload_sha256 = :payload_sha256
-         AND ifnull(p.current_file_hash, '') = ifnull(:current_file_hash, '')";
+         AND ifnull(p.base_sha256, 'unknown') = ifnull(:base, 'unknown')"
+    );
     Ok(tx
-        .prepare_cached(&format!("SELECT {COLUMNS}, p.seq {TWIN_SQL}"))?
+        .prepare_cached(&sql)?
         .query_row(
             named_params! {
                 ":queue_key": queue_key,
                 ":bottle_slug": proposal.bottle_slug,
                 ":tool": proposal.tool,
                 ":payload_sha256": proposal.payload_sha256,
-                ":current_file_hash": proposal.current_file_hash,
+                ":base": base,
             },
             |row| Ok((row.get(10)?, from_row(row)?)),
         )
@@ -412,9 +468,8 @@ fn add_alias(tx: &Transaction<'_>, seq: i64, proposal: &Proposal) -> Result<()> 
 }
 
 fn check_cap(tx: &Transaction<'_>, queue_key: &str) -> Result<()> {
-    const COUNT_PENDING_SQL: &str = "SELECT count(*) FROM proposals WHERE state = 'pending' AND queue_key = :queue_key";
-    let pending: i64 =
-        tx.prepare_cached(COUNT_PENDING_SQL)?.query_row(named_params! {":queue_key": queue_key}, |row| row.get(0))?;
+    let sql = format!("SELECT count(*) FROM {PENDING} AND p.queue_key = :queue_key");
+    let pending: i64 = tx.prepare_cached(&sql)?.query_row(named_params! {":queue_key": queue_key}, |row| row.get(0))?;
     if pending < MAX_PENDING_PER_BOTTLE {
         return Ok(());
     }

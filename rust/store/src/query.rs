@@ -30,7 +30,7 @@ const OWN_TABLES: [&str; 12] = [
 ];
 
 /// Pragmas whose argument asks, not sets.
-const ASKING_PRAGMAS: [&str; 8] = [
+const ASKING_PRAGMAS: [&str; 11] = [
     "table_info",
     "table_xinfo",
     "table_list",
@@ -39,7 +39,13 @@ const ASKING_PRAGMAS: [&str; 8] = [
     "index_xinfo",
     "foreign_key_list",
     "function_list",
+    "foreign_key_check",
+    "integrity_check",
+    "quick_check", // which SQLite itself asks after ALTER TABLE … ADD COLUMN on a STRICT table
 ];
+
+/// Pragmas that do something without an argument.
+const ACTING_PRAGMAS: [&str; 3] = ["wal_checkpoint", "incremental_vacuum", "optimize"];
 
 /// Values for a statement's parameters.
 pub enum Params {
@@ -83,7 +89,7 @@ fn run(conn: &Connection, sql: &str, params: &Params, readonly: bool) -> Result<
         return Err(Error::input("sql", "writes; query only reads"));
     }
     bind(&mut statement, params)?;
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut rows = statement.raw_query();
     let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(refused)? {
@@ -134,13 +140,14 @@ fn only_reading(context: &AuthContext<'_>) -> Authorization {
         AuthAction::Select | AuthAction::Read { .. } | AuthAction::Function { .. } | AuthAction::Recursive => {
             Authorization::Allow
         }
-        AuthAction::Pragma { pragma_name, pragma_value }
-            if pragma_value.is_none() || ASKING_PRAGMAS.contains(&pragma_name.to_ascii_lowercase().as_str()) =>
-        {
-            Authorization::Allow
-        }
+        AuthAction::Pragma { pragma_name, pragma_value } if asks(pragma_name, pragma_value) => Authorization::Allow,
         _ => Authorization::Deny,
     }
+}
+
+fn asks(pragma: &str, value: Option<&str>) -> bool {
+    let is_one_of = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(pragma));
+    is_one_of(&ASKING_PRAGMAS) || (value.is_none() && !is_one_of(&ACTING_PRAGMAS))
 }
 
 /// Leaves other programs their own tables, and nothing that outlives or escapes their transaction.
@@ -148,9 +155,7 @@ fn only_own_tables(context: &AuthContext<'_>) -> Authorization {
     let own = |table: &str| OWN_TABLES.iter().any(|own| own.eq_ignore_ascii_case(table));
     let denied = match context.action {
         AuthAction::Attach { .. } | AuthAction::Detach { .. } | AuthAction::Transaction { .. } => true,
-        AuthAction::Pragma { pragma_name, pragma_value } => {
-            pragma_value.is_some() && !ASKING_PRAGMAS.contains(&pragma_name.to_ascii_lowercase().as_str())
-        }
+        AuthAction::Pragma { pragma_name, pragma_value } => !asks(pragma_name, pragma_value),
         AuthAction::Insert { table_name }
         | AuthAction::Delete { table_name }
         | AuthAction::Update { table_name, .. }

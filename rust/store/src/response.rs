@@ -195,9 +195,17 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
     };
     let diff = evidence(&item, &answer, staged.as_ref());
     let made = Made { item: &item, answer: &answer, decided_by: &decided_by, surface: decision.surface, diff: &diff };
-    db.write(|tx| made.commit(tx, staged.as_ref(), scope.as_ref()))?;
-    if let Some(staged) = staged {
-        staged.apply(db)?;
+    let committed = db.write(|tx| made.commit(tx, staged.as_ref(), scope.as_ref()));
+    match (committed, staged) {
+        (Ok(()), None) => {}
+        (Ok(()), Some(staged)) => staged.apply(db)?,
+        (Err(error), staged) => {
+            // Of these two nobody knows for sure that nothing was committed.
+            if let (Some(staged), Error::WriteLost { .. } | Error::Unavailable { .. }) = (staged, &error) {
+                staged.keep();
+            }
+            return Err(error);
+        }
     }
     db.read(|conn| inbox::read(conn, &item.proposal.id))?
         .flatten()
@@ -271,7 +279,7 @@ impl Made<'_> {
                AND (expires_at IS NULL OR expires_at > :now) AND payload_sha256 = :payload_sha256
              RETURNING seq";
         let (proposal, answer) = (&self.item.proposal, self.answer);
-        let now = clock::now().max(proposal.arrival_timestamp.clone()); // a clock set back must not date it before the question
+        let now = clock::now();
         let mut statement = tx.prepare_cached(DECIDE_SQL)?;
         let mut decided = statement.query(named_params! {
             ":id": proposal.id,
@@ -284,6 +292,7 @@ impl Made<'_> {
             return Err(proposal::why_not(tx, &found)?);
         };
         drop(decided);
+        let now = now.max(proposal.arrival_timestamp.clone()); // a clock set back must not date it before the question
         let final_sha256 = match answer.status.as_str() {
             STATUS_MODIFIED => answer.final_file.as_deref().map(sha256_hex),
             STATUS_APPROVED => Some(proposal.payload_sha256.clone()),

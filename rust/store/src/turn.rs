@@ -5,13 +5,14 @@
 //! so whoever has just written stands behind it. Both are `flock`s, which the kernel drops with a dying process.
 //! They order, they do not protect: SQLite's own lock does that, and a writer that gets no turn goes on with it.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+
+use crate::layout;
 
 /// How long a writer stands in the queue before it leaves the order to SQLite (a stopped process may hold the turn).
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,7 +26,9 @@ pub(crate) struct Turns {
 /// Held while writing; empty where the order was left to SQLite.
 pub(crate) struct Turn(#[allow(dead_code)] Option<Flock>);
 
-struct Flock(Arc<File>);
+/// An advisory lock on a file. Let go explicitly: a child forked meanwhile has the same open file, so closing it here
+/// would leave the lock with the child.
+pub(crate) struct Flock(Arc<File>);
 
 impl Drop for Flock {
     fn drop(&mut self) {
@@ -40,7 +43,7 @@ impl Turns {
         let open = |suffix: &str| {
             let mut path = database.as_os_str().to_owned();
             path.push(suffix);
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).ok().map(Arc::new)
+            layout::open_beside(path.as_ref()).ok().map(Arc::new)
         };
         Some(Turns { next: open("-next")?, turn: open("-turn")? })
     }
@@ -61,7 +64,7 @@ impl Turns {
 }
 
 /// Polling, because `flock` has no deadline and a signal handler must not be needed to end it.
-fn lock(file: &Arc<File>, deadline: Instant, step: Duration) -> Option<Flock> {
+pub(crate) fn lock(file: &Arc<File>, deadline: Instant, step: Duration) -> Option<Flock> {
     loop {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Some(Flock(file.clone())),

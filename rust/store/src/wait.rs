@@ -15,11 +15,12 @@ use rusqlite::{Connection, Row, TransactionBehavior, named_params};
 
 use crate::bell::{self, Heard, INBOX, Listener};
 use crate::clock;
-use crate::database::{Opened, Shared};
+use crate::database::{Database, Opened, Shared};
 use crate::error::{Error, Result};
 use crate::inbox::{self, Inbox};
 use crate::proposal::{QueueStore, expire};
 use crate::response::Response;
+use crate::transport::Transport;
 
 /// Where nobody rings: how soon a commit is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -29,7 +30,7 @@ const RENEWAL: Duration = Duration::from_secs(5);
 /// How soon a lease that found the database busy is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 /// How often a blocked thread asks whether a signal came.
-const SIGNAL_CHECK: Duration = Duration::from_millis(40);
+pub(crate) const SIGNAL_CHECK: Duration = Duration::from_millis(40);
 
 /// What a wait ends with.
 #[derive(Debug, Clone)]
@@ -40,8 +41,9 @@ pub enum Event {
     Changed,
 }
 
-type Done = Box<dyn FnOnce(Result<Event>) + Send>;
+pub(crate) type Done = Box<dyn FnOnce(Result<Event>) + Send>;
 
+#[derive(Clone)]
 enum Target {
     Answer { queue_key: String, id: String },
     Change { after: i64 },
@@ -83,74 +85,97 @@ struct Leases {
     expired: BTreeSet<String>,
 }
 
+impl Leases {
+    /// No later than `at`: what asked for it meanwhile is not put off.
+    fn due_by(&mut self, at: Option<Instant>) {
+        self.due = self.due.into_iter().chain(at).min();
+    }
+}
+
 struct State {
     entries: BTreeMap<u64, Entry>,
     next: u64,
     listener: Listener,
     leases: Leases,
+    /// Bells after which the rows could not be looked at, as the database was busy.
+    missed: BTreeSet<String>,
     stopping: bool,
 }
 
 /// The thread's shared side.
 pub(crate) struct Watcher {
     state: Mutex<State>,
-    connection: Mutex<Option<Opened>>,
+    connection: Mutex<Option<Watching>>,
     wake: PipeWriter,
+    /// Kept open as long as the other end, which would otherwise break (SIGPIPE).
+    woken: PipeReader,
+}
+
+/// The watcher's connection, and the `data_version` it saw last, which means nothing on another one.
+pub(crate) struct Watching {
+    opened: Opened,
+    version: Option<i64>,
 }
 
 /// A wait under way; dropping it lets it go on.
 pub struct WaitHandle {
-    watcher: Option<Arc<Watcher>>,
-    id: u64,
+    under_way: Option<(Arc<dyn Waits>, u64)>,
+}
+
+/// Who serves waits: the watcher of a file, the poller of a broker.
+pub(crate) trait Waits: Send + Sync {
+    /// Ends one; its callback is not called any more.
+    fn cancel(&self, id: u64);
 }
 
 impl WaitHandle {
+    pub(crate) fn new(waits: Arc<dyn Waits>, id: u64) -> Self {
+        WaitHandle { under_way: Some((waits, id)) }
+    }
+
     /// Ends it; its callback is not called any more.
     pub fn cancel(&self) {
-        if let Some(watcher) = &self.watcher {
-            drop(watcher.take(&mut watcher.state.lock(), self.id));
-            watcher.wake();
+        if let Some((waits, id)) = &self.under_way {
+            waits.cancel(*id);
         }
     }
 }
 
+impl Waits for Watcher {
+    fn cancel(&self, id: u64) {
+        let entry = self.take(&mut self.state.lock(), id);
+        self.wake();
+        drop(entry); // last and without the lock: what the callback holds may have a drop of its own
+    }
+}
+
 /// Calls the callback at once, or leaves the wait to the watcher.
-fn begin(
-    shared: &Arc<Shared>,
-    handle: u64,
-    target: Target,
-    timeout: Option<Duration>,
-    done: Done,
-) -> Result<WaitHandle> {
+fn begin(db: &Database, target: Target, timeout: Option<Duration>, done: Done) -> Result<WaitHandle> {
+    let shared = &db.shared()?;
     let at_once = |done: Done, result| {
         done(result);
-        Ok(WaitHandle { watcher: None, id: 0 })
+        Ok(WaitHandle { under_way: None })
     };
     let mut seen = match look_for(shared, &target)? {
         Seen::Ended(result) => return at_once(done, result),
         Seen::Open(seen) => seen,
     };
     if timeout.is_some_and(|timeout| timeout.is_zero()) {
-        return at_once(done, Err(timed_out(&target, timeout)));
+        return at_once(done, Err(timed_out(target.name(), timeout)));
     }
     let watcher = shared.watcher()?;
-    let (queue_key, again) = match &target {
-        Target::Answer { queue_key, id } => {
-            (queue_key.clone(), Target::Answer { queue_key: queue_key.clone(), id: id.clone() })
-        }
-        Target::Change { after } => (INBOX.to_owned(), Target::Change { after: *after }),
-    };
+    let again = target.clone();
     let id = {
         let mut state = watcher.state.lock();
-        if !state.listener.listens_to(&queue_key)
+        if !state.listener.listens_to(target.bell())
             && let Some(file) = shared.file()?
         {
-            state.listener.add(&file, &queue_key);
+            state.listener.add(&file, target.bell());
         }
         let id = state.next;
         state.next += 1;
         let entry = Entry {
-            handle,
+            handle: db.id(),
             target,
             timeout,
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
@@ -164,15 +189,22 @@ fn begin(
         state.entries.insert(id, entry);
         id
     };
-    // Subscribed; what was committed before that is seen now, what comes later rings.
-    if let Seen::Ended(result) = look_for(shared, &again)? {
+    // Subscribed; what was committed before that is seen now, what comes later rings. A handle that was closed
+    // meanwhile has ended its waits already, but for this one.
+    let looked = if db.is_closed() { Err(Error::Closed) } else { look_for(shared, &again) };
+    let ended = match looked {
+        Ok(Seen::Open(_)) => None,
+        Ok(Seen::Ended(result)) => Some(result),
+        Err(error) => Some(Err(error)),
+    };
+    if let Some(result) = ended {
         let entry = watcher.take(&mut watcher.state.lock(), id);
         if let Some(entry) = entry {
             (entry.done)(result);
         }
     }
     watcher.wake();
-    Ok(WaitHandle { watcher: Some(watcher), id })
+    Ok(WaitHandle::new(watcher, id))
 }
 
 enum Seen {
@@ -185,11 +217,14 @@ struct Pending {
     expires_at: Option<String>,
 }
 
-fn look_for(shared: &Shared, target: &Target) -> Result<Seen> {
+fn look_for(shared: &Arc<Shared>, target: &Target) -> Result<Seen> {
     match target {
         Target::Answer { queue_key, id } => {
             let answers = shared.read(|conn| answers(conn, queue_key, &[id]))?;
             let answer = answers.and_then(|mut answers| answers.pop()).map(|(_, seen)| seen);
+            if let Some(Seen::Ended(Err(Error::Expired { .. }))) = &answer {
+                shared.watcher()?.settle_expiries(shared, queue_key);
+            }
             Ok(answer.unwrap_or_else(|| Seen::Ended(Err(Error::not_found("proposal", id)))))
         }
         Target::Change { after } => {
@@ -199,8 +234,8 @@ fn look_for(shared: &Shared, target: &Target) -> Result<Seen> {
     }
 }
 
-fn timed_out(target: &Target, timeout: Option<Duration>) -> Error {
-    Error::WaitTimeout { id: target.name().to_owned(), seconds: timeout.unwrap_or_default().as_secs_f64().to_string() }
+pub(crate) fn timed_out(id: &str, timeout: Option<Duration>) -> Error {
+    Error::WaitTimeout { id: id.to_owned(), seconds: timeout.unwrap_or_default().as_secs_f64().to_string() }
 }
 
 /// Where each of these ids of one queue stands: one query, however many wait.
@@ -269,16 +304,18 @@ impl Watcher {
                 next: 1,
                 listener: Listener::new(),
                 leases: Leases::default(),
+                missed: BTreeSet::new(),
                 stopping: false,
             }),
             connection: Mutex::new(None),
             wake: writer,
+            woken: reader,
         });
         let own = watcher.clone();
         std::thread::Builder::new()
             .name("bot-bottle-wait".to_owned())
             .stack_size(512 << 10)
-            .spawn(move || own.run(&shared, &reader))?;
+            .spawn(move || own.run(&shared))?;
         Ok(watcher)
     }
 
@@ -301,7 +338,7 @@ impl Watcher {
     }
 
     /// The watcher's connection, for closing it with the others.
-    pub(crate) fn connection(&self) -> MutexGuard<'_, Option<Opened>> {
+    pub(crate) fn connection(&self) -> MutexGuard<'_, Option<Watching>> {
         self.connection.lock()
     }
 
@@ -323,9 +360,8 @@ impl Watcher {
         Some(entry)
     }
 
-    fn run(&self, shared: &Weak<Shared>, wake: &PipeReader) {
+    fn run(&self, shared: &Weak<Shared>) {
         let mut beat = Instant::now() + HEARTBEAT;
-        let mut version = None;
         loop {
             let (descriptor, limit) = {
                 let state = self.state.lock();
@@ -334,20 +370,19 @@ impl Watcher {
                 }
                 (state.listener.descriptor(), state.next_event(beat))
             };
-            bell::sleep(descriptor.as_deref(), wake, limit);
+            bell::sleep(descriptor.as_deref(), &self.woken, limit);
             let mut wakes = [0; 64];
-            while matches!((&*wake).read(&mut wakes), Ok(64)) {}
+            while matches!((&self.woken).read(&mut wakes), Ok(64)) {}
             let Some(shared) = shared.upgrade() else { return };
             let mut bells = self.heard();
             if Instant::now() >= beat {
                 beat = Instant::now() + HEARTBEAT;
                 self.hang_bells(&shared);
-                let now = self.data_version(&shared);
-                if now.is_none() || now != version {
+                if self.changed(&shared) {
                     bells = self.all_bells();
                 }
-                version = now;
             }
+            bells.append(&mut self.state.lock().missed);
             bells.extend(self.expiring());
             self.look(&shared, &bells);
             self.end_overdue();
@@ -393,30 +428,33 @@ impl Watcher {
     }
 
     /// Runs `work` on the watcher's own connection, if there is a database.
-    fn with_connection<T>(&self, shared: &Shared, work: impl FnOnce(&mut Opened) -> Result<T>) -> Result<Option<T>> {
+    fn with_connection<T>(&self, shared: &Shared, work: impl FnOnce(&mut Watching) -> Result<T>) -> Result<Option<T>> {
         let mut slot = self.connection.lock();
-        if slot.as_ref().is_some_and(|opened| !opened.is_current()) {
+        if slot.as_ref().is_some_and(|watching| !watching.opened.is_current()) {
             drop(slot);
             shared.reopen();
             slot = self.connection.lock();
         }
         if slot.is_none() {
-            *slot = shared.open(false)?;
-            if let Some(opened) = slot.as_ref() {
+            *slot = shared.open(false)?.map(|opened| Watching { opened, version: None });
+            if let Some(Watching { opened, .. }) = slot.as_ref() {
                 // It writes leases only. They need no fsync, and must not hold up a wake-up behind other writers.
                 opened.conn.pragma_update(None, "synchronous", "normal")?;
                 opened.conn.busy_timeout(Duration::from_millis(5))?;
             }
         }
-        slot.as_mut().map(|opened| work(opened).map_err(|error| error.at(&opened.file))).transpose()
+        let Some(watching) = slot.as_mut() else { return Ok(None) };
+        work(watching).map(Some).map_err(|error| error.at(&watching.opened.file))
     }
 
-    /// Moves with every commit of another connection (sqlite.org/pragma.html#pragma_data_version).
-    fn data_version(&self, shared: &Shared) -> Option<i64> {
-        let version = self.with_connection(shared, |opened| {
-            Ok(opened.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
+    /// Whether anything was committed since the last call (sqlite.org/pragma.html#pragma_data_version), or may have been.
+    fn changed(&self, shared: &Shared) -> bool {
+        let changed = self.with_connection(shared, |watching| {
+            let sql = "PRAGMA data_version";
+            let now = Some(watching.opened.conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?);
+            Ok(std::mem::replace(&mut watching.version, now) != now)
         });
-        version.ok().flatten()
+        !matches!(changed, Ok(Some(false)))
     }
 
     fn look(&self, shared: &Shared, bells: &BTreeSet<String>) {
@@ -435,7 +473,7 @@ impl Watcher {
                 continue;
             }
             let ended = if bell == INBOX {
-                self.with_connection(shared, |opened| inbox::last_change(&opened.conn)).map(|last| {
+                self.with_connection(shared, |watching| inbox::last_change(&watching.opened.conn)).map(|last| {
                     let last = last.unwrap_or(0);
                     let changed = waits.iter().filter(|(.., after)| last > *after);
                     changed.map(|(id, ..)| (*id, Ok(Event::Changed))).collect::<Vec<_>>()
@@ -445,8 +483,10 @@ impl Watcher {
             };
             match ended {
                 Ok(ended) => self.end(ended),
-                // The next bell or heartbeat asks again.
-                Err(Error::Busy { .. }) => {}
+                // Asked again soon: its bell has rung, and the heartbeat may have passed.
+                Err(Error::Busy { .. }) => {
+                    self.state.lock().missed.insert(bell.clone());
+                }
                 Err(error) => self.end(waits.iter().map(|(id, ..)| (*id, Err(error.clone()))).collect()),
             }
         }
@@ -460,23 +500,40 @@ impl Watcher {
     ) -> Result<Vec<(u64, Result<Event>)>> {
         let asked: BTreeSet<&str> = waits.iter().filter_map(|(_, asked, _)| asked.as_deref()).collect();
         let asked: Vec<&str> = asked.into_iter().collect();
-        let found = self.with_connection(shared, |opened| answers(&opened.conn, queue_key, &asked))?;
+        let found = self.with_connection(shared, |watching| answers(&watching.opened.conn, queue_key, &asked))?;
         let mut results: HashMap<String, Result<Event>> = HashMap::new();
         match found {
             Some(found) => {
-                results.extend(found.into_iter().filter_map(|(id, seen)| match seen {
-                    Seen::Ended(result) => Some((id, result)),
-                    Seen::Open(_) => None,
-                }));
+                let mut expiries = HashMap::new();
+                for (id, seen) in found {
+                    match seen {
+                        Seen::Ended(result) => drop(results.insert(id, result)),
+                        Seen::Open(pending) => {
+                            drop(expiries.insert(id, pending.and_then(|pending| pending.expires_at)))
+                        }
+                    }
+                }
+                self.expect_expiries(queue_key, &expiries);
             }
             None => results.extend(asked.iter().map(|id| ((*id).to_owned(), Err(Error::not_found("proposal", id))))),
         }
         if results.values().any(|result| matches!(result, Err(Error::Expired { .. }))) {
-            self.state.lock().leases.expired.insert(queue_key.to_owned());
-            self.keep_leases(shared); // what is told below is then true for good
+            self.settle_expiries(shared, queue_key);
         }
         let ended = waits.iter().filter_map(|(id, asked, _)| Some((*id, results.get(asked.as_deref()?)?.clone())));
         Ok(ended.collect())
+    }
+
+    /// When each of these proposals may be found expired: never, once it is decided.
+    fn expect_expiries(&self, queue_key: &str, expiries: &HashMap<String, Option<String>>) {
+        for entry in self.state.lock().entries.values_mut() {
+            if let Target::Answer { queue_key: key, id } = &entry.target
+                && key == queue_key
+                && let Some(at) = expiries.get(id)
+            {
+                entry.expires_at.clone_from(at);
+            }
+        }
     }
 
     fn end(&self, ended: Vec<(u64, Result<Event>)>) {
@@ -494,7 +551,7 @@ impl Watcher {
         let overdue = {
             let state = self.state.lock();
             let overdue = state.entries.iter().filter(|(_, entry)| entry.deadline.is_some_and(|at| at <= now));
-            overdue.map(|(id, entry)| (*id, Err(timed_out(&entry.target, entry.timeout)))).collect()
+            overdue.map(|(id, entry)| (*id, Err(timed_out(entry.target.name(), entry.timeout)))).collect()
         };
         self.end(overdue);
     }
@@ -503,16 +560,16 @@ impl Watcher {
     fn keep_leases(&self, shared: &Shared) {
         let (rows, held, expired) = {
             let mut state = self.state.lock();
-            let due = state.leases.due.is_some_and(|due| due <= Instant::now());
-            if !due && state.leases.expired.is_empty() {
+            if state.leases.due.is_none_or(|due| due > Instant::now()) && state.leases.expired.is_empty() {
                 return;
             }
+            state.leases.due = None;
             let rows: BTreeSet<String> = state.entries.values().filter_map(|entry| entry.row.clone()).collect();
             let held = std::mem::take(&mut state.leases.held);
             (rows, held, std::mem::take(&mut state.leases.expired))
         };
         let until = clock::after(LEASE);
-        let written = self.with_connection(shared, |opened| {
+        let written = self.with_connection(shared, |Watching { opened, .. }| {
             let _turn = opened.turns.as_ref().and_then(|turns| turns.try_take());
             let tx = opened.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for queue_key in &expired {
@@ -531,13 +588,27 @@ impl Watcher {
             Ok(tx.commit()?)
         });
         let mut state = self.state.lock();
-        if matches!(written, Ok(Some(()))) {
-            state.leases.due = (!rows.is_empty()).then(|| Instant::now() + RENEWAL);
-            state.leases.held = rows.into_iter().map(|row| (row, until.clone())).collect();
-        } else {
-            state.leases.due = (!rows.is_empty() || !held.is_empty()).then(|| Instant::now() + RETRY);
-            state.leases.held = held;
+        let leases = &mut state.leases;
+        match written {
+            Ok(Some(())) => {
+                leases.due_by((!rows.is_empty()).then(|| Instant::now() + RENEWAL));
+                leases.held = rows.into_iter().map(|row| (row, until.clone())).collect();
+            }
+            Err(Error::Busy { .. }) => {
+                leases.due_by(Some(Instant::now() + RETRY));
+                leases.held = held;
+                leases.expired.extend(expired);
+            }
+            // A database that is gone or cannot be written: those who still wait may see it come back.
+            _ => leases.due_by((!rows.is_empty()).then(|| Instant::now() + RENEWAL)),
         }
+    }
+
+    /// Somebody is about to be told of an expiry: it becomes true for good, clock or not.
+    fn settle_expiries(&self, shared: &Shared, queue_key: &str) {
+        self.state.lock().leases.expired.insert(queue_key.to_owned());
+        self.keep_leases(shared);
+        self.wake(); // to try again, if the database was busy
     }
 }
 
@@ -556,8 +627,9 @@ impl State {
     fn next_event(&self, beat: Instant) -> Option<Duration> {
         let now = Instant::now();
         let beat = (!self.entries.is_empty()).then_some(beat);
+        let retry = (!self.missed.is_empty()).then(|| now + RETRY);
         let deadlines = self.entries.values().filter_map(|entry| entry.deadline);
-        let soonest = deadlines.chain(beat).chain(self.leases.due).min()?;
+        let soonest = deadlines.chain(beat).chain(retry).chain(self.leases.due).min()?;
         let expiry = self.entries.values().filter_map(|entry| entry.expires_at.as_deref()).min().map(clock::until);
         // Not at once: an expiry that could not be looked at yet must not keep the thread busy.
         let expiry = expiry.map_or(Duration::MAX, |expiry| expiry.max(Duration::from_millis(1)));
@@ -573,8 +645,12 @@ impl QueueStore {
         timeout: Option<Duration>,
         done: impl FnOnce(Result<Event>) + Send + 'static,
     ) -> Result<WaitHandle> {
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.begin_wait(&self.queue_key, id, timeout, Box::new(done)),
+            Transport::File(db) => db,
+        };
         let target = Target::Answer { queue_key: self.queue_key.clone(), id: id.to_owned() };
-        begin(&self.db.shared()?, self.db.id(), target, timeout, Box::new(done))
+        begin(db, target, timeout, Box::new(done))
     }
 
     /// Blocks until the answer is in effect. `interrupted` is asked every 40 ms and ends the wait with its yes.
@@ -599,7 +675,7 @@ impl Inbox {
         timeout: Option<Duration>,
         done: impl FnOnce(Result<Event>) + Send + 'static,
     ) -> Result<WaitHandle> {
-        begin(&self.db.shared()?, self.db.id(), Target::Change { after: since }, timeout, Box::new(done))
+        begin(&self.db, Target::Change { after: since }, timeout, Box::new(done))
     }
 
     /// Blocks until there is a change after `since`.

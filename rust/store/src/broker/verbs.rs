@@ -1,0 +1,262 @@
+//! What does a store ask of the broker? The verbs of a bottle, each one request.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Broker, PATIENCE};
+use crate::audit::AuditEntry;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::grant::Grant;
+use crate::inbox::InboxItem;
+use crate::proposal::Proposal;
+use crate::wait::{Done, WaitHandle};
+
+static NEXT_HANDLE: AtomicU64 = AtomicU64::new(1);
+
+/// A store's handle on the broker, as [`Database`](crate::Database) is one on the file.
+pub(crate) struct Client {
+    broker: Broker,
+    id: u64,
+    closed: AtomicBool,
+}
+
+#[derive(Deserialize)]
+struct Bottle {
+    slug: String,
+    version: String,
+    time: String,
+}
+
+#[derive(Deserialize)]
+struct Queued {
+    proposal: Proposal,
+}
+
+#[derive(Deserialize)]
+struct Pending {
+    proposals: Vec<Proposal>,
+}
+
+#[derive(Deserialize)]
+struct Items {
+    items: Vec<InboxItem>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entries<T> {
+    entries: T,
+}
+
+impl Client {
+    pub(crate) fn new(broker: &Broker) -> Self {
+        let id = NEXT_HANDLE.fetch_add(1, Ordering::Relaxed);
+        Client { broker: broker.clone(), id, closed: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        self.broker.url()
+    }
+
+    /// Ends this handle's waits with [`Error::Closed`] and its use; a verb under way ends with it too.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let poller = self.broker.0.links().poller.lock().clone();
+        if let Some(poller) = poller {
+            poller.end_all(self.id);
+        }
+    }
+
+    pub(crate) fn write_proposal(&self, queue_key: &str, proposal: &Proposal) -> Result<Proposal> {
+        self.speak_for(queue_key)?;
+        let queued: Queued = self.post("/v1/proposals", proposal)?;
+        Ok(queued.proposal)
+    }
+
+    pub(crate) fn list_pending_proposals(&self, queue_key: &str) -> Result<Vec<Proposal>> {
+        self.speak_for(queue_key)?;
+        let pending: Pending = self.get("/v1/proposals?pending=true")?;
+        Ok(pending.proposals)
+    }
+
+    pub(crate) fn inspect(&self, queue_key: &str, id: &str) -> Result<Option<InboxItem>> {
+        self.speak_for(queue_key)?;
+        found(path_of(id, "").and_then(|path| self.get(&path)))
+    }
+
+    pub(crate) fn list_items(&self, queue_key: &str, limit: u32) -> Result<Vec<InboxItem>> {
+        self.speak_for(queue_key)?;
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let listed: Items = self.get(&format!("/v1/proposals?limit={limit}"))?;
+        Ok(listed.items)
+    }
+
+    pub(crate) fn withdraw_proposal(&self, queue_key: &str, id: &str, reason: &str) -> Result<()> {
+        self.speak_for(queue_key)?;
+        self.ask("POST", &path_of(id, "/withdraw")?, Some(&json!({"reason": reason}))).map(drop)
+    }
+
+    pub(crate) fn archive_proposal(&self, queue_key: &str, id: &str) -> Result<()> {
+        self.speak_for(queue_key)?;
+        self.ask("POST", &path_of(id, "/archive")?, None::<&()>).map(drop)
+    }
+
+    /// Appends one. If the answer is lost it is sent again, and may be in the log twice, never not at all.
+    pub(crate) fn write_audit_entry(&self, entry: &AuditEntry) -> Result<AuditEntry> {
+        self.speak_for(&entry.bottle_slug)?;
+        let written: Entries<[AuditEntry; 1]> = self.post("/v1/audit", &Entries { entries: [entry] })?;
+        let [entry] = written.entries;
+        Ok(entry)
+    }
+
+    /// Appends all or none, as [`Client::write_audit_entry`].
+    pub(crate) fn write_audit_entries(&self, entries: &[AuditEntry]) -> Result<Vec<AuditEntry>> {
+        for entry in entries {
+            self.speak_for(&entry.bottle_slug)?;
+        }
+        let written: Entries<Vec<AuditEntry>> = self.post("/v1/audit", &Entries { entries })?;
+        Ok(written.entries)
+    }
+
+    /// Spends a use, or finds none. One whose answer was lost is spent all the same: fewer uses than given, never more.
+    pub(crate) fn use_grant(&self, bottle_slug: &str, tool: &str, fingerprint: &str) -> Result<Option<Grant>> {
+        self.speak_for(bottle_slug)?;
+        found(self.post("/v1/grants/use", &json!({"tool": tool, "fingerprint": fingerprint})))
+    }
+
+    /// Starts a wait without blocking; `done` is called once, from the poller's thread.
+    pub(crate) fn begin_wait(
+        &self,
+        queue_key: &str,
+        id: &str,
+        timeout: Option<Duration>,
+        done: Done,
+    ) -> Result<WaitHandle> {
+        self.check_open()?;
+        // Not looked up, for that would block; whose a proposal is, the broker knows anyway.
+        if let Some(slug) = self.broker.0.links().slug.get() {
+            check_slug(slug, queue_key)?;
+        }
+        let path = path_of(id, "/response")?;
+        let poller = self.broker.0.poller()?;
+        let wait = poller.begin(self.id, id, path, timeout, done);
+        if self.closed.load(Ordering::Acquire) {
+            poller.end_all(self.id); // closed meanwhile, which has ended its other waits already
+        }
+        Ok(WaitHandle::new(poller, wait))
+    }
+
+    /// A token speaks for one bottle, whose slug is its queue's key: any other key must not lead to that queue.
+    fn speak_for(&self, queue_key: &str) -> Result<()> {
+        self.check_open()?;
+        let links = self.broker.0.links();
+        if let Some(slug) = links.slug.get() {
+            return check_slug(slug, queue_key);
+        }
+        let bottle: Bottle = self.get("/v1/bottle")?;
+        check_slug(links.slug.get_or_init(|| bottle.slug), queue_key)
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.read(&self.ask("GET", path, None::<&()>)?)
+    }
+
+    fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        self.read(&self.ask("POST", path, Some(body))?)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<&impl Serialize>) -> Result<Vec<u8>> {
+        let body = match body {
+            Some(body) => serde_json::to_vec(body).map_err(|error| Error::input("request", error.to_string()))?,
+            None => Vec::new(),
+        };
+        let body = (method == "POST").then_some(body);
+        self.broker.0.ask(method, path, body.as_deref(), PATIENCE, &|| self.check_open())
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T> {
+        self.broker.read(body)
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// What one finds who looks whether the broker can be worked with.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+#[allow(missing_docs)] // the rest is named for what it is
+pub struct Probe {
+    pub url: String,
+    pub bottle: String,
+    pub version: String,
+    /// Median of a request and its answer, in milliseconds.
+    pub round_trip_ms: f64,
+    /// By how much this clock is ahead of the host's, in seconds: expiries are stamped here and judged there.
+    pub clock_ahead_seconds: f64,
+}
+
+impl Broker {
+    /// Asks once, without patience for one that is away, and measures.
+    pub fn probe(&self) -> Result<Probe> {
+        let mut round_trips = Vec::new();
+        loop {
+            let start = Instant::now();
+            let body = self.0.ask("GET", "/v1/bottle", None, Duration::ZERO, &|| Ok(()))?;
+            round_trips.push(start.elapsed());
+            // The first connects.
+            if round_trips.len() > 10 {
+                let bottle: Bottle = self.read(&body)?;
+                round_trips.remove(0);
+                round_trips.sort_unstable();
+                return Ok(Probe {
+                    url: self.url().to_owned(),
+                    bottle: bottle.slug,
+                    version: bottle.version,
+                    round_trip_ms: round_trips[round_trips.len() / 2].as_secs_f64() * 1e3,
+                    clock_ahead_seconds: clock::seconds_between(&bottle.time, &clock::now()),
+                });
+            }
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T> {
+        serde_json::from_slice(body).map_err(|error| self.0.unreadable(&error))
+    }
+}
+
+fn check_slug(slug: &str, queue_key: &str) -> Result<()> {
+    if slug == queue_key {
+        return Ok(());
+    }
+    let reason = format!("the token speaks for bottle {slug}, not for {queue_key}; a sidecar works for its own bottle");
+    Err(Error::AccessDenied { reason })
+}
+
+/// Only what may be an id becomes part of a path; what may not is nowhere.
+fn path_of(id: &str, rest: &str) -> Result<String> {
+    if !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Ok(format!("/v1/proposals/{id}{rest}"));
+    }
+    Err(Error::not_found("proposal", id))
+}
+
+fn found<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(error) if error.class() == "NotFoundError" => Ok(None),
+        read => read.map(Some),
+    }
+}
