@@ -1,4 +1,4 @@
-"""What does a test take from a child process to see what happens then: a system call, or root's privileges?"""
+"""What does a test do to a child process to see what happens then: take a system call or privileges away, mount?"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import struct
+import subprocess
 import sys
 
 # asm/unistd.h
@@ -54,3 +55,17 @@ def drop_privileges() -> None:
         version_3 = 0x20080522
         if libc.capset(struct.pack("=Ii", version_3, 0), struct.pack("=6I", *[0] * 6)):
             raise OSError(ctypes.get_errno(), "capset failed")
+
+
+def can_mount() -> bool:
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
+
+
+def mount(source: str, target: str, filesystem: str = "", options: str = "") -> None:
+    """Mounts for this process and its children alone (mount_namespaces(7)); without a filesystem: binds (mount(8))."""
+    new_namespace, bind, recursive, private = 0x20000, 0x1000, 0x4000, 0x40000
+    steps = [(b"none", b"/", None, recursive | private, None)]
+    kind = filesystem.encode() if filesystem else None
+    steps.append((source.encode(), target.encode(), kind, 0 if filesystem else bind, options.encode()))
+    if libc.unshare(new_namespace) or any(libc.mount(*step) for step in steps):
+        raise OSError(ctypes.get_errno(), "mount failed", target)
