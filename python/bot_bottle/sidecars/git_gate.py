@@ -19,7 +19,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from bot_bottle import DB_PATH_IN_CONTAINER
 from bot_bottle.errors import BotBottleError, InvalidInputError
 from bot_bottle.sidecars.git_hook import MAX_FILE_BYTES, WAIT_SECONDS, HookSettings, found_program, install
 from bot_bottle.sidecars.git_upstreams import Upstream, read_upstreams
@@ -61,7 +60,8 @@ class Gate:
             raise InvalidInputError("SUPERVISE_BOTTLE_SLUG is not set; it says whose pushes these are")
         hook = HookSettings(
             bottle=bottle,
-            database=environment.get("SUPERVISE_DB_PATH") or DB_PATH_IN_CONTAINER,
+            # Otherwise the helper knows: it is this environment's, or behind the host's broker.
+            database=environment.get("SUPERVISE_DB_PATH", ""),
             helper=found_program("bot-bottle-sidecar"),
             gitleaks=found_program("gitleaks"),
             rules=environment.get("GIT_GATE_RULES", ""),

@@ -36,7 +36,11 @@ _UNFIT_RULES: Final = re.compile(r"['\n]")
 
 @dataclass(frozen=True)
 class HookSettings:
-    """What a repository's hook is told. ``helper`` and ``gitleaks`` are programs, by name or absolute path."""
+    """What a repository's hook is told. ``helper`` and ``gitleaks`` are programs, by name or absolute path.
+
+    ``database`` is empty where the environment of a push tells the helper; ``timeout`` is in seconds, ``max_file`` in
+    bytes.
+    """
 
     bottle: str
     database: str

@@ -5,6 +5,7 @@
 # POSIX sh, git, gitleaks and bot-bottle-sidecar are all it needs. Whatever fails, the push is refused.
 
 bottle=@bottle@
+# Empty for the one that the environment names.
 database=@database@
 helper=@helper@
 gitleaks=@gitleaks@
@@ -225,7 +226,7 @@ name_of_set() {
 }
 
 use_grant() {
-    "$helper" use-grant --db "$database" --bottle "$bottle" --tool gitleaks-allow --fingerprint "$1" \
+    "$helper" use-grant ${database:+--db "$database"} --bottle "$bottle" --tool gitleaks-allow --fingerprint "$1" \
         >/dev/null 2>"$scratch/error"
 }
 
@@ -304,7 +305,7 @@ ask_operator() {
     write_proposal
     say "gitleaks found possible secrets in $(sed '1!s/^/    /' "$scratch/justification")"
     say "waiting up to $timeout s for the operator of bottle $bottle to decide"
-    "$helper" propose --db "$database" --bottle "$bottle" --tool gitleaks-allow --file "$scratch/payload" \
+    "$helper" propose ${database:+--db "$database"} --bottle "$bottle" --tool gitleaks-allow --file "$scratch/payload" \
         --justification "$(cat "$scratch/justification")" --fingerprint "$(name_of_set "$scratch/open")" \
         --expires-in "$timeout" --wait >"$scratch/answer" &
     asking=$!
