@@ -85,11 +85,11 @@ class Process:
         return self.popen.pid
 
     def says(self) -> str:
-        """The next line it prints; fails with its traceback if it ends instead."""
+        """The next line it prints; fails with its exit code and traceback if it ends instead."""
         assert self.popen.stdout is not None
         assert self.popen.stderr is not None
         line = self.popen.stdout.readline()
-        assert line, self.popen.stderr.read()
+        assert line, f"{self.popen.wait(timeout=60)}: {self.popen.stderr.read()}"
         return line.rstrip("\n")
 
     def tell(self, line: str = "") -> None:
