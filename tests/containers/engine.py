@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -63,3 +64,19 @@ def docker(*words: str, code: int = 0) -> str:
     said = f"docker {' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     assert done.returncode == code, said
     return done.stdout
+
+
+def until_healthy(name: str) -> None:
+    """Returns when every daemon of this bundle answers, by the image's own check."""
+    deadline = time.monotonic() + 60
+    while True:
+        check = ["docker", "exec", name, "python3", "-m", "bot_bottle.sidecars", "health"]
+        done = subprocess.run(check, capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+        logs = subprocess.run(["docker", "logs", name], capture_output=True, text=True).stderr
+        # 1 is a daemon that does not answer yet; the engine has other codes for a container that is gone.
+        assert done.returncode == 1 and "is not running" not in done.stderr and time.monotonic() < deadline, (
+            f"{done.stderr}{logs}"
+        )
+        time.sleep(0.2)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from engine import FINDINGS, Container, Images, docker, mounting
+from engine import FINDINGS, Container, Images, docker, mounting, until_healthy
 
 Run = Callable[..., Container]
 Bundle = Callable[..., Container]
@@ -40,22 +40,10 @@ def bundle(images: Images, shared: Path, run: Run) -> Bundle:
             options += ["--env", variable]
         container = run(images.sidecars, options=options)
         if healthy:
-            until_healthy(container)
+            until_healthy(container.name)
         return container
 
     return start
-
-
-def until_healthy(container: Container) -> None:
-    """Returns when every daemon answers; the image's own check is the gate."""
-    deadline = time.monotonic() + 60
-    while True:
-        check = ["docker", "exec", container.name, "python3", "-m", "bot_bottle.sidecars", "health"]
-        done = subprocess.run(check, capture_output=True, text=True)
-        if done.returncode == 0:
-            return
-        assert container.client.poll() is None and time.monotonic() < deadline, container.logs() + done.stderr
-        time.sleep(0.2)
 
 
 def daemons(container: Container, *arguments: str) -> list[str]:
@@ -126,7 +114,7 @@ def test_a_uid_without_a_name_gets_one_for_ssh(images: Images, run: Run, shared:
     options = ["--mount", f"type=bind,source={shared},target=/run/supervise", "--user", "54321:54321"]
     options += ["--env", "SUPERVISE_BOTTLE_SLUG=demo", "--env", "BOT_BOTTLE_SIDECAR_DAEMONS=supervise"]
     container = run(images.sidecars, options=options)
-    until_healthy(container)
+    until_healthy(container.name)
     # ssh fails for want of a name before it looks at anything else.
     ssh = subprocess.run(["docker", "exec", container.name, "ssh", "-G", "host.test"], capture_output=True, text=True)
     assert ssh.returncode == 0 and "user sidecar" in ssh.stdout.splitlines(), ssh.stderr

@@ -45,9 +45,12 @@ _AGENT: Final[Mapping[str, Any]] = {
     # server of its own, which is not there, the agent learns the names of its network only.
     "dns": ["127.0.0.1"],
 }
+# Without an address of the host's on it: an inner network leads to whatever listens there on all addresses.
+_INSIDE: Final = {"com.docker.network.bridge.inhibit_ipv4": "true"}
 _OPTIONS: Final = {
     "cap_drop": "--cap-drop",
     "dns": "--dns",
+    "driver_opts": "--opt",
     "environment": "--env",
     "read_only": "--read-only",
     "security_opt": "--security-opt",
@@ -67,7 +70,7 @@ def start(plan: Plan, *, image: str = IMAGE, passed: Sequence[str] = ()) -> list
     for mount in _sidecar_mounts(plan, called.state, called.ca):
         create += ["--mount", _csv(mount)]
     return [
-        ["docker", "network", "create", "--internal", called.inside],
+        ["docker", "network", "create", "--internal", *_options({"driver_opts": _INSIDE}), called.inside],
         ["docker", "network", "create", called.outside],
         # Created, connected, then started: a daemon never sees a moment without its way out.
         [*create, image],
@@ -118,7 +121,7 @@ def compose(plan: Plan, *, image: str = IMAGE, agent_image: str, passed: Sequenc
             },
         },
         "networks": {
-            "inside": {"name": called.inside, "internal": True},
+            "inside": {"name": called.inside, "internal": True, "driver_opts": _INSIDE},
             "outside": {"name": called.outside},
         },
         "volumes": {"state": {"name": called.state}, "ca": {"name": called.ca}},
