@@ -24,17 +24,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("mitmproxy", reason="bot-bottle[egress] is not installed")
-
 import hypercorn.asyncio
 import hypercorn.config
+import pytest
 import trustme
 
 SLUG = "demo"
 # Before Python 3.13 `make build` gives the proxy an environment of its own (pyproject.toml says why).
 _OWN = Path(sys.prefix, "egress/bin/python")
+if not _OWN.exists():
+    pytest.importorskip("mitmproxy", reason="bot-bottle[egress] is not installed")
 COMMAND = [str(_OWN) if _OWN.exists() else sys.executable, "-m", "bot_bottle.sidecars.egress"]
 PORTS = {"http": 80, "https": 443}
 HOSTS = (

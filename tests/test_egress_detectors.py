@@ -14,11 +14,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("mitmproxy", reason="bot-bottle[egress] is not installed")
-
 import brotli
+import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("mitmproxy", reason="bot-bottle[egress] is not installed")
-
+from bot_bottle.sidecars.routes import load
 from egress_proxy import COMMAND
 
 
@@ -86,3 +86,27 @@ def test_a_stop_is_obeyed(tmp_path: Path, number: signal.Signals) -> None:
     finally:
         process.kill()
         process.stderr.close()  # type: ignore[union-attr]
+
+
+def test_every_setting_is_documented() -> None:
+    root = Path(__file__).parent.parent
+    read = set(
+        re.findall(r'"((?:EGRESS|SUPERVISE)_[A-Z_]+)"', (root / "python/bot_bottle/sidecars/egress.py").read_text())
+    )
+    told = (root / "docs" / "egress.md").read_text()
+    assert read and all(f"`{name}`" in told for name in read), sorted(name for name in read if f"`{name}`" not in told)
+
+
+def test_every_refusal_is_documented() -> None:
+    root = Path(__file__).parent.parent
+    told = (root / "docs" / "egress.md").read_text()
+    given = set()
+    for path in (root / "python/bot_bottle/sidecars").glob("*.py"):
+        given |= set(re.findall(r'Refusal\(\s*"([a-z_]+)"', path.read_text()))
+    assert len(given) > 15 and all(f"`{name}`" in told for name in given), sorted(given)
+
+
+def test_the_documented_routes_are_valid() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "egress.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert [route.host for route in load(example).routes] == ["pypi.org", "*.githubusercontent.com", "api.github.com"]

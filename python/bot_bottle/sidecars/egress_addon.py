@@ -315,7 +315,8 @@ class Egress:
         request = flow.request
         found = {(each.finding.detector, each.finding.kind, self._shown(_place(each))) for each in seen}
         path = self._shown(request.path.partition("?")[0])
-        return Question(name, self._method(flow), request.scheme, request.host, path, tuple(found))
+        url = f"{request.scheme}://{request.host_header}{path}"
+        return Question(name, request.host, self._method(flow), url, tuple(found))
 
     def _shown(self, text: str) -> str:
         """What of an agent's ``text`` may be stored and shown."""

@@ -46,23 +46,26 @@ class Grants(Protocol):
 
 @dataclass(frozen=True)
 class Question:
-    """A secret that a request would carry to a host; ``path`` without query and without the secret.
+    """A secret that a request would carry to a host; ``url`` without query and without the secret.
 
     ``found`` says of each place which detector found what where, in words.
     """
 
     fingerprint: str
-    method: str
-    scheme: str
     host: str
-    path: str
+    method: str
+    url: str
     found: tuple[tuple[str, str, str], ...]
+
+    def kinds(self) -> str:
+        """What the secret is, in words; several formats may fit it."""
+        return ", ".join(sorted({kind for _, kind, _ in self.found}))
 
     def payload(self) -> str:
         """What the operator reads. The same request gives the same text, so that its retries are one proposal."""
         content = {
             "asks": f"to send a secret to {self.host}",
-            "request": f"{self.method} {self.scheme}://{self.host}{self.path}",
+            "request": f"{self.method} {self.url}",
             "found": [
                 {"what": kind, "where": where, "detector": detector} for detector, kind, where in sorted(self.found)
             ],
@@ -159,7 +162,7 @@ class TokenLeave:
             self._slug,
             TOOL_EGRESS_TOKEN_ALLOW,
             question.payload(),
-            "The egress proxy found it in a request of the agent's; it has not left the bottle.",
+            f"{question.kinds()} in a {question.method} request to {question.host}; it has not left the bottle.",
             expires_in=self._hold,
             fingerprint=question.fingerprint,
         )
