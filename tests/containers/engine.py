@@ -67,7 +67,7 @@ def docker(*words: str, code: int = 0) -> str:
 
 
 def until_healthy(name: str) -> None:
-    """Returns when every daemon of this bundle answers, by the image's own check."""
+    """Returns when every daemon of this bundle listens, by the image's own check."""
     deadline = time.monotonic() + 60
     while True:
         check = ["docker", "exec", name, "python3", "-m", "bot_bottle.sidecars", "health"]
@@ -75,7 +75,7 @@ def until_healthy(name: str) -> None:
         if done.returncode == 0:
             return
         logs = subprocess.run(["docker", "logs", name], capture_output=True, text=True).stderr
-        # 1 is a daemon that does not answer yet; the engine has other codes for a container that is gone.
+        # 1 is a daemon that does not listen yet; the engine has other codes for a container that is gone.
         assert done.returncode == 1 and "is not running" not in done.stderr and time.monotonic() < deadline, (
             f"{done.stderr}{logs}"
         )

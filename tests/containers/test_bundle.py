@@ -53,7 +53,7 @@ def daemons(container: Container, *arguments: str) -> list[str]:
 def test_all_three_run_and_a_stop_ends_them_in_peace(bundle: Bundle) -> None:
     container = bundle()
     assert daemons(container) == ["egress", "git_gate", "supervise"]
-    docker("stop", "--time", "20", container.name)
+    docker("stop", "-t", "20", container.name)
     assert container.code() == 0, container.logs()
 
 
@@ -88,7 +88,7 @@ def test_a_daemon_that_does_not_end_is_killed_after_the_grace(bundle: Bundle) ->
     container = bundle()
     daemons(container, "egress", "SIGSTOP")
     started = time.monotonic()
-    docker("stop", "--time", "60", container.name)
+    docker("stop", "-t", "60", container.name)
     took = time.monotonic() - started
     assert container.code() == 137
     assert "egress did not end within 8 s: killed" in container.logs()
