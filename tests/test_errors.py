@@ -104,7 +104,8 @@ def classes_of_variants() -> dict[str, str]:
 
 def test_every_variant_of_the_core_has_its_class_here() -> None:
     assert len(variants()) > 20
-    assert set(classes_of_variants()) == set(variants())
+    # What a broker answers bears the class of the error there.
+    assert set(classes_of_variants()) == set(variants()) - {"Problem"}
     for variant, class_name in classes_of_variants().items():
         assert class_name in CLASSES or class_name == "KeyboardInterrupt", variant
 

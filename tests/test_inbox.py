@@ -311,6 +311,17 @@ def test_every_step_is_a_change(queue: QueueStore, inbox: Inbox) -> None:
     assert inbox.changes(99) == []
 
 
+def test_changes_are_values(queue: QueueStore, inbox: Inbox) -> None:
+    queue.write_proposal(proposal())
+    (change,), (same,) = inbox.changes(), inbox.changes()
+    assert change == same
+    assert len({change, same}) == 1
+    assert pickle.loads(pickle.dumps(change)) == change
+    assert set(change.to_dict()) == {name for name in dir(change) if name[0] != "_"} - {"to_dict"}
+    with pytest.raises(AttributeError):
+        change.seq = 9  # type: ignore[misc]
+
+
 def test_what_changes_nothing_is_no_change(queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal("same"))
     queue.write_proposal(proposal("same"))

@@ -19,7 +19,6 @@ from bot_bottle import (
     MAX_NOTES_BYTES,
     MAX_PAYLOAD_BYTES,
     AuditEntry,
-    Change,
     InvalidInputError,
     InvalidProposalError,
     Proposal,
@@ -40,7 +39,6 @@ VALUES = [
     Proposal(ID, "dev", "egress-allow", SECRET, SECRET, NOW, HASH, expires_at=NOW, fingerprint="f"),
     Response(ID, "modified", SECRET, SECRET, payload_sha256=HASH, decided_by="me", surface="tui", decided_at=NOW),
     AuditEntry(NOW, "dev", "egress-allow", "approved", SECRET, SECRET, SECRET, decided_by="me", seq=3, entry_hash=HASH),
-    Change(7, "proposed", ID, "dev", "egress-allow", NOW),
 ]
 each_value = pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 

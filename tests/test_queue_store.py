@@ -336,14 +336,16 @@ def test_a_decision_on_an_archived_proposal_is_told_so(queue: QueueStore, inbox:
     assert (caught.value.status, caught.value.decided_by) == ("rejected", "somebody")
 
 
-def test_an_alias_can_be_archived_too(queue: QueueStore) -> None:
-    first = queue.write_proposal(proposal("same"))
-    second = proposal("same")
+def test_archiving_one_of_several_requests_leaves_the_row_to_the_others(queue: QueueStore, inbox: Inbox) -> None:
+    first, second = queue.write_proposal(proposal("same")), proposal("same")
     queue.write_proposal(second)
     queue.archive_proposal(second.id)
-    item = queue.inspect(first.id)
-    assert item is not None
-    assert item.archived_at is not None
+    (item,) = inbox.pending()
+    assert (item.proposal, item.requests, item.archived_at) == (first, 1, None)
+    with pytest.raises(ProposalWithdrawnError):
+        queue.wait_for_response(second.id, timeout=0)
+    queue.archive_proposal(first.id)
+    assert inbox.read(second.id).archived_at is not None
 
 
 # --- what SQL itself refuses, whoever asks

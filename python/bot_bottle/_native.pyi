@@ -57,6 +57,7 @@ __all__ = [
     "Wait",
     "Watch",
     "__version__",
+    "_rebuild",
     "bot_bottle_root",
     "host_db_path",
     "new_id",
@@ -106,6 +107,9 @@ def bot_bottle_root() -> str:
 
 def host_db_path() -> str:
     """``<root>/bot-bottle.db``, the only database on a host: a symlink to ``<root>/db/bot-bottle.db``."""
+
+def _rebuild(kind: str, fields: str, /) -> Any:
+    """A pickled value again; what ``__reduce__`` names."""
 
 def new_id() -> str:
     """A new UUIDv7, later ones sort after earlier ones of this process."""
@@ -394,7 +398,6 @@ class InboxItem:
 class Change:
     """One step in a proposal's life. ``seq`` grows; remember it to go on from there."""
 
-    def __new__(cls, seq: int, kind: str, proposal_id: str, bottle_slug: str, tool: str, at: str) -> Change: ...
     @property
     def seq(self) -> int: ...
     @property
@@ -494,7 +497,8 @@ class Broker:
         Args:
             url: ``http://host:port``, ``https://host:port`` or ``http+unix:///path/of/the.sock``.
             token_file: holds the bottle's token; read for each request, so a new token counts at once.
-            cert_file: PEM. An https broker must have one of its certificates; names, dates and authorities do not count.
+            cert_file: PEM. An https broker must have one of its certificates; names, dates and authorities do not
+                count.
 
         Raises:
             InvalidInputError: no such URL, or https without a certificate that can be read.
@@ -503,8 +507,9 @@ class Broker:
     @property
     def url(self) -> str: ...
     def probe(self) -> dict[str, Any]:
-        """Asks once, without patience, and measures: ``{"url", "bottle", "version", "round_trip_ms", "clock_ahead_seconds"}``.
+        """Asks once, without patience, and measures.
 
+        ``url, bottle, version, round_trip_ms, clock_ahead_seconds``.
         ``clock_ahead_seconds`` is by how much this clock is ahead of the host's, which judges expiries.
 
         Raises:
