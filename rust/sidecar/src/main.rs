@@ -246,6 +246,9 @@ fn run(verb: Verb) -> Result<u8> {
                 print(queue.place.json, &pending(&queued.id), || queued.id.clone());
                 return Ok(0);
             }
+            if !queue.place.json {
+                let _ = writeln!(std::io::stderr(), "waiting for the operator's decision on proposal {}", queued.id);
+            }
             // Under the id of this request: another's identical one is not this one's to withdraw.
             let waited = await_answer(&store, &queue, &proposal.id, &waiting, &interrupted);
             if matches!(waited, Err(Error::Interrupted)) && !keep {

@@ -75,6 +75,7 @@ fn refused(error: rusqlite::Error) -> Error {
         rusqlite::Error::SqlInputError { msg, sql, offset, .. } => {
             Error::input("sql", format!("does not compile at character {offset} ({msg}): {sql}"))
         }
+        rusqlite::Error::Empty => Error::input("sql", "is empty"),
         rusqlite::Error::MultipleStatement => Error::input("sql", "has several statements; give one"),
         rusqlite::Error::InvalidParameterCount(given, wanted) => {
             Error::input("params", format!("has {given} values, the statement has {wanted} parameters"))
