@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
 from os import PathLike
 from types import TracebackType
 from typing import Any, TypeVar
@@ -32,10 +34,8 @@ async def _delivered(begin: Callable[[Callable[[Any], object]], Wait]) -> Any:
             future.set_result(value)
 
     def deliver(value: Any) -> None:
-        try:
+        with suppress(RuntimeError):  # the loop was closed: nobody is left to be told
             loop.call_soon_threadsafe(settle, value)
-        except RuntimeError:
-            pass  # the loop was closed: nobody is left to be told
 
     wait = begin(deliver)
     try:
@@ -97,9 +97,7 @@ class AsyncQueueStore:
     async def __aenter__(self) -> AsyncQueueStore:
         return self
 
-    async def __aexit__(
-        self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
 
@@ -125,9 +123,7 @@ class AsyncInbox:
     async def history(
         self, *, bottle_slug: str | None = None, limit: int = 100, before: str | None = None
     ) -> list[InboxItem]:
-        return await asyncio.to_thread(
-            lambda: self._inbox.history(bottle_slug=bottle_slug, limit=limit, before=before)
-        )
+        return await asyncio.to_thread(lambda: self._inbox.history(bottle_slug=bottle_slug, limit=limit, before=before))
 
     async def decide(
         self,
@@ -161,8 +157,7 @@ class AsyncInbox:
             for change in await asyncio.to_thread(self._inbox.changes, at):
                 at = change.seq
                 yield change
-            reached = at
-            await _delivered(lambda done, reached=reached: self._inbox.begin_watch(reached, done))
+            await _delivered(partial(self._inbox.begin_watch, at))
 
     def close(self) -> None:
         self._inbox.close()
@@ -170,7 +165,5 @@ class AsyncInbox:
     async def __aenter__(self) -> AsyncInbox:
         return self
 
-    async def __aexit__(
-        self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
