@@ -489,9 +489,7 @@ class Broker:
     Stores that are given the same one share its connections, and all their waits one thread.
     """
 
-    def __new__(
-        cls, url: str, token_file: str | PathLike[str], cert_file: str | PathLike[str] | None = None
-    ) -> Broker:
+    def __new__(cls, url: str, token_file: str | PathLike[str], cert_file: str | PathLike[str] | None = None) -> Broker:
         """Connects to nothing yet.
 
         Args:
