@@ -14,6 +14,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use rustix::process::{Pid, getpid};
 
+use crate::anchor::{Anchor, Anchors};
 use crate::error::{Error, Result};
 use crate::turn::Turns;
 use crate::wait::Watcher;
@@ -69,6 +70,7 @@ impl Rings {
 struct Registry {
     pid: Pid,
     shared: Mutex<HashMap<PathBuf, Weak<Shared>>>,
+    anchors: Anchors,
 }
 
 static REGISTRY: LazyLock<ArcSwap<Registry>> = LazyLock::new(|| ArcSwap::from_pointee(Registry::new()));
@@ -76,10 +78,10 @@ static NEXT_HANDLE: AtomicU64 = AtomicU64::new(1);
 
 impl Registry {
     fn new() -> Self {
-        Registry { pid: getpid(), shared: Mutex::new(HashMap::new()) }
+        Registry { pid: getpid(), shared: Mutex::new(HashMap::new()), anchors: Mutex::new(HashMap::new()) }
     }
 
-    fn shared(path: &Path, on_host: bool) -> Arc<Shared> {
+    fn current() -> Arc<Self> {
         let mut registry = REGISTRY.load_full();
         if registry.pid != getpid() {
             // Of two threads of the child that come here one wins, and the other takes the winner's.
@@ -87,6 +89,11 @@ impl Registry {
             std::mem::forget(registry); // never freed: a thread of the parent may have been changing it
             registry = REGISTRY.load_full();
         }
+        registry
+    }
+
+    fn shared(path: &Path, on_host: bool) -> Arc<Shared> {
+        let registry = Registry::current();
         let mut all = registry.shared.lock();
         if let Some(shared) = all.get(path).and_then(Weak::upgrade) {
             return shared;
@@ -302,10 +309,12 @@ pub(crate) struct Opened {
     wal: PathBuf,
     identity: (Option<FileId>, Option<FileId>),
     pub(crate) turns: Option<Turns>,
+    /// After `conn`, as fields are dropped in order.
+    anchor: Option<Arc<Anchor>>,
 }
 
 /// Device and inode: which file it is, whatever its name.
-type FileId = (u64, u64);
+pub(crate) type FileId = (u64, u64);
 
 fn file_id(path: &Path) -> Option<FileId> {
     fs::metadata(path).ok().map(|data| (data.dev(), data.ino()))
@@ -326,7 +335,8 @@ impl Opened {
         let turns = Turns::beside(&file);
         prepare(&mut conn, turns.as_ref()).map_err(|error| error.at(&file))?;
         let identity = (before, file_id(&wal));
-        Ok(Opened { conn, file, wal, identity, turns })
+        let anchor = before.and_then(|id| Anchor::hold(&Registry::current().anchors, &file, id));
+        Ok(Opened { conn, file, wal, identity, turns, anchor })
     }
 
     /// Whether database and WAL at their paths are still the files this connection has open.
@@ -356,6 +366,9 @@ impl Drop for Opened {
         // The last connection's checkpoint would copy a WAL that is not the database's any more over what others wrote.
         if !self.is_current() {
             let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
+        if let Some(anchor) = &self.anchor {
+            anchor.let_go(&Registry::current().anchors);
         }
     }
 }

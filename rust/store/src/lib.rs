@@ -3,7 +3,7 @@
 //!
 //! | file | its question |
 //! |---|---|
-//! | `database` | How is the file opened, read and written so that an acknowledged write is really there? |
+//! | `database`, `anchor` | How is the file opened, read and written so that an acknowledged write is really there? |
 //! | `migrations` | How does the file get to this release's schema, and back? |
 //! | `proposal`, `response`, `inbox` | What is asked, how is it answered, what does the operator see? |
 //! | `managed_file` | How does an approved file come into effect, once, whatever crashes? |
@@ -14,6 +14,7 @@
 //! | `query`, `maintenance` | What may others read and build on the file; backup, restore, check, prune. |
 #![forbid(unsafe_code)]
 
+mod anchor;
 mod audit;
 mod bell;
 mod bottle;

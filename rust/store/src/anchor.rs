@@ -1,0 +1,78 @@
+//! What holds the file while SQLite's own hold on it may be lost?
+//!
+//! POSIX locks are the process's: whoever in it closes any descriptor on the file, such as a second copy of SQLite, drops
+//! the ones that SQLite holds. Then another program takes itself for the last to close, checkpoints, and removes the WAL
+//! into which this process goes on committing (FACTS 4). A `stat` after the commit notices a WAL that is gone, not one that
+//! goes a moment later. So each process also holds the lock that SQLite holds while it is connected (shared, on SQLite's
+//! shared bytes; sqlite.org/lockingv3.html) in a way that nobody else in it can drop: as an open file description lock, of
+//! a descriptor that stays open as long as any connection. Not on macOS, where the `stat` has to do.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::database::FileId;
+
+/// The anchors of a process, by file.
+pub(crate) type Anchors = Mutex<HashMap<FileId, Weak<Anchor>>>;
+
+/// Held by each connection; the last one's is let go before SQLite closes, which may then remove the WAL itself.
+pub(crate) struct Anchor(File);
+
+impl Anchor {
+    /// Holds the file that a connection is open on. `None` if another one is at the path by now.
+    pub(crate) fn hold(anchors: &Anchors, path: &Path, id: FileId) -> Option<Arc<Self>> {
+        let mut all = anchors.lock();
+        let anchor = match all.get(&id).and_then(Weak::upgrade) {
+            Some(anchor) => anchor,
+            None => {
+                let file = File::open(path).ok()?;
+                // Closed here, it would drop the locks of a connection; of another file there are none.
+                if file.metadata().ok().map(|data| (data.dev(), data.ino())) != Some(id) {
+                    return None;
+                }
+                all.retain(|_, anchor| anchor.strong_count() > 0);
+                let anchor = Arc::new(Anchor(file));
+                all.insert(id, Arc::downgrade(&anchor));
+                anchor
+            }
+        };
+        anchor.set(true);
+        Some(anchor)
+    }
+
+    /// Before its connection is closed: SQLite may need the file for itself.
+    pub(crate) fn let_go(self: &Arc<Self>, anchors: &Anchors) {
+        let _all = anchors.lock();
+        if Arc::strong_count(self) == 1 {
+            self.set(false);
+        }
+    }
+
+    /// No error: without it, as on an old kernel, there is the `stat`.
+    #[cfg(target_os = "linux")]
+    fn set(&self, held: bool) {
+        use nix::fcntl::{FcntlArg, fcntl};
+        use nix::libc::{F_RDLCK, F_UNLCK, SEEK_SET, flock};
+        /// Sources: `PENDING_BYTE`, `SHARED_FIRST` and `SHARED_SIZE` of SQLite's os.h; they are part of the file format.
+        const SHARED_FIRST: i64 = 0x4000_0000 + 2;
+        const SHARED_SIZE: i64 = 510;
+        let lock = flock {
+            l_type: if held { F_RDLCK } else { F_UNLCK } as _,
+            l_whence: SEEK_SET as _,
+            l_start: SHARED_FIRST as _,
+            l_len: SHARED_SIZE as _,
+            l_pid: 0,
+        };
+        let _ = fcntl(&self.0, FcntlArg::F_OFD_SETLK(&lock));
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn set(&self, _held: bool) {
+        let _ = &self.0;
+    }
+}
