@@ -27,6 +27,8 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a waiter counts as waiting after it was last heard of.
 const LEASE: Duration = Duration::from_secs(15);
 const RENEWAL: Duration = Duration::from_secs(5);
+/// How soon a lease is written or let go: what comes together goes into one transaction.
+const GATHER: Duration = Duration::from_millis(20);
 /// How soon a lease that found the database busy is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 /// How often a blocked thread asks whether a signal came.
@@ -80,15 +82,19 @@ struct Entry {
 struct Leases {
     /// What this process wrote last, by row.
     held: HashMap<String, String>,
+    /// When the next ones are to be written.
     due: Option<Instant>,
+    /// When all of them are.
+    renewal: Option<Instant>,
     /// Queues in which somebody was told of an expiry.
     expired: BTreeSet<String>,
 }
 
 impl Leases {
-    /// No later than `at`: what asked for it meanwhile is not put off.
-    fn due_by(&mut self, at: Option<Instant>) {
-        self.due = self.due.into_iter().chain(at).min();
+    /// No later than so: what asked for it meanwhile is not put off.
+    fn due_in(&mut self, span: Duration) {
+        let at = Instant::now() + span;
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 }
 
@@ -184,7 +190,7 @@ fn begin(db: &Database, target: Target, timeout: Option<Duration>, done: Done) -
             done,
         };
         if entry.row.is_some() {
-            state.leases.due = Some(Instant::now());
+            state.leases.due_in(GATHER);
         }
         state.entries.insert(id, entry);
         id
@@ -355,7 +361,7 @@ impl Watcher {
             state.listener.remove(bell);
         }
         if entry.row.is_some() {
-            state.leases.due = Some(Instant::now()); // to let it go
+            state.leases.due_in(GATHER); // to let it go
         }
         Some(entry)
     }
@@ -556,20 +562,28 @@ impl Watcher {
         self.end(overdue);
     }
 
-    /// Renews the leases of all waits, lets go of those that ended, settles expiries: one transaction, no bell.
+    /// Writes the leases of new waits, every 5 s those of all, lets go of those that ended, settles expiries: one
+    /// transaction, no bell.
     fn keep_leases(&self, shared: &Shared) {
-        let (rows, held, expired) = {
+        let (waits, mut held, expired, all) = {
             let mut state = self.state.lock();
-            if state.leases.due.is_none_or(|due| due > Instant::now()) && state.leases.expired.is_empty() {
+            let (leases, now) = (&mut state.leases, Instant::now());
+            if leases.due.is_none_or(|due| due > now) && leases.expired.is_empty() {
                 return;
             }
-            state.leases.due = None;
-            let rows: BTreeSet<String> = state.entries.values().filter_map(|entry| entry.row.clone()).collect();
-            let held = std::mem::take(&mut state.leases.held);
-            (rows, held, std::mem::take(&mut state.leases.expired))
+            leases.due = None;
+            let all = leases.renewal.is_none_or(|at| at <= now);
+            let (held, expired) = (std::mem::take(&mut leases.held), std::mem::take(&mut leases.expired));
+            let waits: BTreeSet<String> = state.entries.values().filter_map(|entry| entry.row.clone()).collect();
+            (waits, held, expired, all)
         };
         let until = clock::after(LEASE);
+        let due: Vec<&String> = waits.iter().filter(|row| all || !held.contains_key(*row)).collect();
+        let over: Vec<(&String, &String)> = held.iter().filter(|(row, _)| !waits.contains(*row)).collect();
         let written = self.with_connection(shared, |Watching { opened, .. }| {
+            if due.is_empty() && over.is_empty() && expired.is_empty() {
+                return Ok(());
+            }
             let _turn = opened.turns.as_ref().and_then(|turns| turns.try_take());
             let tx = opened.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for queue_key in &expired {
@@ -577,30 +591,34 @@ impl Watcher {
             }
             {
                 let mut renew = tx.prepare_cached(RENEW_SQL)?;
-                for row in &rows {
+                for row in &due {
                     renew.execute(named_params! {":id": row, ":until": until})?;
                 }
                 let mut release = tx.prepare_cached(RELEASE_SQL)?;
-                for (row, lease) in held.iter().filter(|(row, _)| !rows.contains(*row)) {
+                for (row, lease) in &over {
                     release.execute(named_params! {":id": row, ":lease": lease, ":now": clock::now()})?;
                 }
             }
             Ok(tx.commit()?)
         });
+        let due: Vec<String> = due.into_iter().cloned().collect();
         let mut state = self.state.lock();
         let leases = &mut state.leases;
-        match written {
-            Ok(Some(())) => {
-                leases.due_by((!rows.is_empty()).then(|| Instant::now() + RENEWAL));
-                leases.held = rows.into_iter().map(|row| (row, until.clone())).collect();
-            }
-            Err(Error::Busy { .. }) => {
-                leases.due_by(Some(Instant::now() + RETRY));
-                leases.held = held;
-                leases.expired.extend(expired);
-            }
-            // A database that is gone or cannot be written: those who still wait may see it come back.
-            _ => leases.due_by((!rows.is_empty()).then(|| Instant::now() + RENEWAL)),
+        if let Err(Error::Busy { .. }) = written {
+            leases.due_in(RETRY);
+            leases.held = held;
+            leases.expired.extend(expired);
+            return;
+        }
+        held.retain(|row, _| waits.contains(row));
+        // On a database that is gone or cannot be written too: those who still wait may see it come back.
+        held.extend(due.into_iter().map(|row| (row, until.clone())));
+        leases.held = held;
+        if all {
+            leases.renewal = Some(Instant::now() + RENEWAL);
+        }
+        if let Some(at) = leases.renewal.filter(|_| !waits.is_empty()) {
+            leases.due_in(at.saturating_duration_since(Instant::now()));
         }
     }
 
