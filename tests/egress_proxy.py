@@ -254,7 +254,7 @@ class Proxy:
             "EGRESS_CA_CERT_FILE": str(directory / "agent-ca.pem"),
             "EGRESS_UPSTREAM_CA_FILE": str(server.ca_file),
             "EGRESS_CONNECT_TO": server.connect_to(),
-            "EGRESS_TOKEN_ALLOW_TIMEOUT_SECONDS": "20",
+            "EGRESS_TOKEN_ALLOW_TIMEOUT_SECONDS": "60",
             "API_TOKEN": API_TOKEN,
             **environment,
         }
@@ -326,7 +326,7 @@ class Proxy:
         found: dict[str, Any] = self.operator(
             "since = 0\n"
             "while not (items := inbox.pending()):\n"
-            "    since = next(iter(inbox.watch(since, timeout=20))).seq\n"
+            "    since = next(iter(inbox.watch(since, timeout=50))).seq\n"
             "item = items[0]\n"
             "inbox.decide(item.proposal.id, arguments[0], payload_sha256=item.proposal.payload_sha256,\n"
             "             notes=arguments[1], decided_by='op', surface='cli', grant=arguments[2] or None)\n"
@@ -345,7 +345,7 @@ class Proxy:
         found: list[dict[str, Any]] = self.operator(
             "since = 0\n"
             "while len(items := inbox.pending()) != int(arguments[0]):\n"
-            "    since = next(iter(inbox.watch(since, timeout=20))).seq\n"
+            "    since = next(iter(inbox.watch(since, timeout=50))).seq\n"
             "result = [item.to_dict() for item in items]",
             str(count),
         )
