@@ -45,7 +45,7 @@ class Container:
 
     def code(self) -> int:
         """Waits for it to end; its exit code."""
-        return int(docker("wait", self.name))
+        return self.client.wait()
 
     def logs(self) -> str:
         """What it has printed so far, on either stream."""

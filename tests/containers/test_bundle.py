@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -47,7 +48,7 @@ def bundle(images: Images, shared: Path, run: Run) -> Bundle:
 
 
 def daemons(container: Container, *arguments: str) -> list[str]:
-    return docker("exec", container.name, "python3", "-c", DAEMONS, *arguments).split()
+    return sorted(docker("exec", container.name, "python3", "-c", DAEMONS, *arguments).split())
 
 
 def test_all_three_run_and_a_stop_ends_them_in_peace(bundle: Bundle) -> None:
@@ -103,7 +104,9 @@ def test_without_its_mount_the_bundle_ends_and_says_why(images: Images, run: Run
 
 def test_the_file_alone_as_its_mount_is_refused(images: Images, shared: Path, run: Run) -> None:
     alone = f"type=bind,source={shared}/bot-bottle.db,target=/run/supervise/bot-bottle.db"
-    container = run(images.sidecars, options=["--mount", alone, "--env", "SUPERVISE_BOTTLE_SLUG=demo"])
+    user = f"{os.getuid()}:{os.getgid()}"
+    options = ["--mount", alone, "--user", user, "--env", "SUPERVISE_BOTTLE_SLUG=demo"]
+    container = run(images.sidecars, options=options)
     assert container.code() == 8, container.logs()
 
 
