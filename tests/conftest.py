@@ -1,3 +1,3 @@
 """Which fixtures do several of the test files share?"""
 
-pytest_plugins = ["cli_process", "store_process", "broker_process", "git_pushes"]
+pytest_plugins = ["cli_process", "store_process", "broker_process", "transports", "git_pushes"]

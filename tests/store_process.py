@@ -24,16 +24,20 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Path:
-    """Where a test's database will be: its directory is there, the file is not."""
+def db(transport: str, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Where a test's database will be: its directory is there, the file is not. A broker's is there already."""
+    if transport == "broker":
+        served: Path = request.getfixturevalue("served_db")
+        return served
     path = tmp_path / "shared" / "bot-bottle.db"
     path.parent.mkdir(mode=0o700)
     return path
 
 
 @pytest.fixture
-def queue(db: Path) -> Iterator[QueueStore]:
-    with QueueStore(SLUG, db) as store:
+def queue(way: dict[str, Any]) -> Iterator[QueueStore]:
+    """A sidecar's store, over the test's transport."""
+    with QueueStore(SLUG, **way) as store:
         yield store
 
 

@@ -27,6 +27,7 @@ from bot_bottle import (
     new_id,
 )
 from store_process import decide, eventually, proposal
+from transports import over_both
 
 LATE = 20.0
 
@@ -119,10 +120,11 @@ def test_a_thousand_waits_share_one_watcher_thread(db: Path, inbox: Inbox) -> No
     run(main())
 
 
-def test_the_loop_runs_on_while_a_coroutine_waits(db: Path, queue: QueueStore, inbox: Inbox) -> None:
+@over_both
+def test_the_loop_runs_on_while_a_coroutine_waits(way: dict[str, Any], queue: QueueStore, inbox: Inbox) -> None:
     async def main() -> None:
         written = queue.write_proposal(proposal())
-        wait = asyncio.create_task(AsyncQueueStore("dev", db).wait_for_response(written.id))
+        wait = asyncio.create_task(AsyncQueueStore("dev", **way).wait_for_response(written.id))
         await until_waiting(inbox, written.id)
         response = await asyncio.to_thread(decide, inbox, written)
         assert await wait == response
@@ -130,9 +132,10 @@ def test_the_loop_runs_on_while_a_coroutine_waits(db: Path, queue: QueueStore, i
     run(main())
 
 
-def test_waits_end_with_their_errors(db: Path, queue: QueueStore) -> None:
+@over_both
+def test_waits_end_with_their_errors(way: dict[str, Any], queue: QueueStore) -> None:
     async def main() -> None:
-        store = AsyncQueueStore("dev", db)
+        store = AsyncQueueStore("dev", **way)
         written = queue.write_proposal(proposal())
         with pytest.raises(WaitTimeoutError):
             await store.wait_for_response(written.id, 0)
@@ -154,9 +157,10 @@ def test_waits_end_with_their_errors(db: Path, queue: QueueStore) -> None:
     run(main())
 
 
-def test_a_cancelled_wait_leaves_its_proposal_pending(db: Path, queue: QueueStore, inbox: Inbox) -> None:
+@over_both
+def test_a_cancelled_wait_leaves_its_proposal_pending(way: dict[str, Any], queue: QueueStore, inbox: Inbox) -> None:
     async def main() -> None:
-        store = AsyncQueueStore("dev", db)
+        store = AsyncQueueStore("dev", **way)
         written = queue.write_proposal(proposal())
         wait = asyncio.create_task(store.wait_for_response(written.id))
         await until_waiting(inbox, written.id)
@@ -174,9 +178,10 @@ def test_a_cancelled_wait_leaves_its_proposal_pending(db: Path, queue: QueueStor
     run(main())
 
 
-def test_a_loop_that_was_closed_meanwhile_harms_nobody(db: Path, queue: QueueStore, inbox: Inbox) -> None:
+@over_both
+def test_a_loop_that_was_closed_meanwhile_harms_nobody(way: dict[str, Any], queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal())
-    store = AsyncQueueStore("dev", db)
+    store = AsyncQueueStore("dev", **way)
 
     async def begin() -> None:
         asyncio.create_task(store.wait_for_response(written.id))  # noqa: RUF006  # abandoned on purpose
@@ -192,12 +197,13 @@ def test_a_loop_that_was_closed_meanwhile_harms_nobody(db: Path, queue: QueueSto
     assert queue.wait_for_response(written.id).status == "approved"
 
 
-def test_two_loops_in_two_threads_wait_at_once(db: Path, queue: QueueStore, inbox: Inbox) -> None:
+@over_both
+def test_two_loops_in_two_threads_wait_at_once(way: dict[str, Any], queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal())
     answers: list[Response] = []
 
     async def main() -> None:
-        answers.append(await AsyncQueueStore("dev", db).wait_for_response(written.id, LATE))
+        answers.append(await AsyncQueueStore("dev", **way).wait_for_response(written.id, LATE))
 
     threads = [threading.Thread(target=asyncio.run, args=(main(),)) for _ in range(2)]
     for thread in threads:

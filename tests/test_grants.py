@@ -21,6 +21,7 @@ from bot_bottle import (
     new_id,
 )
 from store_process import Process, decide, eventually, proposal, witness
+from transports import over_both
 
 TOOL = "egress-token-allow"
 PRINT = "api.example.com:5a2c"
@@ -34,7 +35,7 @@ def grants(db: Path) -> GrantStore:
 def give(queue: QueueStore, inbox: Inbox, scope: str, fingerprint: str = PRINT) -> Grant:
     written = queue.write_proposal(proposal(tool=TOOL, fingerprint=fingerprint))
     decide(inbox, written, notes="a test key", decided_by="ann", grant=scope)
-    return GrantStore(queue.db_path).list_grants()[0]
+    return GrantStore(inbox.db_path).list_grants()[0]
 
 
 def uses(grants: GrantStore, at_most: int = 20) -> int:
@@ -49,15 +50,16 @@ def test_without_a_grant_there_is_none(db: Path, grants: GrantStore) -> None:
     assert list(db.parent.iterdir()) == []
 
 
+@over_both
 @pytest.mark.parametrize(("scope", "times"), [("once", 1), ("uses:3", 3), ("for:3600", 20), ("bottle", 20)])
 def test_a_grant_allows_what_was_decided(
-    queue: QueueStore, inbox: Inbox, grants: GrantStore, scope: str, times: int
+    way: dict[str, Any], queue: QueueStore, inbox: Inbox, grants: GrantStore, scope: str, times: int
 ) -> None:
     grant = give(queue, inbox, scope)
     assert (grant.bottle_slug, grant.tool, grant.fingerprint, grant.created_by) == ("dev", TOOL, PRINT, "ann")
     assert grant.live
     assert grant.last_used_at is None
-    assert uses(grants) == times
+    assert uses(GrantStore(**way)) == times
     (after,) = grants.list_grants(live=False)
     assert after.last_used_at is not None
     assert after.live == (times == 20)

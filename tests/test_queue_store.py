@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from bot_bottle import (
     new_id,
 )
 from store_process import SLUG, decide, eventually, proposal, witness
+from transports import over_both
 
 
 def expired(queue: QueueStore) -> Proposal:
@@ -77,8 +79,9 @@ def test_a_relative_path_does_not_follow_the_working_directory(tmp_path: Path, m
     assert queue.db_path == str(tmp_path / "x.db")
 
 
-def test_a_closed_store_says_so(db: Path) -> None:
-    with QueueStore(SLUG, db) as queue, QueueStore(SLUG, db) as other:
+@over_both
+def test_a_closed_store_says_so(way: dict[str, Any]) -> None:
+    with QueueStore(SLUG, **way) as queue, QueueStore(SLUG, **way) as other:
         written = queue.write_proposal(proposal())
         queue.close()
         queue.close()
@@ -97,6 +100,7 @@ def test_a_closed_store_says_so(db: Path) -> None:
 # --- write_proposal, read_proposal, list_pending_proposals
 
 
+@over_both
 def test_what_is_written_is_read_back_by_another_process(db: Path, queue: QueueStore) -> None:
     written = queue.write_proposal(
         proposal("ä\r\n", "why?\n", current_file_hash="a" * 64, expires_in=3600, fingerprint="f")
@@ -108,6 +112,7 @@ def test_what_is_written_is_read_back_by_another_process(db: Path, queue: QueueS
     assert queue.read_proposal(written.id) == written
 
 
+@over_both
 def test_pending_proposals_come_in_order_of_arrival_whatever_the_clock_says(queue: QueueStore) -> None:
     written = [
         queue.write_proposal(Proposal(new_id(), SLUG, "t", f"x {year}", "", f"{year}-01-01T00:00:00Z"))
@@ -117,6 +122,7 @@ def test_pending_proposals_come_in_order_of_arrival_whatever_the_clock_says(queu
     assert [item.proposal for item in queue.list_items(limit=2)] == written[:0:-1]
 
 
+@over_both
 def test_the_same_proposal_again_changes_nothing(queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal())
     assert queue.write_proposal(written) == written
@@ -126,6 +132,7 @@ def test_the_same_proposal_again_changes_nothing(queue: QueueStore, inbox: Inbox
     assert queue.list_pending_proposals() == []
 
 
+@over_both
 def test_an_id_stands_for_one_proposal(db: Path, queue: QueueStore) -> None:
     written = queue.write_proposal(proposal("one"))
     other = Proposal(written.id, SLUG, written.tool, "another", "", written.arrival_timestamp)
@@ -136,6 +143,7 @@ def test_an_id_stands_for_one_proposal(db: Path, queue: QueueStore) -> None:
     assert queue.read_proposal(written.id) == written
 
 
+@over_both
 def test_identical_pending_proposals_become_one(queue: QueueStore, inbox: Inbox) -> None:
     first = queue.write_proposal(proposal("same", "one agent"))
     second = proposal("same", "another agent")
@@ -163,6 +171,7 @@ def test_only_what_is_the_same_and_pending_coalesces(queue: QueueStore, inbox: I
     assert queue.write_proposal(again) == again
 
 
+@over_both
 def test_a_queue_takes_so_many_pending_and_no_more(queue: QueueStore, inbox: Inbox, db: Path) -> None:
     written = [queue.write_proposal(proposal()) for _ in range(MAX_PENDING_PER_BOTTLE)]
     with pytest.raises(InvalidProposalError, match=f"{MAX_PENDING_PER_BOTTLE} proposals pending"):
@@ -237,6 +246,7 @@ def test_a_response_to_nothing_is_not_found(queue: QueueStore) -> None:
 # --- expiry
 
 
+@over_both
 def test_an_expired_proposal_is_so_without_a_sweeper(db: Path, queue: QueueStore, inbox: Inbox) -> None:
     written = expired(queue)
     assert witness(db, "SELECT state FROM proposals") == [["pending"]]  # nobody was told yet
@@ -247,10 +257,11 @@ def test_an_expired_proposal_is_so_without_a_sweeper(db: Path, queue: QueueStore
     assert inbox.stats()["by_state"] == {"expired": 1}
 
 
-def test_nothing_can_be_done_about_an_expired_proposal(queue: QueueStore, inbox: Inbox) -> None:
+@over_both
+def test_nothing_can_be_done_about_an_expired_proposal(db: Path, queue: QueueStore, inbox: Inbox) -> None:
     written = expired(queue)
     for use in (
-        lambda: queue.write_response(Response(written.id, "approved")),
+        lambda: QueueStore(SLUG, db).write_response(Response(written.id, "approved")),
         lambda: decide(inbox, written, "rejected"),
         lambda: queue.withdraw_proposal(written.id),
         lambda: queue.wait_for_response(written.id),
@@ -266,6 +277,7 @@ def test_nothing_can_be_done_about_an_expired_proposal(queue: QueueStore, inbox:
 # --- withdraw_proposal
 
 
+@over_both
 def test_a_withdrawn_proposal_cannot_be_decided(queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal())
     queue.withdraw_proposal(written.id, "changed my mind")
@@ -281,6 +293,7 @@ def test_a_withdrawn_proposal_cannot_be_decided(queue: QueueStore, inbox: Inbox)
     assert (item.state, item.withdrawn_reason) == ("withdrawn", "changed my mind")
 
 
+@over_both
 def test_one_of_several_requesters_leaves_the_row_to_the_others(queue: QueueStore, inbox: Inbox) -> None:
     first = queue.write_proposal(proposal("same"))
     second, third = proposal("same"), proposal("same")
@@ -298,6 +311,7 @@ def test_one_of_several_requesters_leaves_the_row_to_the_others(queue: QueueStor
     assert inbox.pending() == []
 
 
+@over_both
 def test_withdrawing_what_is_not_there_to_withdraw(queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal())
     decide(inbox, written, decided_by="somebody")
@@ -314,6 +328,7 @@ def test_withdrawing_what_is_not_there_to_withdraw(queue: QueueStore, inbox: Inb
 # --- archive_proposal
 
 
+@over_both
 def test_archiving_puts_away_and_takes_back_what_was_pending(queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal())
     queue.archive_proposal(written.id)
@@ -327,6 +342,7 @@ def test_archiving_puts_away_and_takes_back_what_was_pending(queue: QueueStore, 
         queue.archive_proposal(new_id())
 
 
+@over_both
 def test_a_decision_on_an_archived_proposal_is_told_so(queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal())
     decide(inbox, written, "rejected", decided_by="somebody")
@@ -336,6 +352,7 @@ def test_a_decision_on_an_archived_proposal_is_told_so(queue: QueueStore, inbox:
     assert (caught.value.status, caught.value.decided_by) == ("rejected", "somebody")
 
 
+@over_both
 def test_archiving_one_of_several_requests_leaves_the_row_to_the_others(queue: QueueStore, inbox: Inbox) -> None:
     first, second = queue.write_proposal(proposal("same")), proposal("same")
     queue.write_proposal(second)

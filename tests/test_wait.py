@@ -28,6 +28,7 @@ from bot_bottle import (
     new_id,
 )
 from store_process import Process, decide, eventually, proposal, witness
+from transports import over_both
 
 # How late a loaded machine may be. What is fast is measured in benchmarks/, not here.
 LATE = 10.0
@@ -52,6 +53,7 @@ class Waiting:
 # --- a wait ends with an answer
 
 
+@over_both
 @pytest.mark.parametrize("status", ["approved", "modified", "rejected"])
 def test_a_waiter_gets_the_answer(queue: QueueStore, inbox: Inbox, status: str) -> None:
     written = queue.write_proposal(proposal())
@@ -63,6 +65,7 @@ def test_a_waiter_gets_the_answer(queue: QueueStore, inbox: Inbox, status: str) 
     assert waiting.ends().to_dict() == response.to_dict()
 
 
+@over_both
 def test_the_interpreter_goes_on_while_one_thread_waits(queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal())
     decider = threading.Thread(
@@ -81,15 +84,17 @@ def test_an_answer_that_is_there_is_returned_at_once(queue: QueueStore, inbox: I
     assert watcher_threads() == threads  # nobody had to be asked to watch
 
 
-def test_every_waiter_of_one_proposal_is_answered(db: Path, queue: QueueStore, inbox: Inbox) -> None:
+@over_both
+def test_every_waiter_of_one_proposal_is_answered(way: dict[str, Any], queue: QueueStore, inbox: Inbox) -> None:
     first = queue.write_proposal(proposal("same"))
     second = proposal("same")
     queue.write_proposal(second)
-    waits = [Waiting(store, known.id) for store in (queue, QueueStore("dev", db)) for known in (first, second)]
+    waits = [Waiting(store, known.id) for store in (queue, QueueStore("dev", **way)) for known in (first, second)]
     response = decide(inbox, first)
     assert [waiting.ends() for waiting in waits] == [response] * 4
 
 
+@over_both
 def test_each_waiter_gets_its_own_answer(queue: QueueStore, inbox: Inbox) -> None:
     written = [queue.write_proposal(proposal()) for _ in range(20)]
     before = watcher_threads()
@@ -100,6 +105,7 @@ def test_each_waiter_gets_its_own_answer(queue: QueueStore, inbox: Inbox) -> Non
     assert [waiting.ends().notes for waiting in waits] == [known.id for known in written]
 
 
+@over_both
 def test_most_wake_ups_do_not_wait_for_the_heartbeat(db: Path, queue: QueueStore, inbox: Inbox) -> None:
     def answer(db: str, rounds: int) -> None:
         import time
@@ -130,6 +136,7 @@ def test_most_wake_ups_do_not_wait_for_the_heartbeat(db: Path, queue: QueueStore
     assert sorted(late)[14] < 0.3
 
 
+@over_both
 def test_a_writer_that_does_not_ring_is_noticed(db: Path, queue: QueueStore) -> None:
     written = queue.write_proposal(proposal())
     waiting = Waiting(queue, written.id)
@@ -144,6 +151,7 @@ def test_a_writer_that_does_not_ring_is_noticed(db: Path, queue: QueueStore) -> 
     assert waiting.ends() == Response(written.id, "rejected", "by hand")
 
 
+@over_both
 def test_bells_that_somebody_removed_are_hung_again(db: Path, queue: QueueStore, inbox: Inbox) -> None:
     first, second = queue.write_proposal(proposal()), queue.write_proposal(proposal())
     waits = [Waiting(queue, first.id), Waiting(queue, second.id)]
@@ -158,6 +166,7 @@ def test_bells_that_somebody_removed_are_hung_again(db: Path, queue: QueueStore,
 # --- a wait ends without one
 
 
+@over_both
 @pytest.mark.parametrize("timeout", [0.05, 0.3])
 def test_a_timeout_ends_a_wait_neither_early_nor_late(queue: QueueStore, timeout: float) -> None:
     written = queue.write_proposal(proposal())
@@ -180,6 +189,7 @@ def test_a_timeout_of_zero_only_looks(db: Path, queue: QueueStore, inbox: Inbox)
     assert not (db.parent / "bells").exists()
 
 
+@over_both
 @pytest.mark.parametrize("timeout", [math.inf, 1e18, 1e30])
 def test_a_timeout_may_be_as_long_as_one_likes(queue: QueueStore, inbox: Inbox, timeout: float) -> None:
     written = queue.write_proposal(proposal())
@@ -188,6 +198,7 @@ def test_a_timeout_may_be_as_long_as_one_likes(queue: QueueStore, inbox: Inbox, 
     assert waiting.ends().status == "approved"
 
 
+@over_both
 @pytest.mark.parametrize("timeout", [-1, math.nan, -math.inf])
 def test_a_timeout_that_is_none_is_refused(queue: QueueStore, timeout: float) -> None:
     written = queue.write_proposal(proposal())
@@ -195,6 +206,7 @@ def test_a_timeout_that_is_none_is_refused(queue: QueueStore, timeout: float) ->
         queue.wait_for_response(written.id, timeout)
 
 
+@over_both
 def test_an_expiry_ends_a_wait_neither_early_nor_late(db: Path, queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal(expires_in=0.4))
     start = time.time()
@@ -208,6 +220,7 @@ def test_an_expiry_ends_a_wait_neither_early_nor_late(db: Path, queue: QueueStor
     assert [change.kind for change in inbox.changes()] == ["proposed", "expired"]
 
 
+@over_both
 def test_a_withdrawal_ends_a_wait(queue: QueueStore) -> None:
     written = queue.write_proposal(proposal())
     waiting = Waiting(queue, written.id)
@@ -216,6 +229,7 @@ def test_a_withdrawal_ends_a_wait(queue: QueueStore) -> None:
         waiting.ends()
 
 
+@over_both
 def test_one_requester_s_withdrawal_ends_its_wait_alone(queue: QueueStore, inbox: Inbox) -> None:
     first, second = queue.write_proposal(proposal("same")), proposal("same")
     queue.write_proposal(second)
@@ -228,6 +242,7 @@ def test_one_requester_s_withdrawal_ends_its_wait_alone(queue: QueueStore, inbox
     assert waits[1].ends().status == "approved"
 
 
+@over_both
 def test_archiving_ends_a_wait(queue: QueueStore) -> None:
     written = queue.write_proposal(proposal())
     waiting = Waiting(queue, written.id)
@@ -244,8 +259,9 @@ def test_a_wait_for_what_does_not_exist_ends_at_once(db: Path, queue: QueueStore
         QueueStore("other", db).write_proposal(proposal())
 
 
-def test_close_ends_the_waits_of_its_store_alone(db: Path, queue: QueueStore, inbox: Inbox) -> None:
-    other = QueueStore("dev", db)
+@over_both
+def test_close_ends_the_waits_of_its_store_alone(way: dict[str, Any], queue: QueueStore, inbox: Inbox) -> None:
+    other = QueueStore("dev", **way)
     written = queue.write_proposal(proposal())
     waits = [Waiting(queue, written.id), Waiting(queue, written.id), Waiting(other, written.id)]
     queue.close()
@@ -273,11 +289,12 @@ def test_the_watcher_ends_with_the_last_store(db: Path) -> None:
 # --- signals
 
 
-def wait_for_signals(db: str, known: str) -> None:
+def wait_for_signals(reach: dict[str, str], known: str) -> None:
     import signal
     import time
 
     from bot_bottle import QueueStore
+    from transports import opened
 
     class Stop(Exception):
         pass
@@ -287,7 +304,7 @@ def wait_for_signals(db: str, known: str) -> None:
 
     signal.signal(signal.SIGUSR1, stop)
     signal.signal(signal.SIGUSR2, lambda number, frame: print("handled"))
-    queue = QueueStore("dev", db)
+    queue = QueueStore("dev", **opened(reach))
     while True:
         print("waiting")
         try:
@@ -297,16 +314,17 @@ def wait_for_signals(db: str, known: str) -> None:
             print(repr(error), time.monotonic())
 
 
+@over_both
 @pytest.mark.parametrize(
     ("number", "raised"),
     [(signal.SIGINT, "KeyboardInterrupt()"), (signal.SIGUSR1, f"Stop('signal {int(signal.SIGUSR1)}')")],
 )
 def test_a_signal_s_exception_ends_a_wait(
-    queue: QueueStore, inbox: Inbox, db: Path, number: signal.Signals, raised: str
+    queue: QueueStore, inbox: Inbox, reach: dict[str, str], number: signal.Signals, raised: str
 ) -> None:
     written = queue.write_proposal(proposal())
     took = []
-    with Process(wait_for_signals, db, written.id) as waiter:
+    with Process(wait_for_signals, reach, written.id) as waiter:
         for _ in range(8):
             assert waiter.says() == "waiting"
             eventually(lambda: inbox.read(written.id).waiting)
@@ -321,9 +339,10 @@ def test_a_signal_s_exception_ends_a_wait(
     assert min(took) < 0.05, took
 
 
-def test_a_handler_that_returns_does_not_end_a_wait(queue: QueueStore, inbox: Inbox, db: Path) -> None:
+@over_both
+def test_a_handler_that_returns_does_not_end_a_wait(queue: QueueStore, inbox: Inbox, reach: dict[str, str]) -> None:
     written = queue.write_proposal(proposal())
-    with Process(wait_for_signals, db, written.id) as waiter:
+    with Process(wait_for_signals, reach, written.id) as waiter:
         assert waiter.says() == "waiting"
         eventually(lambda: inbox.read(written.id).waiting)
         for _ in range(3):
@@ -354,14 +373,15 @@ def test_a_signal_ends_an_iteration_of_changes(db: Path, queue: QueueStore) -> N
 # --- the end of the process
 
 
-def leave(db: str, known: str, how: str) -> None:
+def leave(db: str, reach: dict[str, str], known: str, how: str) -> None:
     import sys
     import threading
     import time
 
     from bot_bottle import Inbox, QueueStore
+    from transports import opened
 
-    queue, inbox = QueueStore("dev", db), Inbox(db)
+    queue, inbox = QueueStore("dev", **opened(reach)), Inbox(db)
     waits = {
         "waiting": lambda: queue.wait_for_response(known),
         "watching": lambda: list(inbox.watch()),
@@ -373,16 +393,20 @@ def leave(db: str, known: str, how: str) -> None:
     sys.exit(7)
 
 
+@over_both
 @pytest.mark.parametrize("how", ["waiting", "watching", "subscribed", "timing out"])
-def test_a_pending_wait_neither_holds_up_nor_crashes_an_exit(db: Path, queue: QueueStore, how: str) -> None:
+def test_a_pending_wait_neither_holds_up_nor_crashes_an_exit(
+    db: Path, reach: dict[str, str], queue: QueueStore, how: str
+) -> None:
     written = queue.write_proposal(proposal())
-    with Process(leave, db, written.id, how) as leaver:
+    with Process(leave, db, reach, written.id, how) as leaver:
         leaver.ends(7)
 
 
 # --- leases: what the operator sees of waiters
 
 
+@over_both
 def test_the_operator_sees_who_waits(queue: QueueStore, inbox: Inbox) -> None:
     written, other = queue.write_proposal(proposal()), queue.write_proposal(proposal())
     changes = inbox.last_change()
@@ -400,6 +424,7 @@ def test_the_operator_sees_who_waits(queue: QueueStore, inbox: Inbox) -> None:
     assert inbox.last_change() == changes  # none of this is news to anybody
 
 
+@over_both
 def test_a_wait_is_seen_however_closely_it_follows_another(queue: QueueStore, inbox: Inbox) -> None:
     for _ in range(30):
         written = queue.write_proposal(proposal())
@@ -445,6 +470,7 @@ def test_a_callback_is_called_once(queue: QueueStore, inbox: Inbox) -> None:
     assert got == [response, response]
 
 
+@over_both
 def test_a_cancelled_wait_calls_nobody(queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal())
     got: list[Any] = []
@@ -458,6 +484,7 @@ def test_a_cancelled_wait_calls_nobody(queue: QueueStore, inbox: Inbox) -> None:
     assert got == []
 
 
+@over_both
 @pytest.mark.parametrize(
     ("end", "error"),
     [
@@ -467,9 +494,9 @@ def test_a_cancelled_wait_calls_nobody(queue: QueueStore, inbox: Inbox) -> None:
     ],
 )
 def test_a_callback_is_given_the_error(
-    db: Path, end: Callable[[QueueStore, str], object], error: type[Exception]
+    way: dict[str, Any], end: Callable[[QueueStore, str], object], error: type[Exception]
 ) -> None:
-    queue = QueueStore("dev", db)
+    queue = QueueStore("dev", **way)
     written = queue.write_proposal(proposal())
     got: list[Any] = []
     queue.begin_wait(written.id, got.append, timeout=0.2 if error is WaitTimeoutError else None)
@@ -478,6 +505,7 @@ def test_a_callback_is_given_the_error(
     assert [type(value) for value in got] == [error]
 
 
+@over_both
 def test_a_callback_that_raises_is_reported_and_harms_nobody(
     queue: QueueStore, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -496,6 +524,7 @@ def test_a_callback_that_raises_is_reported_and_harms_nobody(
     assert [str(error) for error in reported] == ["from a callback"]
 
 
+@over_both
 def test_a_callback_may_use_the_store(queue: QueueStore, inbox: Inbox) -> None:
     first, second = queue.write_proposal(proposal()), queue.write_proposal(proposal())
     got: list[Any] = []
