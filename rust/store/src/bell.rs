@@ -149,6 +149,12 @@ pub(crate) fn sleep(descriptor: Option<&OwnedFd>, wake: impl AsFd, limit: Option
     let _ = poll(&mut sources, until.as_ref());
 }
 
+/// Waits until `end` is closed by its writer, the time is over, or a signal comes.
+pub(crate) fn sleep_on(end: impl AsFd, limit: Duration) {
+    let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
+    let _ = poll(&mut [PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN)], Some(&limit));
+}
+
 fn touched(path: &Path) -> Option<SystemTime> {
     symlink_metadata(path).and_then(|data| data.modified()).ok()
 }

@@ -10,7 +10,7 @@ use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, Row, TransactionBehavior, named_params};
 
 use crate::bell::{self, Heard, INBOX, Listener};
@@ -31,7 +31,9 @@ const RENEWAL: Duration = Duration::from_secs(5);
 const GATHER: Duration = Duration::from_millis(20);
 /// How soon a lease that found the database busy is tried again.
 const RETRY: Duration = Duration::from_millis(100);
-/// How often a blocked thread asks whether a signal came.
+/// How often a thread that sleeps on its wait asks whether a signal came that did not wake it.
+const SLICE: Duration = Duration::from_millis(200);
+/// How often one asks that cannot be woken by a signal.
 pub(crate) const SIGNAL_CHECK: Duration = Duration::from_millis(40);
 
 /// What a wait ends with.
@@ -671,7 +673,7 @@ impl QueueStore {
         begin(db, target, timeout, Box::new(done))
     }
 
-    /// Blocks until the answer is in effect. `interrupted` is asked every 40 ms and ends the wait with its yes.
+    /// Blocks until the answer is in effect. `interrupted` is asked at every signal and five times a second, and ends the wait with its yes.
     pub fn wait_for_response(
         &self,
         id: &str,
@@ -707,26 +709,25 @@ impl Inbox {
     }
 }
 
+/// Sleeps in `poll`, which a signal that comes to this thread ends at once; the slices are for one that came just before.
 fn block(begin: impl FnOnce(Done) -> Result<WaitHandle>, mut interrupted: impl FnMut() -> bool) -> Result<Event> {
-    let slot = Arc::new((Mutex::new(None), Condvar::new()));
+    let no_pipe =
+        |error: std::io::Error| Error::Unavailable { path: "a wait's pipe".to_owned(), reason: error.to_string() };
+    let (ended, end) = std::io::pipe().map_err(no_pipe)?;
+    let slot = Arc::new(Mutex::new(None));
     let filled = slot.clone();
     let handle = begin(Box::new(move |result| {
-        *filled.0.lock() = Some(result);
-        filled.1.notify_one();
+        *filled.lock() = Some(result);
+        drop(end); // closing it is what wakes
     }))?;
     loop {
-        {
-            let mut result = slot.0.lock();
-            if result.is_none() {
-                slot.1.wait_for(&mut result, SIGNAL_CHECK);
-            }
-            if let Some(result) = result.take() {
-                return result;
-            }
+        if let Some(result) = slot.lock().take() {
+            return result;
         }
         if interrupted() {
             handle.cancel();
             return Err(Error::Interrupted);
         }
+        bell::sleep_on(&ended, SLICE);
     }
 }
