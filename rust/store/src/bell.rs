@@ -223,3 +223,28 @@ pub(crate) fn test(database: &Path, limit: Duration) -> Option<Duration> {
     let _ = std::fs::remove_file(directory(database).join(&name));
     heard
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_glance_hears_a_second_ring_that_left_no_trace() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("x.db");
+        let mut listener = Listener {
+            #[cfg(target_os = "linux")]
+            inotify: None,
+            bells: HashMap::new(),
+        };
+        listener.add(&database, "dev");
+        let mut hears = || matches!(listener.heard(), Heard::Bells(rung) if rung == ["dev"]);
+        // The second look sees the same time as the first. Several tries: it has to come within the tick.
+        assert!((0..50).any(|_| {
+            ring(&database, "dev");
+            hears() && hears()
+        }));
+        std::thread::sleep(TICK);
+        assert!(!hears(), "it goes on hearing what is over");
+    }
+}
