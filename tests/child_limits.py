@@ -64,7 +64,9 @@ def can_mount() -> bool:
 def mount(source: str, target: str, filesystem: str = "", options: str = "") -> None:
     """Mounts for this process and its children alone (mount_namespaces(7)); without a filesystem: binds (mount(8))."""
     new_namespace, bind, recursive, private = 0x20000, 0x1000, 0x4000, 0x40000
-    steps = [(b"none", b"/", None, recursive | private, None)]
+    steps: list[tuple[bytes, bytes, bytes | None, int, bytes | None]] = [
+        (b"none", b"/", None, recursive | private, None)
+    ]
     kind = filesystem.encode() if filesystem else None
     steps.append((source.encode(), target.encode(), kind, 0 if filesystem else bind, options.encode()))
     if libc.unshare(new_namespace) or any(libc.mount(*step) for step in steps):

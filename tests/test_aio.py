@@ -236,11 +236,11 @@ def test_an_iteration_from_now_on_sees_what_comes_and_ends_with_the_inbox(db: Pa
         queue.write_proposal(proposal())
         async with await AsyncInbox.open(db) as inbox:
             changes = inbox.watch()
-            first = asyncio.create_task(anext(changes))
+            first = asyncio.ensure_future(anext(changes))
             await asyncio.sleep(0.2)  # it begins with what there is when it is first asked
             later = await asyncio.to_thread(queue.write_proposal, proposal())
             assert (await first).proposal_id == later.id
-            following = asyncio.create_task(anext(changes))
+            following = asyncio.ensure_future(anext(changes))
             await asyncio.sleep(0.05)
             inbox.close()
             with pytest.raises(ClosedError):

@@ -243,4 +243,4 @@ def test_a_closed_log_says_so(log: AuditStore) -> None:
         log.write_audit_entry(entry())
     for use in (log.verify, log.head, log.read_audit_entries, lambda: log.write_audit_entry(entry())):
         with pytest.raises(ClosedError):
-            use()  # type: ignore[operator]
+            use()

@@ -488,7 +488,7 @@ def test_a_closed_database_says_so(filled: Database) -> None:
         pass
     for use in (filled.check, lambda: filled.query("SELECT 1"), filled.migrate_all):
         with pytest.raises(ClosedError):
-            use()  # type: ignore[operator]
+            use()
 
 
 def test_a_copied_file_is_a_database_like_any_other(db: Path, filled: Database, tmp_path: Path) -> None:

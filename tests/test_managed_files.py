@@ -133,7 +133,7 @@ def test_owner_and_mode_are_kept(managed: Managed) -> None:
 def test_a_reader_sees_the_old_file_or_the_new_never_half(managed: Managed) -> None:
     def read(path: str, *sizes: int) -> None:
         print("reading")
-        seen = set()
+        seen: set[int] = set()
         while len(seen) < 2:
             with open(path) as file:
                 seen.add(len(file.read()))

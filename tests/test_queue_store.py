@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +284,11 @@ def test_a_withdrawn_proposal_cannot_be_decided(queue: QueueStore, inbox: Inbox)
     queue.withdraw_proposal(written.id, "changed my mind")
     queue.withdraw_proposal(written.id, "said it before")
     assert queue.list_pending_proposals() == inbox.pending() == []
-    for use in (lambda: decide(inbox, written), lambda: queue.wait_for_response(written.id)):
+    uses: list[Callable[[], object]] = [
+        lambda: decide(inbox, written),
+        lambda: queue.wait_for_response(written.id),
+    ]
+    for use in uses:
         with pytest.raises(ProposalWithdrawnError, match="changed my mind") as caught:
             use()
         assert caught.value.exit_code == 5

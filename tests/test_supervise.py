@@ -86,12 +86,12 @@ def test_a_proposal_s_whole_life_by_the_nine_functions(host: Host) -> None:
     with pytest.raises(WaitTimeoutError):
         supervise.wait_for_response("dev", written.id, timeout=0.01)
     answer = Response(written.id, supervise.STATUS_MODIFIED, "rather this", "b\n")
-    decider = threading.Thread(
-        target=lambda: (
-            eventually(lambda: Inbox().read(written.id).waiting),
-            supervise.write_response("dev", answer),
-        )
-    )
+
+    def answer_the_waiter() -> None:
+        eventually(lambda: Inbox().read(written.id).waiting)
+        supervise.write_response("dev", answer)
+
+    decider = threading.Thread(target=answer_the_waiter)
     decider.start()
     assert supervise.wait_for_response("dev", written.id, timeout=20) == answer
     decider.join()

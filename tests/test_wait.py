@@ -68,9 +68,12 @@ def test_a_waiter_gets_the_answer(queue: QueueStore, inbox: Inbox, status: str) 
 @over_both
 def test_the_interpreter_goes_on_while_one_thread_waits(queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal())
-    decider = threading.Thread(
-        target=lambda: (eventually(lambda: inbox.read(written.id).waiting), decide(inbox, written))
-    )
+
+    def answer_the_waiter() -> None:
+        eventually(lambda: inbox.read(written.id).waiting)
+        decide(inbox, written)
+
+    decider = threading.Thread(target=answer_the_waiter)
     decider.start()
     assert queue.wait_for_response(written.id, LATE).status == "approved"  # for ever, if it kept the GIL
     decider.join()
