@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -82,6 +84,7 @@ class Process:
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+            start_new_session=True,
         )
 
     @property
@@ -128,9 +131,8 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self.popen:
-            if self.popen.poll() is None:
-                self.popen.kill()
+        with self.popen, contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)  # with whatever it has forked
 
 
 def witness(db: Path | str, *statements: str) -> list[list[Any]]:
