@@ -46,7 +46,7 @@ bench: build ## the benchmarks, with the numbers they must reach
 
 sdist-check: tools $(BIN)/python ## a wheel built from the sdist alone installs and works
 	rm -rf target/sdist-check && mkdir -p target/sdist-check
-	$(BIN)/maturin sdist --quiet --out target/sdist-check
+	$(BIN)/maturin sdist --out target/sdist-check
 	CARGO_TARGET_DIR='$(CURDIR)/target' \
 	    $(PIP) wheel --no-deps --wheel-dir target/sdist-check target/sdist-check/*.tar.gz
 	$(PYTHON) -m venv target/sdist-check/venv
