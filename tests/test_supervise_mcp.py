@@ -386,6 +386,8 @@ def test_the_documentation_lists_every_tool_status_and_setting(brisk: Sidecar) -
     page = (repository / "docs" / "supervise.md").read_text()
     tools, statuses = asyncio.run(listed())
     assert set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)) == {*tools, *statuses}
-    source = (repository / "python" / "bot_bottle" / "sidecars" / "supervise.py").read_text()
-    read = {f"SUPERVISE_{name}" for name in re.findall(r'(?:text|seconds)\("([A-Z_]+)"', source)}
+    sidecars = repository / "python" / "bot_bottle" / "sidecars"
+    own, shared = ((sidecars / name).read_text() for name in ("supervise.py", "stores.py"))
+    read = {f"SUPERVISE_{name}" for name in re.findall(r'(?:text|seconds)\("([A-Z_]+)"', own)}
+    read |= set(re.findall(r'environment.get\("(SUPERVISE_\w+)"\)', shared))
     assert set(re.findall(r"^\| `(SUPERVISE_\w+)` \|", page, re.MULTILINE)) == read

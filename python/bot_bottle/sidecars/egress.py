@@ -23,8 +23,9 @@ from mitmproxy import options
 from mitmproxy.addons import core, disable_h2c, proxyserver, tlsconfig
 from mitmproxy.master import Master
 
-from bot_bottle import DB_PATH_IN_CONTAINER, AsyncQueueStore, AuditStore, GrantStore
+from bot_bottle import AsyncQueueStore, AuditStore, GrantStore
 from bot_bottle.errors import BotBottleError, InvalidInputError
+from bot_bottle.sidecars import stores
 from bot_bottle.sidecars.detectors import cleaned
 from bot_bottle.sidecars.egress_addon import MAX_HELD, Egress
 from bot_bottle.sidecars.egress_backlog import Backlog
@@ -47,7 +48,7 @@ class Settings:
     """What the launch says; ``docs/egress.md`` has each variable."""
 
     slug: str
-    db_path: str
+    way: stores.Way
     routes_file: str
     host: str
     port: int
@@ -76,7 +77,7 @@ class Settings:
         confdir = Path(text("EGRESS_CONFDIR", "/var/lib/egress"))
         return cls(
             slug=slug,
-            db_path=text("SUPERVISE_DB_PATH", DB_PATH_IN_CONTAINER),
+            way=stores.way(environment),
             routes_file=text("EGRESS_ROUTES_FILE", "/run/bottle/routes.yaml"),
             host=text("EGRESS_HOST", "0.0.0.0"),  # noqa: S104 - the agent's container is another host
             port=int(_number("EGRESS_PORT", text("EGRESS_PORT", str(DEFAULT_PORT)), 0, 65535)),
@@ -92,9 +93,9 @@ class Settings:
         )
 
 
-def open_stores(slug: str, db_path: str) -> tuple[Queue, Grants, Audit]:
-    """The stores this sidecar uses. The only place that knows that they are a file here and not a broker."""
-    return AsyncQueueStore(slug, db_path), GrantStore(db_path), AuditStore(db_path)
+def open_stores(slug: str, way: stores.Way) -> tuple[Queue, Grants, Audit]:
+    """The stores this sidecar uses, in the mounted file or over the broker."""
+    return AsyncQueueStore(slug, **way), GrantStore(**way), AuditStore(**way)
 
 
 def fingerprint_key(path: Path) -> bytes:
@@ -128,7 +129,7 @@ async def serve(settings: Settings, environment: Mapping[str, str]) -> None:
         settings.confdir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInputError(f"EGRESS_CONFDIR {settings.confdir}: {error.strerror}.") from None
-    queue, grants, audit = open_stores(settings.slug, settings.db_path)
+    queue, grants, audit = open_stores(settings.slug, settings.way)
     record = Record(settings.slug, audit)
     leave = TokenLeave(settings.slug, queue, grants, fingerprint_key(settings.key_file), settings.hold)
     routes = RoutesFile(

@@ -61,7 +61,8 @@ class Gate:
         hook = HookSettings(
             bottle=bottle,
             # Otherwise the helper knows: it is this environment's, or behind the host's broker.
-            database=environment.get("SUPERVISE_DB_PATH", ""),
+            # The helper finds a broker in its own environment; a path given to it would win.
+            database="" if environment.get("SUPERVISE_URL") else environment.get("SUPERVISE_DB_PATH", ""),
             helper=found_program("bot-bottle-sidecar"),
             gitleaks=found_program("gitleaks"),
             rules=environment.get("GIT_GATE_RULES", ""),

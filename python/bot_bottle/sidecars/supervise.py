@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot_bottle import DB_PATH_IN_CONTAINER, AsyncQueueStore, visible
+from bot_bottle import AsyncQueueStore, visible
 from bot_bottle.errors import BotBottleError, DatabaseUnavailableError, InvalidInputError
+from bot_bottle.sidecars import stores
 from bot_bottle.supervise import BOTTLE_DIR_IN_CONTAINER
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Settings:
     slug: str
     host: str
     port: int
-    db_path: Path
+    way: stores.Way
     files: Path
     wait: float
     progress_every: float
@@ -75,7 +76,7 @@ class Settings:
             slug=slug,
             host=text("HOST", "0.0.0.0"),  # noqa: S104 (the agent is on another machine; Host and Origin are checked)
             port=int(port),
-            db_path=Path(text("DB_PATH", DB_PATH_IN_CONTAINER)),
+            way=stores.way(environment),
             files=Path(text("FILES_DIR", BOTTLE_DIR_IN_CONTAINER)),
             wait=seconds("WAIT_SECONDS", 30.0),
             progress_every=seconds("PROGRESS_SECONDS", 5.0, least=0.05),
@@ -129,15 +130,15 @@ async def _serve(settings: Settings, stdio: bool) -> int:
 
 def _queue(settings: Settings) -> AsyncQueueStore:
     """The one place where this sidecar meets the store."""
-    directory = settings.db_path.parent
-    if not os.access(directory, os.W_OK | os.X_OK):
-        # Reading a database that is not there is no error, and the first write would be too late to say so.
-        reason = "cannot be written to" if directory.is_dir() else "does not exist"
-        raise DatabaseUnavailableError(
-            f"{directory} {reason}; mount the host's database directory there, as the host's user",
-            path=str(settings.db_path),
-        )
-    return AsyncQueueStore(settings.slug, settings.db_path)
+    if path := settings.way.get("db_path"):
+        directory = Path(path).parent
+        if not os.access(directory, os.W_OK | os.X_OK):
+            # Reading a database that is not there is no error, and the first write would be too late to say so.
+            reason = "cannot be written to" if directory.is_dir() else "does not exist"
+            raise DatabaseUnavailableError(
+                f"{directory} {reason}; mount the host's database directory there, as the host's user", path=path
+            )
+    return AsyncQueueStore(settings.slug, **settings.way)
 
 
 async def _serve_http(tools: AgentTools, settings: Settings) -> int:

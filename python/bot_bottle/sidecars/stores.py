@@ -1,0 +1,35 @@
+"""How does a sidecar reach the host: by the mounted database, or over the broker? As its launch says.
+
+``SUPERVISE_URL`` with ``SUPERVISE_TOKEN_FILE`` (for https also ``SUPERVISE_TLS_CERT_FILE``) is the broker. Without it,
+``SUPERVISE_DB_PATH`` is the file, which the image sets for good; so a launch that names a broker overrides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+from bot_bottle import DB_PATH_IN_CONTAINER, Broker
+from bot_bottle.errors import InvalidInputError
+
+
+class Way(TypedDict, total=False):
+    """One of the two, as every store takes it: ``QueueStore(slug, **way)``."""
+
+    db_path: str
+    broker: Broker
+
+
+def way(environment: Mapping[str, str]) -> Way:
+    """What ``environment`` says; an empty variable counts as none. Opens nothing.
+
+    Raises:
+        InvalidInputError: the URL is none, or what goes with it is missing.
+    """
+    url = environment.get("SUPERVISE_URL")
+    if not url:
+        return {"db_path": environment.get("SUPERVISE_DB_PATH") or DB_PATH_IN_CONTAINER}
+    token_file = environment.get("SUPERVISE_TOKEN_FILE")
+    if not token_file:
+        raise InvalidInputError("SUPERVISE_URL names a broker, and SUPERVISE_TOKEN_FILE is not set; it holds the token")
+    return {"broker": Broker(url, token_file, environment.get("SUPERVISE_TLS_CERT_FILE") or None)}
