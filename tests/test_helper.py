@@ -31,6 +31,7 @@ from bot_bottle import (
 )
 from cli_process import PROGRAMS
 from store_process import Process, decide, eventually, proposal, witness
+from transports import over_both
 
 PROGRAM = PROGRAMS / "bot-bottle-sidecar"
 VERBS = {"propose", "wait", "show", "pending", "withdraw", "archive", "use-grant", "audit", "doctor", "help"}
@@ -39,8 +40,9 @@ VERBS = {"propose", "wait", "show", "pending", "withdraw", "archive", "use-grant
 class Helper:
     """The helper in a sidecar of its own: what it finds is what the launch set."""
 
-    def __init__(self, db: Path) -> None:
-        self.environment = {"SUPERVISE_DB_PATH": str(db), "SUPERVISE_BOTTLE_SLUG": "dev"}
+    def __init__(self, **reach: str) -> None:
+        variables = {"db_path": "SUPERVISE_DB_PATH", "url": "SUPERVISE_URL", "token_file": "SUPERVISE_TOKEN_FILE"}
+        self.environment = {variables[name]: value for name, value in reach.items()} | {"SUPERVISE_BOTTLE_SLUG": "dev"}
 
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[bytes]:
         pipe = subprocess.PIPE
@@ -63,8 +65,9 @@ class Helper:
 
 
 @pytest.fixture
-def helper(db: Path) -> Helper:
-    return Helper(db)
+def helper(reach: dict[str, str]) -> Helper:
+    """One of the test's bottle, over the test's transport."""
+    return Helper(**reach)
 
 
 @pytest.fixture
@@ -126,6 +129,7 @@ def test_every_verb_and_flag_explains_itself(helper: Helper, verb: str) -> None:
 # --- propose
 
 
+@over_both
 def test_a_proposal_from_a_file_is_queued_as_it_is(helper: Helper, queue: QueueStore, tmp_path: Path) -> None:
     payload = "routes:\n- host: pypi.org # ä\r\n"
     (tmp_path / "routes.yaml").write_bytes(payload.encode())
@@ -142,6 +146,7 @@ def test_a_proposal_from_a_file_is_queued_as_it_is(helper: Helper, queue: QueueS
     assert written.expires_at is not None
 
 
+@over_both
 @pytest.mark.parametrize("file", [[], ["--file", "-"]])
 def test_a_proposal_comes_from_standard_input(helper: Helper, queue: QueueStore, file: list[str]) -> None:
     told = helper.json("propose", "--tool", "t", *file, stdin=b"no newline at the end")
@@ -162,6 +167,7 @@ def test_flags_go_before_the_environment(helper: Helper, db: Path) -> None:
         assert "--db" in err if lacking.endswith("PATH") else "bottle" in err
 
 
+@over_both
 def test_identical_proposals_are_told_the_same_id(helper: Helper, queue: QueueStore) -> None:
     first = helper.json("propose", "--tool", "t", "--justification", "one", stdin=b"same")
     assert helper.json("propose", "--tool", "t", "--justification", "two", stdin=b"same") == first
@@ -219,6 +225,7 @@ def test_a_flood_is_not_read_to_its_end(helper: Helper) -> None:
 # --- wait
 
 
+@over_both
 @pytest.mark.parametrize(("status", "code"), [("approved", 0), ("modified", 0), ("rejected", 3)])
 def test_a_waiting_proposal_ends_with_its_answer(waits: Any, inbox: Inbox, status: str, code: int) -> None:
     process, written = waits("propose", "--tool", "t", "--wait", "--json")
@@ -245,6 +252,7 @@ def test_an_answer_for_people_is_made_visible(waits: Any, inbox: Inbox) -> None:
     assert "-FROM debian:13\n+FROM a<U+202E>b\n" in text
 
 
+@over_both
 def test_a_wait_goes_on_where_another_left_off(helper: Helper, waits: Any, inbox: Inbox) -> None:
     known = helper.json("propose", "--tool", "t", stdin=b"x")["proposal_id"]
     process, written = waits("wait", known, "--json")
@@ -256,6 +264,7 @@ def test_a_wait_goes_on_where_another_left_off(helper: Helper, waits: Any, inbox
     assert helper.json("wait", known, "--timeout", "0") == response.to_dict()
 
 
+@over_both
 @pytest.mark.parametrize(
     ("flags", "code", "status"),
     [
@@ -278,6 +287,7 @@ def test_a_wait_without_an_answer_says_how_it_ended(
     assert err.count("\n") == 1
 
 
+@over_both
 def test_a_withdrawal_ends_a_wait(waits: Any, queue: QueueStore) -> None:
     process, written = waits("propose", "--tool", "t", "--wait", "--json")
     queue.withdraw_proposal(written.id, "bottle stopped")
@@ -287,6 +297,7 @@ def test_a_withdrawal_ends_a_wait(waits: Any, queue: QueueStore) -> None:
     assert "bottle stopped" in json.loads(err)["message"]
 
 
+@over_both
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_proposal_is_withdrawn(waits: Any, inbox: Inbox, number: signal.Signals) -> None:
     process, written = waits("propose", "--tool", "t", "--wait")
@@ -300,6 +311,7 @@ def test_an_interrupted_proposal_is_withdrawn(waits: Any, inbox: Inbox, number: 
     assert (item.state, item.withdrawn_reason) == ("withdrawn", "the requester was interrupted")
 
 
+@over_both
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_proposal_is_kept_on_demand(waits: Any, inbox: Inbox, number: signal.Signals) -> None:
     process, written = waits("propose", "--tool", "t", "--wait", "--keep")
@@ -309,6 +321,7 @@ def test_an_interrupted_proposal_is_kept_on_demand(waits: Any, inbox: Inbox, num
     assert [item.proposal for item in inbox.pending()] == [written]
 
 
+@over_both
 def test_an_interrupted_wait_takes_nothing_back(helper: Helper, waits: Any, inbox: Inbox) -> None:
     known = helper.json("propose", "--tool", "t", stdin=b"x")["proposal_id"]
     process, written = waits("wait", known)
@@ -318,6 +331,7 @@ def test_an_interrupted_wait_takes_nothing_back(helper: Helper, waits: Any, inbo
     assert [item.proposal for item in inbox.pending()] == [written]
 
 
+@over_both
 def test_an_interrupted_requester_leaves_the_proposal_to_the_others(waits: Any, inbox: Inbox) -> None:
     first, written = waits("propose", "--tool", "t", "--wait", "--json")
     second, _ = waits("propose", "--tool", "t", "--wait", "--json")
@@ -330,6 +344,7 @@ def test_an_interrupted_requester_leaves_the_proposal_to_the_others(waits: Any, 
     assert (second.returncode, json.loads(out)) == (0, response.to_dict())
 
 
+@over_both
 def test_a_killed_waiter_leaves_its_proposal_for_who_asks_again(helper: Helper, waits: Any, inbox: Inbox) -> None:
     process, written = waits("propose", "--tool", "t", "--wait")
     process.kill()
@@ -343,6 +358,7 @@ def test_a_killed_waiter_leaves_its_proposal_for_who_asks_again(helper: Helper, 
 # --- show, pending, withdraw, archive
 
 
+@over_both
 def test_show_tells_where_a_proposal_stands(helper: Helper, queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal("a\n\x1b[2J", "why\u200b", expires_in=3600))
     item = queue.inspect(written.id)
@@ -379,6 +395,7 @@ def test_another_bottle_s_proposals_are_not_there(db: Path, helper: Helper) -> N
     assert len(QueueStore("other", db).list_pending_proposals()) == 1
 
 
+@over_both
 def test_withdraw_and_archive(helper: Helper, queue: QueueStore, inbox: Inbox) -> None:
     one, two = queue.write_proposal(proposal()), queue.write_proposal(proposal())
     told = helper.json("withdraw", one.id, "--reason", "found another way")
@@ -394,11 +411,12 @@ def test_withdraw_and_archive(helper: Helper, queue: QueueStore, inbox: Inbox) -
 # --- use-grant, audit append
 
 
-def test_a_grant_is_used_up(db: Path, helper: Helper, queue: QueueStore, inbox: Inbox) -> None:
+@over_both
+def test_a_grant_is_used_up(transport: str, db: Path, helper: Helper, queue: QueueStore, inbox: Inbox) -> None:
     flags = ["--tool", "egress-token-allow", "--fingerprint", "api.example.com:5a2c"]
     _, err = helper.run("use-grant", *flags, code=4)
     assert "api.example.com:5a2c" in err
-    assert not db.exists()
+    assert db.exists() == (transport == "broker")  # the bottle is in there, and nothing was added
     written = queue.write_proposal(proposal(tool="egress-token-allow", fingerprint="api.example.com:5a2c"))
     decide(inbox, written, notes="a test key", grant="uses:2")
     told = helper.json("use-grant", *flags)
@@ -471,6 +489,7 @@ def test_the_doctor_warns_of_a_mounted_file(db: Path, tmp_path: Path, queue: Que
 # --- manners
 
 
+@over_both
 def test_an_error_is_json_where_answers_are(helper: Helper) -> None:
     unknown = new_id()
     out, err = helper.run("show", unknown, "--json", code=4)
@@ -479,12 +498,14 @@ def test_an_error_is_json_where_answers_are(helper: Helper) -> None:
     assert unknown in error["message"]
 
 
+@over_both
 def test_a_hostile_id_does_not_reach_the_terminal(helper: Helper) -> None:
     _, err = helper.run("show", "\x1b[31m\u202eid", code=4)
     assert "\x1b" not in err
     assert "\u202e" not in err
 
 
+@over_both
 def test_a_reader_that_goes_away_is_no_failure(helper: Helper, queue: QueueStore) -> None:
     written = queue.write_proposal(proposal("x" * 500_000))
     process = helper.start("show", written.id)
@@ -516,6 +537,7 @@ def test_it_and_the_package_are_one_release(helper: Helper) -> None:
     assert helper.run("--version")[0].split()[1] == bot_bottle.__version__
 
 
+@over_both
 def test_python_and_helper_see_the_same(db: Path, helper: Helper, queue: QueueStore) -> None:
     written = queue.write_proposal(proposal("both\n"))
     told = helper.json("show", written.id)
