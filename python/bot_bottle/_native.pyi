@@ -8,8 +8,8 @@ Every method that touches the database may raise ``DatabaseBusyError`` (after 30
 writer), ``DatabaseCorruptError``, ``DatabaseUnavailableError``, ``SchemaTooNewError``,
 ``MigrationError``, ``UnsafeMountError`` or ``ClosedError``; these are not repeated below. A read on
 a database that does not exist returns nothing and creates nothing; the first write creates it. No
-call holds the GIL while it blocks or runs SQL. A store used first in a forked child opens its own
-connections there.
+call holds the GIL while it blocks or runs SQL. A forked child is refused
+(``DatabaseUnavailableError``) what its parent had open: SQLite's locks do not survive a fork.
 
 A sidecar's stores also work over the host's broker (``broker=``, see :class:`Broker`), with the same
 verbs, types, errors and waits. There a method may also raise ``AccessDeniedError``, at once for what only
@@ -542,7 +542,7 @@ class QueueStore:
         """Queues it durably and returns the proposal that stands for it.
 
         That is ``proposal`` itself, or an older pending one with the same bottle, tool and content
-        (and the same ``current_file_hash``): then both ids lead to the one row and its one answer.
+        (and the same base file): then both ids lead to the one row and its one answer.
         Writing the same id and content again changes nothing.
 
         Raises:

@@ -24,7 +24,7 @@ use crate::{bell, layout, migrations, mount};
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The one SQLite file. Cheap to make: it opens nothing until it is used, and all of a process's handles on one path
-/// share their connections. After a fork the child's first use opens its own and never touches its parent's.
+/// share their connections. A forked child never touches its parent's, and is refused what its parent had open.
 pub struct Database {
     path: PathBuf,
     on_host: bool,
@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     writer: Mutex<Option<Opened>>,
     reader: Mutex<Option<Opened>>,
     watcher: Mutex<Option<Arc<Watcher>>>,
+    /// Whether there was ever a connection.
+    opened: AtomicBool,
 }
 
 /// Which bells a commit rings.
@@ -71,21 +73,48 @@ struct Registry {
     pid: Pid,
     shared: Mutex<HashMap<PathBuf, Weak<Shared>>>,
     anchors: Anchors,
+    /// What the processes this one was forked from had open; `None` if that cannot be told, so anything.
+    inherited: Option<Vec<PathBuf>>,
 }
 
-static REGISTRY: LazyLock<ArcSwap<Registry>> = LazyLock::new(|| ArcSwap::from_pointee(Registry::new()));
+static REGISTRY: LazyLock<ArcSwap<Registry>> = LazyLock::new(|| ArcSwap::from_pointee(Registry::new(Some(Vec::new()))));
 static NEXT_HANDLE: AtomicU64 = AtomicU64::new(1);
 
 impl Registry {
-    fn new() -> Self {
-        Registry { pid: getpid(), shared: Mutex::new(HashMap::new()), anchors: Mutex::new(HashMap::new()) }
+    fn new(inherited: Option<Vec<PathBuf>>) -> Self {
+        Registry { pid: getpid(), shared: Mutex::new(HashMap::new()), anchors: Mutex::new(HashMap::new()), inherited }
+    }
+
+    /// What a child forked now must not open: SQLite counts a process's locks per file, and a fork inherits the count
+    /// but not the locks, so a connection opened there would take none.
+    fn open_files(&self) -> Option<Vec<PathBuf>> {
+        let mut files = self.inherited.clone()?;
+        // Held by another thread at the moment of the fork, it is held for ever.
+        for (path, shared) in self.shared.try_lock()?.iter() {
+            let Some(shared) = shared.upgrade() else { continue };
+            if shared.opened.load(Ordering::Acquire) {
+                files.push(path.clone());
+            }
+            std::mem::forget(shared); // the parent's: never to be dropped here
+        }
+        Some(files)
+    }
+
+    fn refuse_inherited(&self, file: &Path) -> Result<()> {
+        let is_it = |path: &PathBuf| fs::canonicalize(path).is_ok_and(|path| path == file);
+        if self.inherited.as_ref().is_some_and(|files| !files.iter().any(is_it)) {
+            return Ok(());
+        }
+        let reason = "this process was forked from one that had it open, whose locks it did not inherit; \
+                      fork before opening it, or start processes by spawn";
+        Err(Error::unavailable(file, reason))
     }
 
     fn current() -> Arc<Self> {
         let mut registry = REGISTRY.load_full();
         if registry.pid != getpid() {
             // Of two threads of the child that come here one wins, and the other takes the winner's.
-            drop(REGISTRY.compare_and_swap(&registry, Arc::new(Registry::new())));
+            drop(REGISTRY.compare_and_swap(&registry, Arc::new(Registry::new(registry.open_files()))));
             std::mem::forget(registry); // never freed: a thread of the parent may have been changing it
             registry = REGISTRY.load_full();
         }
@@ -106,6 +135,7 @@ impl Registry {
             writer: Mutex::new(None),
             reader: Mutex::new(None),
             watcher: Mutex::new(None),
+            opened: AtomicBool::new(false),
         });
         all.insert(path.to_owned(), Arc::downgrade(&shared));
         shared
@@ -215,7 +245,8 @@ impl Shared {
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<(T, Rings)>) -> Result<T> {
         let busy = || Error::Busy { path: self.path.display().to_string() };
         let mut slot = self.writer.try_lock_for(BUSY_TIMEOUT).ok_or_else(busy)?;
-        if slot.as_ref().is_some_and(|opened| !opened.is_current()) {
+        let stale = |slot: &Option<Opened>| slot.as_ref().is_some_and(|opened| !opened.is_current());
+        if stale(&slot) || (slot.is_none() && stale(&self.reader.lock())) {
             self.abandon(&mut slot);
         }
         if slot.is_none() {
@@ -251,8 +282,13 @@ impl Shared {
     }
 
     pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
-        let stale = self.reader.lock().as_ref().is_some_and(|opened| !opened.is_current());
-        if stale {
+        // Before anything is opened: SQLite keeps one index of the WAL per file and process, so beside a connection that
+        // still has a removed WAL open a new one would read the new WAL by the old one's index.
+        let stale = |slot: &Option<Opened>| slot.as_ref().is_some_and(|opened| !opened.is_current());
+        let reader = self.reader.lock();
+        let (unopened, outdated) = (reader.is_none(), stale(&reader));
+        drop(reader);
+        if outdated || (unopened && self.writer.try_lock().is_some_and(|writer| stale(&writer))) {
             self.reopen();
         }
         let mut slot = self.reader.lock();
@@ -266,7 +302,11 @@ impl Shared {
     /// A connection of its own, for work that must not hold up others; `None` while there is no database.
     pub(crate) fn open(&self, create: bool) -> Result<Option<Opened>> {
         match layout::locate(&self.path, self.on_host, create)? {
-            Some(file) => Opened::open(file).map(Some),
+            Some(file) => {
+                Registry::current().refuse_inherited(&file)?;
+                self.opened.store(true, Ordering::Release);
+                Opened::open(file).map(Some)
+            }
             None => Ok(None),
         }
     }
