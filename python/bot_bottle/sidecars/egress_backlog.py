@@ -1,8 +1,11 @@
-"""How much may one connection leave lying in the proxy's memory?
+"""How much may one connection leave lying in the proxy: bytes while it lives, sockets once it has ended?
 
 mitmproxy reads a client as fast as it sends. What cannot go on at once (an HTTP/2 server that gives no window, a
 request that is held, a head without an end) piles up in its layers. So before each further read from one side, the
 read waits while too much of that side's data lies here.
+
+And mitmproxy 12 forgets to close a socket whose reader is cancelled twice, as when a WebSocket is refused: the peer would
+then wait for ever.
 """
 
 from __future__ import annotations
@@ -11,12 +14,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, Connection
 from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.layers.http._events import RequestData
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Server
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Server
 from mitmproxy.proxy.server import ConnectionHandler
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 MAX_BACKLOG: Final = 2 << 20  # bytes, each way
 _LOOK_AGAIN: Final = 0.25  # seconds; for changes that no read brings, such as the end of a hold
@@ -45,6 +49,18 @@ class Backlog:
                     continue
 
         handler.drain_writers = drain_writers  # type: ignore[method-assign]
+
+    def client_disconnected(self, client: Client) -> None:
+        self._close(client, client)
+
+    def server_disconnected(self, data: ServerConnectionHookData) -> None:
+        self._close(data.client, data.server)
+
+    def _close(self, client: Client, connection: Connection) -> None:
+        handler: ConnectionHandler | None = self._connections.get(client.id)
+        transport = handler.transports.get(connection) if handler else None
+        if transport is not None and transport.writer is not None:  # it is gone where mitmproxy closed it
+            transport.writer.close()
 
 
 def _reads_client(handler: ConnectionHandler) -> bool:
