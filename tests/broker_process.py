@@ -23,10 +23,11 @@ from cli_process import PROGRAMS, Host
 
 # The command, but with limits of the test's.
 _WITH_LIMITS = """
-import asyncio, json, sys
+import json, sys
+import uvloop
 from bot_bottle.cli.serve import run
 from bot_bottle.web.limits import Limits
-asyncio.run(run("127.0.0.1", int(sys.argv[1]), None, False, Limits(**json.loads(sys.argv[2]))))
+uvloop.run(run("127.0.0.1", int(sys.argv[1]), None, False, Limits(**json.loads(sys.argv[2]))))
 """
 
 
@@ -202,7 +203,7 @@ async def long_poll(port: int, secret: str, proposal_id: str, seconds: float = 5
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         if "transfer-encoding: chunked" in head:
             body = b""
-            while size := int(await reader.readline(), 16):
+            while size := int(await reader.readuntil(b"\r\n"), 16):
                 body += await reader.readexactly(size)
                 await reader.readline()
         else:

@@ -298,6 +298,7 @@ MALFORMED: dict[str, tuple[bytes, int | None]] = {
 
 def test_what_is_no_http_is_answered_or_closed(broker: Broker) -> None:
     for name, (text, status) in MALFORMED.items():
+        answer = b""
         with Raw(broker) as raw, contextlib.suppress(OSError):  # it may have hung up before the end
             raw.send(text)
             raw.socket.shutdown(socket.SHUT_WR)

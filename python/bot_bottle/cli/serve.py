@@ -63,7 +63,9 @@ def serve(listen: str, path: Path | None, tls: bool) -> None:
         plain = "" if tls else "; without --tls tokens and proposals cross it in the clear"
         _say(f"warning: the broker on {listen} can be reached from the network{plain}")
     try:
-        interrupted = asyncio.run(run(host, port, path, tls))
+        import uvloop
+
+        interrupted = uvloop.run(run(host, port, path, tls))
     except ModuleNotFoundError as error:
         raise BotBottleError(f"the Python module {error.name} is missing; install bot-bottle[serve]") from None
     if interrupted:

@@ -8,12 +8,13 @@ those it could not take are counted in the next one.
 from __future__ import annotations
 
 import json
-import queue
 import threading
+from collections import deque
 from datetime import datetime, timezone
 from typing import Any, Final, TextIO
 
 _WAITING_LINES: Final = 10_000
+_GATHER_SECONDS: Final = 0.05
 
 
 class AccessLog:
@@ -21,36 +22,40 @@ class AccessLog:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._lines: queue.Queue[str | None] = queue.Queue(_WAITING_LINES)
+        self._lines: deque[str] = deque()
         self._lost = 0
+        self._news = threading.Event()
+        self._ended = threading.Event()
         # A daemon, so that a stream nobody reads does not keep the process from ending.
         self._writer = threading.Thread(target=self._write, name="broker-log", daemon=True)
         self._writer.start()
 
     def write(self, record: dict[str, Any]) -> None:
-        """Adds the time and puts the line in the queue; never blocks."""
+        """Adds the time and leaves the line to the thread; never blocks."""
+        if len(self._lines) >= _WAITING_LINES:
+            self._lost += 1
+            return
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         said = {"at": now, **record, "lost_before": self._lost or None}
-        line = json.dumps({name: value for name, value in said.items() if value is not None})
-        try:
-            self._lines.put_nowait(line)
-            self._lost = 0
-        except queue.Full:
-            self._lost += 1
+        self._lost = 0
+        self._lines.append(json.dumps({name: value for name, value in said.items() if value is not None}) + "\n")
+        self._news.set()
 
     def close(self, seconds: float) -> None:
-        """Writes what is queued, for so long at the most."""
-        try:
-            self._lines.put(None, timeout=seconds)
-        except queue.Full:
-            return
+        """Writes what is left, for so long at the most."""
+        self._ended.set()
+        self._news.set()
         self._writer.join(seconds)
 
     def _write(self) -> None:
-        while (line := self._lines.get()) is not None:
+        while not self._ended.is_set() or self._lines:
+            self._news.wait()
+            self._news.clear()
+            # Lines of the next moment go together: a thread that wakes for each would cost more than the requests.
+            self._ended.wait(_GATHER_SECONDS)
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
             try:
-                # At once, not at the next full buffer: who looks wants to see what happens now.
-                self._stream.write(line + "\n")
+                self._stream.write("".join(lines))
                 self._stream.flush()
             except (OSError, ValueError):
-                return  # the reader is gone; the queue fills up, and lines are lost
+                return  # the reader is gone; what comes is lost

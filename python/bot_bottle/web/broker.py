@@ -13,7 +13,7 @@ import re
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Any, Final, TypeVar
 
@@ -34,13 +34,14 @@ from bot_bottle import (
     InvalidProposalError,
     NotFoundError,
     QueueStore,
+    Wait,
     __version__,
     visible,
 )
 from bot_bottle.web import bodies, openapi
 from bot_bottle.web.access_log import AccessLog
 from bot_bottle.web.limits import Admission, Limits
-from bot_bottle.web.long_poll import LongPoll, Polls
+from bot_bottle.web.long_poll import Key, LongPoll, Pulse, Waits, envelope
 from bot_bottle.web.problems import Refusal, encode, problem, status_of
 
 T = TypeVar("T")
@@ -60,8 +61,11 @@ class Broker:
         self._limits = limits
         self._log = log
         self._admission = Admission(limits)
-        self._polls = Polls()
+        self._waits = Waits(self._begin_wait)
+        self._pulse = Pulse(limits.sign_of_life_seconds)
         self._bottles = BottleStore()
+        # Opens the database, and migrates it if need be: now, with the reason if it cannot be used.
+        self._bottles.check_token("")
         self._audit = AuditStore()
         self._grants = GrantStore()
         self._queues: dict[str, QueueStore] = {}
@@ -69,7 +73,7 @@ class Broker:
         # each at a time anyway; the threads are for what is converted around that.
         self._reads = ThreadPoolExecutor(4, "broker-read")
         self._writes = ThreadPoolExecutor(8, "broker-write")
-        self._working: set[asyncio.Future[Any]] = set()
+        self._working: set[Future[Any]] = set()
         self._document = _json(openapi.document(limits))
         self._router = Router(
             [
@@ -90,7 +94,7 @@ class Broker:
 
     def stop(self) -> None:
         """Answers the waits under way, and those that still come, with "pending"."""
-        self._polls.stop()
+        self._waits.stop()
 
     @property
     def idle(self) -> bool:
@@ -104,7 +108,7 @@ class Broker:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            raise RuntimeError(f"the broker speaks HTTP, not {scope['type']}")
+            raise TypeError(f"the broker speaks HTTP, not {scope['type']}")
         begun = asyncio.get_running_loop().time()
         status, sent = 0, 0
 
@@ -161,7 +165,7 @@ class Broker:
     ) -> Route:
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             request = Request(scope, receive)
-            slug = await self._admit(request) if needs_token else ""
+            slug = self._admit(request) if needs_token else ""
             # Handler and answer, so that a client which reads slowly counts too.
             with self._admission.wait(slug) if waits else self._admission.request(slug):
                 response = await handler(request, slug)
@@ -169,7 +173,7 @@ class Broker:
 
         return Route(path, _Endpoint(path, answer), methods=[method])
 
-    async def _admit(self, request: Request) -> str:
+    def _admit(self, request: Request) -> str:
         """The bottle whose token the request carries, charged for it.
 
         Raises:
@@ -177,7 +181,8 @@ class Broker:
         """
         given = request.headers.getlist("authorization")
         token = _TOKEN.fullmatch(given[0]) if len(given) == 1 else None
-        slug = await self._read(self._bottles.check_token, token[1]) if token else None
+        # In place, not in a thread: it takes 20 µs, the way to a thread and back ten times that.
+        slug = self._bottles.check_token(token[1]) if token else None
         if slug is None:
             what = "this token is unknown or revoked, or its bottle has stopped" if token else "there is no token"
             raise Refusal(401, AccessDeniedError(f"{what}; send the bottle's as 'Authorization: Bearer …'"))
@@ -193,10 +198,11 @@ class Broker:
         return await self._run(self._writes, work, *arguments)
 
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[..., T], *arguments: Any) -> T:
-        future = asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+        # The thread's future, not the loop's: who gives up on the one does not end the other.
+        future = pool.submit(work, *arguments)
         self._working.add(future)
         future.add_done_callback(self._working.discard)
-        return await future
+        return await asyncio.wrap_future(future)
 
     def _queue(self, slug: str) -> QueueStore:
         # Kept: closing one wakes the watcher of all waits.
@@ -275,12 +281,17 @@ class Broker:
     async def _wait(self, request: Request, slug: str) -> Response:
         given = bodies.query(request.query_params.multi_items(), ("wait",))
         seconds = min(_number(given.get("wait", "0"), "wait", 0, float("inf")), self._limits.wait_seconds)
-        queue = self._queue(slug)
+        if seconds == 0:
+            return await self._look(request, slug)
+        return LongPoll(self._waits, self._pulse, (slug, request.path_params["id"]), seconds)
 
-        async def begin(deliver: Callable[[Any], object]) -> Any:
-            return await self._read(queue.begin_wait, request.path_params["id"], deliver, seconds)
+    async def _look(self, request: Request, slug: str) -> Response:
+        found: list[Any] = []
+        await self._read(self._queue(slug).begin_wait, request.path_params["id"], found.append, 0.0)
+        return _json(envelope(found[0], request.scope["state"], known=True))
 
-        return LongPoll(begin, self._polls, self._limits.sign_of_life_seconds)
+    async def _begin_wait(self, key: Key, deliver: Callable[[Any], None]) -> Wait:
+        return await self._read(self._queue(key[0]).begin_wait, key[1], deliver)
 
     async def _withdraw(self, request: Request, slug: str) -> Response:
         given = bodies.texts(await self._body(request, slug), (), ("reason",))

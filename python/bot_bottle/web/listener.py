@@ -14,12 +14,11 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-import h11
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bot_bottle import BotBottleError, DatabaseBusyError, InvalidInputError
 from bot_bottle.web import address
@@ -29,7 +28,7 @@ from bot_bottle.web.problems import MEDIA_TYPE, document, encode
 # Of the 8 s that a service manager commonly gives, the rest is for the process to end.
 _DRAIN_SECONDS: Final = 5
 _BACKLOG: Final = 1024
-# Far longer than any route or token; h11's own limit is four times that.
+# Far longer than any route or token.
 _HEAD_BYTES: Final = 16 * 1024
 
 
@@ -128,7 +127,6 @@ class _Config(uvicorn.Config):
             proxy_headers=False,
             timeout_keep_alive=24 * 3600,  # _Connection has its own
             timeout_graceful_shutdown=_DRAIN_SECONDS,
-            h11_max_incomplete_event_size=_HEAD_BYTES,
         )
         self.limits = limits
 
@@ -144,26 +142,25 @@ class _Server(uvicorn.Server):
         yield  # uvicorn's would cut the streams before the waits have been answered
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # Not uvicorn's own, which speaks TLS on all sockets or on none, and waits a minute for a handshake.
+        self.servers = [await self._listen(each) for each in self._listeners]
+        self.started = True
+
+    async def _listen(self, listener: Listener) -> asyncio.Server:
         loop = asyncio.get_running_loop()
 
         def connection() -> asyncio.Protocol:
             return _Connection(self.config, self.server_state, {}, loop)
 
-        # Not uvicorn's own, which speaks TLS on all sockets or on none, and waits a minute for a handshake.
-        self.servers = [
-            await loop.create_server(
-                connection,
-                sock=each.socket,
-                backlog=_BACKLOG,
-                ssl=each.tls,
-                ssl_handshake_timeout=self._limits.head_seconds if each.tls else None,
-            )
-            for each in self._listeners
-        ]
-        self.started = True
+        if listener.socket.family == socket.AF_UNIX:
+            return await loop.create_unix_server(connection, sock=listener.socket, backlog=_BACKLOG)
+        patience = self._limits.head_seconds if listener.tls else None
+        return await loop.create_server(
+            connection, sock=listener.socket, backlog=_BACKLOG, ssl=listener.tls, ssl_handshake_timeout=patience
+        )
 
 
-class _Connection(H11Protocol):
+class _Connection(HttpToolsProtocol):
     """One client. At any time it either is being answered, or has until a deadline to get on."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -172,14 +169,41 @@ class _Connection(H11Protocol):
         self._due: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._stage = ""
+        self._answering: RequestResponseCycle | None = None
+        self._in_head = True
+        self._in_body = False
+        self._head_bytes = 0
         if len(self.connections) > self._limits.connections:
             self._end(503, DatabaseBusyError("the broker has all the connections it takes; try again in a moment"))
         else:
             self._look()
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
         super().data_received(data)
+        if self._in_head and self._head_bytes > _HEAD_BYTES:
+            self.send_400_response("")
         self._look()
+
+    # What the parser finds, in order.
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._in_body = False, True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_body = False
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -189,6 +213,10 @@ class _Connection(H11Protocol):
         self._set_due(None)
         self._set_stall(None)
         super().connection_lost(exc)
+        if self._answering is not None and not self._answering.response_complete:
+            # uvicorn tells the last request only, which may stand in line behind this one.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -203,13 +231,12 @@ class _Connection(H11Protocol):
 
     def _look(self) -> None:
         """Sets the deadline of the stage that the connection is in; a byte now and then does not put it off."""
-        if self.cycle is None or (self.cycle.response_complete and self.conn.trailing_data[0]):
-            stage = "head"
-        elif not self.cycle.response_complete:
+        if self._answering is not None and not self._answering.response_complete:
             stage = "answer"
+        elif self._in_body:
+            stage = "rest"  # of a request that was answered before its end, such as a body that is too long
         else:
-            # The rest: of a request that was answered before its end, such as a body that is too long.
-            stage = "idle" if self.conn.their_state is h11.IDLE else "rest"
+            stage = "head" if self._in_head else "idle"
         if stage == self._stage or self.transport.is_closing():
             return
         self._stage = stage
@@ -227,7 +254,8 @@ class _Connection(H11Protocol):
         """Says why, unless an answer is half sent, and closes."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        answering = self._answering
+        if answering is None or answering.response_complete or not answering.response_started:
             body = encode(document(error, status))
             head = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close"
             self.transport.write(f"HTTP/1.1 {status} \r\n{head}\r\n\r\n".encode() + body)

@@ -1,0 +1,127 @@
+"""How soon does a waiter go on once its answer is on the disk, and what does waiting cost meanwhile?
+
+The time runs from the return of the sync that made the answer durable to the return of the wait: what is left of the
+commit, the bell, the kernel's wake-up, and reading the answer.
+"""
+
+import itertools
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from subprocess import DEVNULL, PIPE
+
+import bot_bottle
+from benchmarks.harness import HELPER, LIMIT, OURS, Actor, Lab, Result, limits, times, turns
+
+POLLING = {"old design": 0.5, "huey": 0.5}
+"""Contenders that look so rarely that the moment of the answer matters: it is drawn from so many seconds."""
+
+
+def run(lab: Lab) -> Iterator[Result]:
+    yield from hops()
+    yield from between_processes(lab)
+    yield from between_threads(lab)
+    yield from through_helper(lab)
+    yield from through_mount(lab)
+    yield from idle(lab)
+
+
+def hops() -> Iterator[Result]:
+    for name in ("inotify", "futex"):
+        yield Result("wake-up", "bare hop", name, times(limits(name, 300)))
+
+
+def between_processes(lab: Lab) -> Iterator[Result]:
+    names = [OURS, LIMIT, "sqlite3", "honker", "huey", "old design"]
+    rounds = 1000 if lab.full else 200
+    took: dict[str, list[int]] = {name: [] for name in names}
+    with ExitStack() as stack:
+        teams = {}
+        for name in names:
+            place = stack.enter_context(lab.place())
+            teams[name] = [stack.enter_context(lab.actor(name, place)) for _ in ("waiter", "answerer")]
+        for number in range(rounds):
+            for name in turns(names, number):
+                if name in POLLING and number % 5:
+                    continue
+                waiter, answerer = teams[name]
+                took[name].append(wake(waiter, answerer, POLLING.get(name, 0.01)))
+    for name in names:
+        yield Result("wake-up", "between processes", name, times(took[name]))
+
+
+def wake(waiter: Actor, answerer: Actor, spread: float) -> int:
+    [key] = answerer.ask("ask")
+    waiter.tell("wait", key)
+    time.sleep(0.01 + random.uniform(0, spread))  # until it sleeps
+    _, synced, _ = answerer.numbers("answer", key)
+    return int(waiter.hear()[0]) - synced
+
+
+def between_threads(lab: Lab) -> Iterator[Result]:
+    names = [OURS, "sqlite3"]
+    took: dict[str, list[int]] = {name: [] for name in names}
+    with ExitStack() as stack:
+        actors = {name: stack.enter_context(lab.actor(name, stack.enter_context(lab.place()))) for name in names}
+        for _number, name in itertools.product(range(200), names):
+            actor = actors[name]
+            woken, _, synced, _ = actor.numbers("race", *actor.ask("ask"))
+            took[name].append(woken - synced)
+    for name in names:
+        yield Result("wake-up", "between threads", name, times(took[name]))
+
+
+def through_helper(lab: Lab) -> Iterator[Result]:
+    """Until the line that the helper prints has been read."""
+    took = []
+    with lab.place() as place, lab.actor(OURS, place) as answerer:
+        database = place / "bot-bottle.db"
+        queue = bot_bottle.QueueStore("helper", database)
+        propose = [HELPER, "propose", "--db", database, "--bottle", "helper", "--tool", "egress-allow", "--wait"]
+        for number in range(200 if lab.full else 50):
+            with subprocess.Popen(propose, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as helper:
+                assert helper.stdin is not None and helper.stdout is not None
+                helper.stdin.write(f"number: {number}\n".encode())
+                helper.stdin.close()
+                while not (pending := queue.list_pending_proposals()):
+                    time.sleep(0.005)
+                time.sleep(0.02)
+                key = f"{pending[0].id}/{pending[0].payload_sha256}"
+                _, synced, _ = answerer.numbers("answer", key)
+                helper.stdout.read(1)
+                took.append(time.monotonic_ns() - synced)
+    yield Result("wake-up", "through the helper", OURS, times(took))
+
+
+def through_mount(lab: Lab) -> Iterator[Result]:
+    """The waiter sees the database's directory through a bind mount, as in a container."""
+    script = 'mount --bind "$0" "$1" && shift && exec "$@"'
+    enter = ["unshare", "--mount", "sh", "-c", script]
+    possible = ["unshare", "--mount", "mount", "--bind", "/tmp", "/tmp"]
+    if not shutil.which("unshare") or subprocess.run(possible, capture_output=True).returncode:
+        return  # needs root
+    took = []
+    with lab.place() as place, lab.place() as seen, lab.actor(OURS, place) as answerer:
+        with lab.actor(OURS, seen, prefix=[*enter, str(place), str(seen)]) as waiter:
+            took = [wake(waiter, answerer, 0.01) for _ in range(200)]
+    yield Result("wake-up", "through a bind mount", OURS, times(took))
+
+
+def idle(lab: Lab) -> Iterator[Result]:
+    """All contenders at once: none of them writes."""
+    crowds = [(OURS, 1), (OURS, 100), (OURS, 1000), ("honker", 1), ("honker", 100), ("sqlite3", 1), ("huey", 1)]
+    crowds += [("old design", 1), ("old design", 100)]
+    seconds = 60 if lab.full else 15
+    with ExitStack() as stack:
+        actors = []
+        for name, count in crowds:
+            actor = stack.enter_context(lab.actor(name, stack.enter_context(lab.place())))
+            actor.tell("idle", count, seconds)
+            actors.append(actor)
+        for (name, count), actor in zip(crowds, actors, strict=True):
+            used, resident = map(int, actor.hear())
+            figures = {"cpu_s_per_minute": used / 1e9 * 60 / seconds, "resident_mib": resident / 1024}
+            yield Result("idle waiters", str(count), name, figures)
