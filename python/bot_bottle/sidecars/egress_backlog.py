@@ -4,8 +4,8 @@ mitmproxy reads a client as fast as it sends. What cannot go on at once (an HTTP
 request that is held, a head without an end) piles up in its layers. So before each further read from one side, the
 read waits while too much of that side's data lies here.
 
-And mitmproxy 12 forgets to close a socket whose reader is cancelled twice, as when a WebSocket is refused: the peer would
-then wait for ever.
+And mitmproxy 12 forgets to close a socket whose reader is cancelled twice, as when a WebSocket is refused: the peer
+would then wait for ever.
 """
 
 from __future__ import annotations
