@@ -331,10 +331,9 @@ def test_a_full_disk_is_said_and_nothing_half_written(small_disk: Path, serve: S
     with client(broker, token()) as demo:
         kept = [proposed(demo)]
         ballast = small_disk / "ballast"
-        with open(ballast, "wb") as file, pytest.raises(OSError, match="No space"):
+        with open(ballast, "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
             while True:
                 file.write(b"x" * 4096)
-                file.flush()
         large = proposal("x" * 500_000)
         answer = demo.post("/v1/proposals", json=large.to_dict())
         assert (answer.status_code, answer.json()["title"]) == (500, "DatabaseUnavailableError")

@@ -138,7 +138,9 @@ def test_a_body_too_long_is_refused_before_it_is_read(broker: Broker) -> None:
         assert demo.get("/v1/bottle").status_code == 200  # on the same connection
 
 
-def test_a_body_of_unknown_length_is_cut_off_at_the_limit(broker: Broker) -> None:
+def test_a_body_of_unknown_length_is_cut_off_at_the_limit(serve: Serve) -> None:
+    broker = serve(limits={"body_seconds": 1})
+
     def endless() -> object:
         while True:
             yield b"x" * 65536

@@ -114,9 +114,9 @@ async def run(host: str, port: int, path: Path | None, tls: bool, limits: Limits
         await listener.serve(broker, [listener.Listener(tcp, context), listener.Listener(unix)], limits, stop)
     broker.close()
     log.write({"event": "stopped"})
-    log.close(1)
-    if not broker.idle:
-        # A write stands behind another program's; SQLite undoes it, and its client, which got no answer, tries again.
+    if not (log.close(1) and broker.idle):
+        # Nobody reads the log, or a write stands behind another program's: SQLite undoes it, and its client, which got
+        # no answer, tries again. Both would keep the process from ending.
         os._exit(130 if interrupted else 0)
     return interrupted
 

@@ -41,11 +41,12 @@ class AccessLog:
         self._lines.append(json.dumps({name: value for name, value in said.items() if value is not None}) + "\n")
         self._news.set()
 
-    def close(self, seconds: float) -> None:
-        """Writes what is left, for so long at the most."""
+    def close(self, seconds: float) -> bool:
+        """Writes what is left, for so long at the most; whether all of it was taken."""
         self._ended.set()
         self._news.set()
         self._writer.join(seconds)
+        return not self._writer.is_alive()
 
     def _write(self) -> None:
         while not self._ended.is_set() or self._lines:
