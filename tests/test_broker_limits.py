@@ -272,7 +272,7 @@ MALFORMED: dict[str, tuple[bytes, int | None]] = {
     "nonsense": (b"\x00\x01\x02\x03\r\n\r\n", 400),
     "TLS on a plain port": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
     "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", None),
-    "no host": (b"GET /v1/health HTTP/1.1\r\n\r\n", 400),
+    "no host": (b"GET /v1/health HTTP/1.1\r\n\r\n", None),
     "two lengths": (b"POST /v1/audit HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
     "a negative length": (b"POST /v1/audit HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
     "an odd length": (b"POST /v1/audit HTTP/1.1\r\nHost: x\r\nContent-Length: 0x10\r\n\r\n", 400),
@@ -288,8 +288,8 @@ MALFORMED: dict[str, tuple[bytes, int | None]] = {
         400,
     ),
     "a broken escape": (b"GET /v1/proposals/%ff%zz HTTP/1.1\r\nHost: x\r\n\r\n", 401),
-    "an absolute path": (b"GET http://elsewhere/v1/health HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-    "CONNECT": (b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+    "an absolute path": (b"GET http://elsewhere/v1/health HTTP/1.1\r\nHost: x\r\n\r\n", None),
+    "CONNECT": (b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "an upgrade": (
         b"GET /v1/bottle HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",

@@ -172,7 +172,7 @@ class _Connection(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None
         self._in_head = True
         self._in_body = False
-        self._head_bytes = 0
+        self._head_bytes = self._chunk_bytes = 0
         if len(self.connections) > self._limits.connections:
             self._end(503, DatabaseBusyError("the broker has all the connections it takes; try again in a moment"))
         else:
@@ -181,8 +181,8 @@ class _Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        if self._in_head:
-            self._head_bytes += len(data)
+        self._chunk_bytes = len(data)
+        self._head_bytes += len(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > _HEAD_BYTES:
             self.send_400_response("")
@@ -191,7 +191,8 @@ class _Connection(HttpToolsProtocol):
     # What the parser finds, in order.
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
+        # Of the chunk in which it begins, a part may be of the request before.
+        self._in_head, self._head_bytes = True, self._chunk_bytes
 
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body = False, True
