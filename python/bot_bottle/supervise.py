@@ -249,7 +249,7 @@ class Supervise:
         """The bottle's token in a file (0600) of a directory of its own (0700); one that is valid is kept, as sidecars
         that run already have it."""
         file = _token_dir(slug) / "token"
-        if file.exists() and self._bottles.check_token(file.read_text()) == slug:
+        if file.exists() and self._bottles.check_token(file.read_text(errors="replace")) == slug:
             return file
         file.parent.parent.mkdir(mode=0o700, exist_ok=True)
         file.parent.mkdir(mode=0o700, exist_ok=True)
