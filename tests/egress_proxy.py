@@ -113,12 +113,12 @@ class Server:
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         self.tls_port, self.plain_port = (each.getsockname()[1] for each in sockets)
         config = hypercorn.config.Config()
-        config.bind, config.insecure_bind = [f"fd://{sockets[0].fileno()}"], [f"fd://{sockets[1].fileno()}"]
+        # Detached: hypercorn closes them, and a second close would hit whatever has their numbers by then.
+        config.bind, config.insecure_bind = ([f"fd://{each.detach()}"] for each in sockets)
         config.certfile, config.keyfile = str(chain), str(key)
         config.alpn_protocols = ["h2", "http/1.1"]
         config.websocket_max_message_size = 64 << 20
         config.keep_alive_timeout = 60
-        self._sockets = sockets
         self._config = config
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -322,11 +322,13 @@ class Proxy:
         return json.loads(done.stdout)
 
     def decide(self, status: str, notes: str = "seen", grant: str = "") -> dict[str, Any]:
-        """Waits for a proposal and decides it; returns it as the operator saw it."""
+        """Decides a proposal once the proxy waits for it; returns it as the operator saw it."""
         found: dict[str, Any] = self.operator(
-            "since = 0\n"
-            "while not (items := inbox.pending()):\n"
-            "    since = next(iter(inbox.watch(since, timeout=50))).seq\n"
+            "import time\n"
+            "until = time.monotonic() + 50\n"
+            "while not (items := [each for each in inbox.pending() if each.waiting]):\n"
+            "    assert time.monotonic() < until, 'nobody waits for anything'\n"
+            "    time.sleep(0.02)  # that a wait begins is no change that can be watched for\n"
             "item = items[0]\n"
             "inbox.decide(item.proposal.id, arguments[0], payload_sha256=item.proposal.payload_sha256,\n"
             "             notes=arguments[1], decided_by='op', surface='cli', grant=arguments[2] or None)\n"
