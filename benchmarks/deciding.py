@@ -1,7 +1,7 @@
 """What does a decision cost, and an entry of the audit log?
 
-A decision is one transaction: the proposal's state, the answer, the audit entry, a grant, the change. No peer has such a
-thing; the C limit commits the same rows, without looking at the proposal first and without hashing.
+A decision is one transaction: the proposal's state, the answer, the audit entry, a grant, the change. No peer has such
+a thing; the C limit commits the same rows, without looking at the proposal first and without hashing.
 """
 
 from collections.abc import Iterator

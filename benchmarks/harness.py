@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -180,7 +180,3 @@ def say(line: str) -> None:
 def soon() -> int:
     """A moment at which several processes can begin together (CLOCK_MONOTONIC, ns)."""
     return time.monotonic_ns() + 200_000_000
-
-
-def save(results: Sequence[Result], path: Path) -> None:
-    path.write_text(json.dumps([asdict(result) for result in results], indent=1))

@@ -20,8 +20,8 @@ connection.execute("PRAGMA synchronous=OFF")
 for number in range(int(sys.argv[2])):
     row = (f"00000000-0000-7000-8000-{number:012x}", f"{number:064x}", os.urandom(131072).hex())
     connection.execute('''
-        INSERT INTO proposals (id, queue_key, bottle_slug, tool, payload_sha256, justification, arrival_timestamp, state,
-                               archived_at, proposed_file)
+        INSERT INTO proposals (id, queue_key, bottle_slug, tool, payload_sha256, justification, arrival_timestamp,
+                               state, archived_at, proposed_file)
         VALUES (?, 'dev', 'dev', 'egress-allow', ?, '', '2026-01-31T12:00:00.000000Z', 'approved',
                 '2026-01-31T12:00:01.000000Z', ?)''', row)
 connection.commit()

@@ -80,7 +80,17 @@ def through_helper(lab: Lab) -> Iterator[Result]:
     with lab.place() as place, lab.actor(OURS, place) as answerer:
         database = place / "bot-bottle.db"
         queue = bot_bottle.QueueStore("helper", database)
-        propose = [HELPER, "propose", "--db", database, "--bottle", "helper", "--tool", "egress-allow", "--wait"]
+        propose = [
+            str(HELPER),
+            "propose",
+            "--db",
+            str(database),
+            "--bottle",
+            "helper",
+            "--tool",
+            "egress-allow",
+            "--wait",
+        ]
         for number in range(200 if lab.full else 50):
             with subprocess.Popen(propose, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as helper:
                 assert helper.stdin is not None and helper.stdout is not None
@@ -103,10 +113,13 @@ def through_mount(lab: Lab) -> Iterator[Result]:
     possible = ["unshare", "--mount", "mount", "--bind", "/tmp", "/tmp"]
     if not shutil.which("unshare") or subprocess.run(possible, capture_output=True).returncode:
         return  # needs root
-    took = []
-    with lab.place() as place, lab.place() as seen, lab.actor(OURS, place) as answerer:
-        with lab.actor(OURS, seen, prefix=[*enter, str(place), str(seen)]) as waiter:
-            took = [wake(waiter, answerer, 0.01) for _ in range(200)]
+    with (
+        lab.place() as place,
+        lab.place() as seen,
+        lab.actor(OURS, place) as answerer,
+        lab.actor(OURS, seen, prefix=[*enter, str(place), str(seen)]) as waiter,
+    ):
+        took = [wake(waiter, answerer, 0.01) for _ in range(200)]
     yield Result("wake-up", "through a bind mount", OURS, times(took))
 
 
