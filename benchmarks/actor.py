@@ -1,4 +1,4 @@
-"""How is a contender told what to do? ``python actor.py NAME DIRECTORY`` takes a command a line and answers in a line.
+"""How is a contender told what to do? ``python -m benchmarks.actor NAME DIRECTORY`` answers a command a line in a line.
 
     ask                               -> key
     wait KEY                          -> when it returned
@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from contenders import CONTENDERS, Contender
+from benchmarks.contenders import CONTENDERS, Contender
 
 now = time.monotonic_ns
 
@@ -95,8 +95,13 @@ def idle(contender: Contender, count: int, length: float) -> list[int]:
     time.sleep(1 + count / 200)  # until all wait
     before = cpu()
     time.sleep(length)
-    resident = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return [cpu() - before, int(resident.split()[1])]
+    return [cpu() - before, memory_kib("self")]
+
+
+def memory_kib(pid: int | str) -> int:
+    """Resident size of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS")))
 
 
 def obey(contender: Contender, syncs: Syncs, verb: str, words: list[str]) -> Iterator[object]:

@@ -43,6 +43,14 @@ class Contender:
         """One durable row with a payload."""
         raise NotImplementedError
 
+    def decide(self) -> Callable[[], object]:
+        """A decision that makes a grant, ready to be timed."""
+        raise NotImplementedError
+
+    def append(self, size: int) -> Callable[[], object]:
+        """So many audit entries in one transaction, ready to be timed."""
+        raise NotImplementedError
+
     def idle(self, count: int) -> None:
         """Has ``count`` waiters wait for what will not come, in the background."""
         for _ in range(count):
@@ -94,7 +102,6 @@ class BotBottle(Contender):
         threading.Thread(target=asyncio.run, args=[wait_all()], daemon=True).start()
 
     def decide(self) -> Callable[[], object]:
-        """A decision that makes a grant, ready to be timed."""
         proposal = self.queue.write_proposal(self.proposal(fingerprint="api.example.com"))
         return lambda: self.inbox.decide(
             proposal.id, "approved", payload_sha256=proposal.payload_sha256, decided_by="root", grant="uses:3"
@@ -139,7 +146,8 @@ class Stdlib(Contender):
     def connection(self) -> sqlite3.Connection:
         if not hasattr(self.local, "connection"):
             self.local.connection = self.connect()
-        return self.local.connection
+        connection: sqlite3.Connection = self.local.connection
+        return connection
 
     def execute(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         return self.connection().execute(sql, values).fetchall()
@@ -149,7 +157,8 @@ class Stdlib(Contender):
         self.execute("INSERT INTO proposals VALUES (?, 'dev', ?, 'pending', ?)", key, PAYLOAD, time.time())
         return key
 
-    write = ask
+    def write(self) -> None:
+        self.ask()
 
     def answer(self, key: str) -> None:
         self.execute("INSERT INTO responses VALUES (?, 'approved')", key)

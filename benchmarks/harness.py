@@ -61,10 +61,10 @@ def turns(names: Iterable[str], number: int) -> Iterator[str]:
 class Actor(AbstractContextManager["Actor"]):
     """A contender's process. See actor.py for what it can be told."""
 
-    def __init__(self, argv: Sequence[str | Path]) -> None:
+    def __init__(self, argv: Sequence[str]) -> None:
         environment = os.environ | {"LD_PRELOAD": str(BUILT / "synced.so")}
         self.process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=environment, cwd=HERE
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=environment, cwd=CHECKOUT
         )
         if self.hear() != ["ready"]:
             raise SystemExit(f"benchmarks: {argv[-2]} did not start")
@@ -116,9 +116,9 @@ class Lab:
 
     def actor(self, name: str, place: Path, prefix: Sequence[str] = ()) -> Actor:
         if name == LIMIT:
-            return Actor([*prefix, BUILT / "limits", "actor", str(place / "bot-bottle.db")])
+            return Actor([*prefix, str(BUILT / "limits"), "actor", str(place / "bot-bottle.db")])
         python = sys.executable if name == OURS else PEERS
-        return Actor([*prefix, str(python), str(HERE / "actor.py"), name, str(place)])
+        return Actor([*prefix, str(python), "-m", "benchmarks.actor", name, str(place)])
 
 
 def limits(*words: object) -> list[int]:
@@ -135,8 +135,8 @@ def prepare() -> None:
     if newer(wanted, stamp):
         say("installing the peers into .venv-bench")
         subprocess.run([sys.executable, "-m", "venv", PEERS.parent.parent], check=True)
-        pip = [PEERS, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-        subprocess.run([*pip, "install", "--requirement", wanted], check=True)
+        pip = [str(PEERS), "-m", "pip", "--disable-pip-version-check", "--quiet"]
+        subprocess.run([*pip, "install", "--requirement", str(wanted)], check=True)
         stamp.touch()
     version = sqlite_version()
     if not (sqlite := BUILT / f"sqlite-{version}.o").exists():

@@ -18,6 +18,7 @@ from statistics import median
 
 import bot_bottle
 from benchmarks import report
+from benchmarks.actor import memory_kib
 from benchmarks.harness import BUILT, CHECKOUT, HERE, PEERS, times
 
 PROCESSES = 5
@@ -83,16 +84,9 @@ def watch(
         wal = database.with_name(database.name + "-wal")
         sample["file_mib"] = database.stat().st_size / 2**20
         sample["wal_mib"] = wal.stat().st_size / 2**20 if wal.exists() else 0
-        sample["resident_mib"] = sum(resident(process.pid) for process in [*asking, *others])
+        sample["resident_mib"] = sum(memory_kib(process.pid) for process in [*asking, *others]) / 1024
         samples.append(sample)
     return samples
-
-
-def resident(pid: int) -> float:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    except OSError:
-        return 0
 
 
 def summary(samples: list[dict[str, float]], minutes: float, bottles: int, sidecars: int) -> str:

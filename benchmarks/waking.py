@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from subprocess import DEVNULL, PIPE
 
 import bot_bottle
+from benchmarks.actor import memory_kib
 from benchmarks.harness import HELPER, LIMIT, OURS, Actor, Lab, Result, limits, times, turns
 
 POLLING = {"old design": 0.5, "huey": 0.5}
@@ -77,6 +78,7 @@ def between_threads(lab: Lab) -> Iterator[Result]:
 def through_helper(lab: Lab) -> Iterator[Result]:
     """Until the line that the helper prints has been read."""
     took = []
+    resident = 0
     with lab.place() as place, lab.actor(OURS, place) as answerer:
         database = place / "bot-bottle.db"
         queue = bot_bottle.QueueStore("helper", database)
@@ -99,11 +101,12 @@ def through_helper(lab: Lab) -> Iterator[Result]:
                 while not (pending := queue.list_pending_proposals()):
                     time.sleep(0.005)
                 time.sleep(0.02)
+                resident = memory_kib(helper.pid)
                 key = f"{pending[0].id}/{pending[0].payload_sha256}"
                 _, synced, _ = answerer.numbers("answer", key)
                 helper.stdout.read(1)
                 took.append(time.monotonic_ns() - synced)
-    yield Result("wake-up", "through the helper", OURS, times(took))
+    yield Result("wake-up", "through the helper", OURS, times(took) | {"resident_mib": resident / 1024})
 
 
 def through_mount(lab: Lab) -> Iterator[Result]:

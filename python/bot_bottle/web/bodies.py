@@ -18,8 +18,8 @@ _PROPOSAL: Final = ("id", "bottle_slug", "tool", "proposed_file", "arrival_times
 _PROPOSAL_MAY: Final = ("justification", "current_file_hash", "expires_at", "fingerprint", "payload_sha256")
 _ENTRY: Final = ("timestamp", "component", "operator_action")
 _ENTRY_MAY: Final = ("operator_notes", "justification", "diff", "proposal_id", "payload_sha256", "final_sha256")
-# What the broker knows better, and what only the log fills in. They are in `AuditEntry.to_dict()`.
-_ENTRY_IGNORED: Final = ("bottle_slug", "decided_by", "seq", "prev_hash", "entry_hash")
+# What the broker knows better, and what only the log fills in: they may be there, as in `AuditEntry.to_dict()`.
+_ENTRY_IGNORED: Final = ("bottle_slug", "decided_by", "prev_hash", "entry_hash")
 
 
 def parse(body: bytes) -> Any:
@@ -71,17 +71,18 @@ def entries(body: Any, slug: str) -> list[AuditEntry]:
 
 
 def _entry(body: Any, slug: str) -> AuditEntry:
-    surface = body.get("surface") if isinstance(body, dict) else None
-    fields = _texts(body, _ENTRY, (*_ENTRY_MAY, "surface"), ignored=_ENTRY_IGNORED)
+    if isinstance(body, dict) and type(body.pop("seq", None)) not in (int, type(None)):
+        raise InvalidInputError("seq must be a whole number")
+    fields = _texts(body, _ENTRY, (*_ENTRY_MAY, *_ENTRY_IGNORED, "surface"))
     component = fields["component"]
     if component not in COMPONENTS:
         raise AccessDeniedError(
             f"a bottle writes entries about {', '.join(COMPONENTS)} only; decisions are written here"
         )
     # A policy's yes is told from a sidecar's note, neither ever passes for a person's.
-    fields["surface"] = "policy" if surface == "policy" else "api"
-    given = {name: value for name, value in fields.items() if value is not None}
-    return AuditEntry(bottle_slug=slug, decided_by=component, **given)
+    surface = "policy" if fields.pop("surface", None) == "policy" else "api"
+    given = {name: value for name, value in fields.items() if value is not None and name not in _ENTRY_IGNORED}
+    return AuditEntry(bottle_slug=slug, decided_by=component, surface=surface, **given)
 
 
 def texts(body: Any, must: Iterable[str], may: Iterable[str] = ()) -> dict[str, str]:
@@ -106,8 +107,8 @@ def query(given: Iterable[tuple[str, str]], known: Iterable[str]) -> dict[str, s
     return found
 
 
-def _texts(body: Any, must: Iterable[str], may: Iterable[str], *, ignored: Iterable[str] = ()) -> dict[str, Any]:
-    fields = _keys(body, (*must, *may, *ignored))
+def _texts(body: Any, must: Iterable[str], may: Iterable[str]) -> dict[str, Any]:
+    fields = _keys(body, (*must, *may))
     found = {name: fields.get(name) for name in (*must, *may) if name in fields or name in must}
     for name, value in found.items():
         if value is None and name not in must:

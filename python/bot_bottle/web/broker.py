@@ -75,19 +75,19 @@ class Broker:
         self._writes = ThreadPoolExecutor(8, "broker-write")
         self._working: set[Future[Any]] = set()
         self._document = _json(openapi.document(limits))
+        answer = self._answer
         self._router = Router(
             [
-                self._route("GET", "/v1/health", self._health, needs_token=False),
-                self._route("GET", "/v1/openapi.json", self._openapi, needs_token=False),
-                self._route("GET", "/v1/bottle", self._bottle),
-                self._route("GET", "/v1/proposals", self._list),
-                self._route("POST", "/v1/proposals", self._propose),
-                self._route("GET", "/v1/proposals/{id}", self._show),
-                self._route("GET", "/v1/proposals/{id}/response", self._wait, waits=True),
-                self._route("POST", "/v1/proposals/{id}/withdraw", self._withdraw),
-                self._route("POST", "/v1/proposals/{id}/archive", self._archive),
-                self._route("POST", "/v1/audit", self._append),
-                self._route("POST", "/v1/grants/use", self._use_grant),
+                _at("/v1/health", GET=answer(self._health, needs_token=False)),
+                _at("/v1/openapi.json", GET=answer(self._openapi, needs_token=False)),
+                _at("/v1/bottle", GET=answer(self._bottle)),
+                _at("/v1/proposals", GET=answer(self._list), POST=answer(self._propose)),
+                _at("/v1/proposals/{id}", GET=answer(self._show)),
+                _at("/v1/proposals/{id}/response", GET=answer(self._wait, waits=True)),
+                _at("/v1/proposals/{id}/withdraw", POST=answer(self._withdraw)),
+                _at("/v1/proposals/{id}/archive", POST=answer(self._archive)),
+                _at("/v1/audit", POST=answer(self._append)),
+                _at("/v1/grants/use", POST=answer(self._use_grant)),
             ],
             redirect_slashes=False,
         )
@@ -160,9 +160,7 @@ class Broker:
             }
         )
 
-    def _route(
-        self, method: str, path: str, handler: Handler, *, waits: bool = False, needs_token: bool = True
-    ) -> Route:
+    def _answer(self, handler: Handler, *, needs_token: bool = True, waits: bool = False) -> ASGIApp:
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             request = Request(scope, receive)
             slug = self._admit(request) if needs_token else ""
@@ -171,7 +169,7 @@ class Broker:
                 response = await handler(request, slug)
                 await response(scope, receive, send)
 
-        return Route(path, _Endpoint(path, answer), methods=[method])
+        return answer
 
     def _admit(self, request: Request) -> str:
         """The bottle whose token the request carries, charged for it.
@@ -268,6 +266,8 @@ class Broker:
         if pending == "true":
             return _List("proposals", await self._read(queue.list_pending_proposals), self._limits.answer_seconds)
         limit = _number(given.get("limit", "100"), "limit", 1, bodies.MAX_ITEMS)
+        if not limit.is_integer():
+            raise InvalidInputError("limit must be a whole number")
         items = await self._read(lambda: queue.list_items(limit=int(limit)))
         return _List("items", items, self._limits.answer_seconds)
 
@@ -280,7 +280,7 @@ class Broker:
 
     async def _wait(self, request: Request, slug: str) -> Response:
         given = bodies.query(request.query_params.multi_items(), ("wait",))
-        seconds = min(_number(given.get("wait", "0"), "wait", 0, float("inf")), self._limits.wait_seconds)
+        seconds = min(_number(given.get("wait", "0"), "wait", 0, openapi.MAX_WAIT_SECONDS), self._limits.wait_seconds)
         if seconds == 0:
             return await self._look(request, slug)
         return LongPoll(self._waits, self._pulse, (slug, request.path_params["id"]), seconds)
@@ -320,14 +320,21 @@ class Broker:
 
 
 class _Endpoint:
-    """An ASGI application that knows its route, for the log."""
+    """What is at one path, by method; it knows its path for the log."""
 
-    def __init__(self, path: str, answer: ASGIApp) -> None:
+    def __init__(self, path: str, methods: dict[str, ASGIApp]) -> None:
         self.path = path
-        self._answer = answer
+        self._methods = methods | {"HEAD": methods["GET"]} if "GET" in methods else methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._answer(scope, receive, send)
+        answer = self._methods.get(scope["method"])
+        if answer is None:
+            raise HTTPException(405, headers={"Allow": ", ".join(self._methods)})
+        await answer(scope, receive, send)
+
+
+def _at(path: str, **methods: ASGIApp) -> Route:
+    return Route(path, _Endpoint(path, methods))
 
 
 class _List(Response):
@@ -359,9 +366,11 @@ def _json(value: Any) -> Response:
 
 
 def _number(text: str, name: str, least: float, most: float) -> float:
-    found = re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text, re.ASCII)
-    if found is None or not least <= float(text) <= most or (name == "limit" and found[1]):
-        raise InvalidInputError(f"{name} must be a number from {least:g}" + (f" to {most:g}" if most < 1e9 else " on"))
+    # A number as JSON has it, of a length that no number needs.
+    if len(text) > 40 or not re.fullmatch(r"\d+(\.\d+)?([eE][+-]?\d+)?", text, re.ASCII):
+        raise InvalidInputError(f"{name} must be a number")
+    if not least <= float(text) <= most:
+        raise InvalidInputError(f"{name} must be a number from {least:g} to {most:g}")
     return float(text)
 
 

@@ -12,6 +12,8 @@ from bot_bottle.web import bodies
 from bot_bottle.web.limits import Limits
 from bot_bottle.web.problems import MEDIA_TYPE
 
+MAX_WAIT_SECONDS: Final = 86400
+
 _Schema = dict[str, Any]
 
 _TEXT: Final[_Schema] = {"type": "string"}
@@ -127,7 +129,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
                         "name": "wait",
                         "in": "query",
                         "description": f"Seconds; more than {limits.wait_seconds:g} is as good as that. 0 only looks.",
-                        "schema": {"type": "number", "minimum": 0, "maximum": 86400, "default": 0},
+                        "schema": {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": 0},
                     },
                 ],
                 errors=(404, 409, 422),
@@ -252,7 +254,7 @@ def _schemas() -> dict[str, _Schema]:
         "final_sha256": {**_HASH, "type": ["string", "null"]},
     }
     ignored = {
-        **{name: {**_TEXT, "description": "Set by the broker."} for name in ("bottle_slug", "decided_by")},
+        **{name: {**_MAYBE_TEXT, "description": "Set by the broker."} for name in ("bottle_slug", "decided_by")},
         "seq": {**_MAYBE_NUMBER, "description": "Set by the log."},
         **{name: {**_MAYBE_TEXT, "description": "Set by the log."} for name in ("prev_hash", "entry_hash")},
     }
@@ -268,7 +270,11 @@ def _schemas() -> dict[str, _Schema]:
                 "data": {"type": "object", "description": "The attributes of the class."},
             }
         ),
-        "NewProposal": _object(proposal, optional=may_be_left_out, closed=True),
+        "NewProposal": _object(
+            {**proposal, **{name: {**proposal[name], "type": ["string", "null"]} for name in may_be_left_out}},
+            optional=may_be_left_out,
+            closed=True,
+        ),
         "Proposal": _object(proposal),
         "Response": _object(response),
         "InboxItem": _object(
