@@ -245,12 +245,11 @@ impl Shared {
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<(T, Rings)>) -> Result<T> {
         let busy = || Error::Busy { path: self.path.display().to_string() };
         let mut slot = self.writer.try_lock_for(BUSY_TIMEOUT).ok_or_else(busy)?;
-        let stale = |slot: &Option<Opened>| slot.as_ref().is_some_and(|opened| !opened.is_current());
-        if stale(&slot) || (slot.is_none() && stale(&self.reader.lock())) {
-            self.abandon(&mut slot);
-        }
-        if slot.is_none() {
-            *slot = self.open(true)?;
+        if !is_usable(&slot) {
+            if is_outdated(&slot) || self.others_are_outdated() {
+                self.abandon(&mut slot);
+            }
+            *slot = self.connect(true)?;
         }
         let Some(opened) = slot.as_mut() else {
             return Err(Error::unavailable(&self.path, "it vanished while it was being created; try again"));
@@ -282,18 +281,14 @@ impl Shared {
     }
 
     pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
-        // Before anything is opened: SQLite keeps one index of the WAL per file and process, so beside a connection that
-        // still has a removed WAL open a new one would read the new WAL by the old one's index.
-        let stale = |slot: &Option<Opened>| slot.as_ref().is_some_and(|opened| !opened.is_current());
-        let reader = self.reader.lock();
-        let (unopened, outdated) = (reader.is_none(), stale(&reader));
-        drop(reader);
-        if outdated || (unopened && self.writer.try_lock().is_some_and(|writer| stale(&writer))) {
-            self.reopen();
-        }
         let mut slot = self.reader.lock();
+        if !is_usable(&slot) {
+            drop(slot);
+            self.close_outdated();
+            slot = self.reader.lock();
+        }
         if slot.is_none() {
-            *slot = self.open(false)?;
+            *slot = self.connect(false)?;
         }
         let Some(opened) = slot.as_ref() else { return Ok(None) };
         work(&opened.conn).map(Some).map_err(|error| error.at(&opened.file))
@@ -301,6 +296,12 @@ impl Shared {
 
     /// A connection of its own, for work that must not hold up others; `None` while there is no database.
     pub(crate) fn open(&self, create: bool) -> Result<Option<Opened>> {
+        self.close_outdated();
+        self.connect(create)
+    }
+
+    /// To be called once nothing outdated is open, see [`Shared::close_outdated`].
+    pub(crate) fn connect(&self, create: bool) -> Result<Option<Opened>> {
         match layout::locate(&self.path, self.on_host, create)? {
             Some(file) => {
                 Registry::current().refuse_inherited(&file)?;
@@ -316,10 +317,19 @@ impl Shared {
         layout::locate(&self.path, self.on_host, false)
     }
 
-    /// Closes whatever is open on files that are not the database's any more. The writer's lock goes first, as everywhere.
-    pub(crate) fn reopen(&self) {
-        let mut writer = self.writer.lock();
-        self.abandon(&mut writer);
+    /// Before anything is opened: SQLite keeps one index of the WAL per file and process, so beside a connection that
+    /// still has a removed WAL open a new one would read the new WAL by the old one's index.
+    pub(crate) fn close_outdated(&self) {
+        // Whoever holds the writer checks it as it lets go.
+        let outdated = self.writer.try_lock().is_some_and(|slot| is_outdated(&slot)) || self.others_are_outdated();
+        if outdated {
+            let mut writer = self.writer.lock();
+            self.abandon(&mut writer);
+        }
+    }
+
+    fn others_are_outdated(&self) -> bool {
+        is_outdated(&self.reader.lock()) || self.watcher.lock().clone().is_some_and(|watcher| watcher.is_outdated())
     }
 
     /// Closes every connection, all together: SQLite counts a process's locks per file, so one that stays open would
@@ -351,6 +361,16 @@ pub(crate) struct Opened {
     pub(crate) turns: Option<Turns>,
     /// After `conn`, as fields are dropped in order.
     anchor: Option<Arc<Anchor>>,
+}
+
+/// Whether it is open, on the files that are at its paths.
+fn is_usable(slot: &Option<Opened>) -> bool {
+    slot.as_ref().is_some_and(Opened::is_current)
+}
+
+/// Whether it is open, on files that are not at its paths any more.
+fn is_outdated(slot: &Option<Opened>) -> bool {
+    slot.as_ref().is_some_and(|opened| !opened.is_current())
 }
 
 /// Device and inode: which file it is, whatever its name.

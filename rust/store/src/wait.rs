@@ -350,6 +350,11 @@ impl Watcher {
         self.connection.lock()
     }
 
+    /// Whether its connection has files open that are not at their paths any more.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.connection.lock().as_ref().is_some_and(|watching| !watching.opened.is_current())
+    }
+
     fn wake(&self) {
         // A full pipe wakes as well as a byte more would.
         let _ = (&self.wake).write(&[1]);
@@ -438,13 +443,13 @@ impl Watcher {
     /// Runs `work` on the watcher's own connection, if there is a database.
     fn with_connection<T>(&self, shared: &Shared, work: impl FnOnce(&mut Watching) -> Result<T>) -> Result<Option<T>> {
         let mut slot = self.connection.lock();
-        if slot.as_ref().is_some_and(|watching| !watching.opened.is_current()) {
+        if !slot.as_ref().is_some_and(|watching| watching.opened.is_current()) {
             drop(slot);
-            shared.reopen();
+            shared.close_outdated();
             slot = self.connection.lock();
         }
         if slot.is_none() {
-            *slot = shared.open(false)?.map(|opened| Watching { opened, version: None });
+            *slot = shared.connect(false)?.map(|opened| Watching { opened, version: None });
             if let Some(Watching { opened, .. }) = slot.as_ref() {
                 // It writes leases only. They need no fsync, and must not hold up a wake-up behind other writers.
                 opened.conn.pragma_update(None, "synchronous", "normal")?;
