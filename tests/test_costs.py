@@ -1,4 +1,4 @@
-"""What does each hot path ask of the kernel? Counted, not timed, so that a busy machine says the same as an idle one."""
+"""What does each hot path ask of the kernel? Counted, not timed: a busy machine says the same as an idle one."""
 
 from __future__ import annotations
 
