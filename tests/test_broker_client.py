@@ -290,10 +290,13 @@ def test_a_signal_ends_a_verb_that_finds_no_broker(tmp_path: Path) -> None:
 def test_a_forked_child_makes_its_own_connections(broker: Serving, token_file: Path, inbox: Inbox) -> None:
     def fork(reach: dict[str, str], known: str) -> None:
         import os
+        import warnings
 
         from bot_bottle import QueueStore
         from transports import opened
 
+        # Python 3.12 and later say at each fork that other threads run, which is what this is about.
+        warnings.simplefilter("ignore", DeprecationWarning)
         queue = QueueStore("dev", **opened(reach))
         got: list[object] = []
         queue.begin_wait(known, got.append)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ Serve = Callable[..., Broker]
 
 
 @pytest.mark.timeout(300)
-def test_it_answers_everything_as_it_says(serve: Serve) -> None:
+def test_it_answers_everything_as_it_says(serve: Serve, tmp_path: Path) -> None:
     broker = serve(limits={"rate": 1e9, "burst": 1e9})
     secret = token()
     done = subprocess.run(
@@ -28,6 +29,7 @@ def test_it_answers_everything_as_it_says(serve: Serve) -> None:
         ],
         capture_output=True,
         text=True,
+        cwd=tmp_path,  # where it leaves its notes
     )
     assert done.returncode == 0, done.stdout + done.stderr
     asked = broker.requests()

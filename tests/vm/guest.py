@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from pathlib import Path
 BROKER = "http://192.0.2.100:9101"
 SHARE = "/run/supervise"
 VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
-_PROGRAMS = ("qemu-system-x86_64", "busybox", "cpio", "socat", "apt-get", "dpkg-deb")
+_PROGRAMS = ("qemu-system-x86_64", str(VIRTIOFSD), "busybox", "cpio", "socat", "sqlite3", "apt-get", "dpkg-deb")
 _MODULES = ("virtio_pci", "virtio_net", "9p", "9pnet_virtio", "virtiofs")
 _MOUNTS = {
     # mmap: the one cache mode in which SQLite would open a WAL database at all.
@@ -69,19 +70,20 @@ class Guest:
         (self._kernel,) = kernel.glob("boot/vmlinuz-*")
         self._modules = {path.name.split(".")[0].replace("-", "_"): path for path in kernel.rglob("*.ko*")}
         self._scratch = scratch
+        self._complaints = scratch / "complaints"
 
     @contextmanager
     def boot(
-        self, job: str, share: Path, kind: str, *, programs: dict[str, Path], files: dict[str, str], socket: Path | None
+        self, job: str, share: Path, kind: str, *, programs: dict[str, Path], files: dict[str, str], broker: Path | None
     ) -> Iterator[subprocess.Popen[str]]:
-        """A machine that runs the shell script ``job``; its standard output is the console.
+        """A machine that runs the shell script ``job``; its standard output is the console, which :meth:`said` reads.
 
         Args:
             share: the host's directory that is ``SHARE`` there.
             kind: ``9p`` or ``virtiofs``.
             programs: name to the program on this host, which is taken along with its libraries.
             files: absolute path to content.
-            socket: the broker's, which ``BROKER`` leads to.
+            broker: its socket, which ``BROKER`` leads to.
         """
         initrd = self._initramfs(job, kind, programs, files)
         machine = [
@@ -89,8 +91,8 @@ class Guest:
             "-no-reboot", "-serial", "stdio", "-kernel", str(self._kernel), "-initrd", str(initrd),
             "-append", "console=ttyS0 quiet panic=-1",
         ]  # fmt: skip
-        if socket:
-            wire = f"guestfwd=tcp:192.0.2.100:9101-cmd:socat - UNIX-CONNECT:{socket}"
+        if broker:
+            wire = f"guestfwd=tcp:192.0.2.100:9101-cmd:socat - UNIX-CONNECT:{broker}"
             machine += ["-netdev", f"user,id=wire,net=192.0.2.0/24,restrict=on,{wire}"]
             machine += ["-device", "virtio-net-pci,netdev=wire,romfile="]
         daemon = None
@@ -98,26 +100,33 @@ class Guest:
             machine += ["-virtfs", f"local,path={share},mount_tag=share,security_model=none"]
         else:
             path = self._scratch / "virtiofs.sock"
-            options = ["-o", f"source={share}", "-o", "sandbox=chroot"]
-            daemon = subprocess.Popen([VIRTIOFSD, f"--socket-path={path}", *options], stderr=subprocess.DEVNULL)
-            # A directory that both have mapped is shared memory; qemu connects until the daemon listens.
+            # It listens before the daemon runs, so that qemu need not wait for it.
+            with socket.socket(socket.AF_UNIX) as door, self._complaints.open("a") as complaints:
+                door.bind(str(path))
+                door.listen()
+                options = [f"--fd={door.fileno()}", "-o", f"source={share}", "-o", "sandbox=chroot"]
+                daemon = subprocess.Popen([VIRTIOFSD, *options], stderr=complaints, pass_fds=[door.fileno()])
+            # Memory that both have mapped is how vhost-user works.
             machine += ["-object", "memory-backend-memfd,id=memory,size=256M,share=on", "-numa", "node,memdev=memory"]
-            machine += ["-chardev", f"socket,id=files,path={path},reconnect=1"]
+            machine += ["-chardev", f"socket,id=files,path={path}"]
             machine += ["-device", "vhost-user-fs-pci,chardev=files,tag=share"]
-            while not path.exists():
-                assert daemon.poll() is None, "virtiofsd did not start"
-        qemu = subprocess.Popen(
-            machine, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        with self._complaints.open("a") as complaints:
+            qemu = subprocess.Popen(
+                machine, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints, text=True
+            )
         try:
-            with qemu:
-                yield qemu
-                qemu.kill()
+            yield qemu
         finally:
-            qemu.kill()
-            if daemon:
-                daemon.kill()
-                daemon.wait()
+            for process in (qemu, daemon):
+                if process:
+                    process.kill()
+                    process.wait()
+
+    def said(self, machine: subprocess.Popen[str]) -> str:
+        """What the job of a machine wrote, once it has ended; fails with what qemu and virtiofsd say if it did not."""
+        console, _ = machine.communicate(timeout=240)
+        assert "::end" in console, f"{self._complaints.read_text()}{console}"
+        return console.partition("::begin")[2].partition("::end")[0]
 
     def _initramfs(self, job: str, kind: str, programs: dict[str, Path], files: dict[str, str]) -> Path:
         root = self._scratch / "root"
