@@ -77,8 +77,10 @@ class Process:
     def __init__(self, function: Callable[..., object], *arguments: Any):
         call = f"import json, sys\n{function.__name__}(*json.loads(sys.argv[1]))"
         source = f"{textwrap.dedent(inspect.getsource(function))}\n{call}\n"
+        # From 3.12 on Python warns of a fork beside threads, which is what some of these are about.
+        flags = ["-u", "-W", "ignore:This process:DeprecationWarning"]
         self.popen = subprocess.Popen(
-            [sys.executable, "-u", "-c", source, json.dumps(arguments, default=str)],
+            [sys.executable, *flags, "-c", source, json.dumps(arguments, default=str)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
