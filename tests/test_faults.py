@@ -377,6 +377,35 @@ def test_a_mounted_directory_is_the_host_s(db: Path, tmp_path: Path) -> None:
     assert_sound(db)
 
 
+def use_mounted_read_only(source: str, target: str, db: str) -> None:
+    import subprocess
+
+    from bot_bottle import BotBottleError, Inbox, Proposal, QueueStore
+    from child_limits import mount
+
+    mount(source, target)
+    subprocess.run(["mount", "-o", "remount,bind,ro", target], check=True)
+    for use in (Inbox(db).pending, lambda: QueueStore("dev", db).write_proposal(Proposal.new("dev", "t", "x"))):
+        try:
+            use()
+        except BotBottleError as error:
+            print(type(error).__name__, error.exit_code, error)
+
+
+@needs_mount
+def test_a_directory_mounted_read_only_is_refused_and_the_reason_named(db: Path, tmp_path: Path) -> None:
+    filled(db, 1)
+    inside = tmp_path / "run"
+    inside.mkdir()
+    with Process(use_mounted_read_only, db.parent, inside, inside / db.name) as sidecar:
+        said = sidecar.ends().splitlines()
+    assert len(said) == 2
+    for line in said:
+        assert line.startswith("DatabaseUnavailableError 1 ")
+        assert str(inside) in line and "mounted read-only" in line
+    assert len(Inbox(db).pending()) == 1
+
+
 @needs_mount
 def test_a_wait_crosses_a_mounted_directory(db: Path, tmp_path: Path, inbox: Inbox, queue: QueueStore) -> None:
     def wait(source: str, target: str, name: str, known: str) -> None:
@@ -520,7 +549,7 @@ def share_with_another_copy(db: str, rounds: int, also: str) -> None:
             inbox.pending()
         if also == "waiting":
             answered = threading.Event()
-            queue.begin_wait(first.id, lambda outcome: answered.set())
+            queue.begin_wait(first.id, lambda _, answered=answered: answered.set())
         connection = sqlite3.connect(db)  # the mistake: two copies in one process
         connection.execute("SELECT count(*) FROM proposals").fetchall()
         connection.close()

@@ -125,7 +125,8 @@ impl Place {
             }
             lines.push(match heard {
                 Some(heard) => format!("wake-up     heard after {:.3} ms", heard.as_secs_f64() * 1e3),
-                None => "wake-up     not heard; waits look once a second".to_owned(),
+                None if status.exists && opened.is_ok() => "wake-up     not heard; waits look once a second".to_owned(),
+                None => "wake-up     not tried".to_owned(),
             });
             lines.join("\n")
         });

@@ -202,6 +202,11 @@ impl From<rusqlite::Error> for Error {
             Some(ErrorCode::ReadOnly) => {
                 Error::Unavailable { path, reason: "it, or its directory, is not writable".to_owned() }
             }
+            Some(ErrorCode::CannotOpen) => {
+                let reason = "it or its WAL cannot be opened for writing, which readers need too; \
+                              is its directory mounted read-only, or another user's?";
+                Error::Unavailable { path, reason: reason.to_owned() }
+            }
             Some(ErrorCode::DiskFull) => {
                 Error::Unavailable { path, reason: "no space left on the device; free some and try again".to_owned() }
             }
