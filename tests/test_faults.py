@@ -519,7 +519,7 @@ def test_a_database_replaced_by_another_is_used_from_then_on(db: Path, queue: Qu
 
 
 def test_bells_and_turns_that_cannot_be_made_are_done_without(db: Path) -> None:
-    for name in ("bells", f"{db.name}-turn", f"{db.name}-next"):
+    for name in ("bells", f"{db.name}-turn"):
         (db.parent / name).mkdir() if name != "bells" else (db.parent / name).touch()
     with QueueStore("dev", db) as queue, Inbox(db) as inbox:
         written = queue.write_proposal(proposal())

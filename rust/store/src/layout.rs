@@ -81,7 +81,7 @@ pub(crate) fn locate(path: &Path, on_host: bool, create: bool) -> Result<Option<
 pub(crate) fn open_beside(path: &Path) -> std::io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).map_err(std::io::Error::other)?;
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
 }
 
 fn host_file(link: &Path, create: bool) -> Result<PathBuf> {

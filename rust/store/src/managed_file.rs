@@ -12,11 +12,12 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, named_params};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, fchown, openat, renameat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, FlockOperation, Mode, OFlags, fchmod, fchown, flock, openat, renameat, statat, unlinkat,
+};
 use uuid::Uuid;
 
 use crate::database::{BUSY_TIMEOUT, Database, Rings};
@@ -24,7 +25,6 @@ use crate::diff::{render_diff, sha256_hex};
 use crate::error::{Error, Result};
 use crate::inbox::{self, ChangeKind, InboxItem};
 use crate::proposal::MAX_PAYLOAD_BYTES;
-use crate::turn::{self, Flock};
 use crate::{clock, layout};
 
 /// Hash of a file that is not there.
@@ -184,7 +184,7 @@ pub(crate) struct Staged {
     before: Option<Vec<u8>>,
     final_sha256: String,
     expected: String,
-    _lock: Flock,
+    _lock: Lock,
 }
 
 impl Drop for Staged {
@@ -259,13 +259,33 @@ fn stale(id: &str, path: &str, expected: &str, actual: &str) -> Error {
     Error::StaleFile { id: id.to_owned(), path: path.to_owned(), expected: known(expected), actual: known(actual) }
 }
 
-/// Taken by whoever decides on a managed file; the kernel drops it with a dying process. `None`: another has it.
-fn lock(db: &Database, patience: Duration) -> Result<Option<Flock>> {
+/// Held by whoever decides on a managed file; the kernel drops it with a dying process. Let go explicitly: a child forked
+/// meanwhile has the same open file, so closing it here would leave the lock with the child.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // It cannot fail on a lock that is held.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// `None`: another has it. Polled, because `flock` has no deadline and a signal handler must not be needed to end it.
+fn lock(db: &Database, patience: Duration) -> Result<Option<Lock>> {
     let mut path = db.real_path()?.into_os_string();
     path.push("-apply");
     let path = PathBuf::from(path);
     let file = layout::open_beside(&path).map_err(|error| Error::unavailable(&path, error))?;
-    Ok(turn::lock(&Arc::new(file), Instant::now() + patience, Duration::from_millis(2)))
+    let deadline = Instant::now() + patience;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(Lock(file))),
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(_) => return Ok(None),
+        }
+    }
 }
 
 /// Step 4: the intent is `applied`, or `failed` for the reason given. Nothing if another process was first.

@@ -1,108 +1,187 @@
 //! In which order do writers of several processes write?
 //!
 //! SQLite's busy handler sleeps in growing steps while rivals re-take the lock, so a writer can starve for seconds
-//! (FACTS 3). Writers here take two advisory locks first, a turnstile: who comes holds `next` while it waits for `turn`,
-//! so whoever has just written stands behind it. Both are `flock`s, which the kernel drops with a dying process.
-//! They order, they do not protect: SQLite's own lock does that, and a writer that gets no turn goes on with it.
+//! (FACTS 3). Writers here draw a ticket first and are served in that order, from two counters that all processes share.
+//! Who waits sleeps in the kernel until the one before it is done and wakes it, and nobody else; if nobody waits, nobody
+//! is woken.
+//!
+//! Tickets order, they do not protect: SQLite's own lock does that. So whoever is dead, stopped or in doubt is passed
+//! over and, if it lives, goes on without a turn; and a file that is gone or full of nonsense costs order, never data.
 
-use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use parking_lot::Mutex;
+use rustix::process::{Pid, getpid};
 
-use crate::layout;
+use crate::database::BUSY_TIMEOUT;
+use page::{Counters, Page};
 
-/// How long a writer stands in the queue before it leaves the order to SQLite (a stopped process may hold the turn).
-const PATIENCE: Duration = Duration::from_secs(5);
+mod page;
 
-/// The locks' files, opened once per connection.
+/// How long the queue may stand still while nobody is seen at work: one whose turn it is was killed, or has to be woken
+/// on a busy machine.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long it may stand still in any case: a process that is seen at work may be stopped.
+const LONG_PATIENCE: Duration = Duration::from_secs(5);
+
+/// More tickets than this are never out, as a writer has one at a time: such counters are nonsense.
+const CROWD: u32 = 1 << 16;
+
+/// A connection's place to queue at.
 pub(crate) struct Turns {
-    next: Arc<File>,
-    turn: Arc<File>,
+    path: PathBuf,
+    page: Mutex<Arc<Page>>,
 }
 
 /// Held while writing; empty where the order was left to SQLite.
-pub(crate) struct Turn(#[allow(dead_code)] Option<Flock>);
+pub(crate) struct Turn(#[allow(dead_code)] Option<Served>);
 
-/// An advisory lock on a file. Let go explicitly: a child forked meanwhile has the same open file, so closing it here
-/// would leave the lock with the child.
-pub(crate) struct Flock(Arc<File>);
+/// Whose ticket's turn it is.
+struct Served {
+    page: Arc<Page>,
+    ticket: u32,
+    pid: Pid,
+}
 
-impl Drop for Flock {
+impl Served {
+    fn new(page: Arc<Page>, ticket: u32) -> Self {
+        page.mark();
+        Served { page, ticket, pid: getpid() }
+    }
+}
+
+impl Drop for Served {
     fn drop(&mut self) {
-        // It cannot fail on a lock that is held.
-        let _ = flock(&self.0, FlockOperation::Unlock);
+        if self.pid != getpid() {
+            return; // a forked child's copy: the turn is its parent's
+        }
+        if let Some(counters) = self.page.counters() {
+            pass(counters, self.ticket);
+        }
+        self.page.unmark();
     }
 }
 
 impl Turns {
-    /// `None` where the files cannot be made: then SQLite's order is the order.
+    /// `None` where the file cannot be made: then SQLite's order is the order.
     pub(crate) fn beside(database: &Path) -> Option<Self> {
-        let open = |suffix: &str| {
-            let mut path = database.as_os_str().to_owned();
-            path.push(suffix);
-            layout::open_beside(path.as_ref()).ok().map(Arc::new)
-        };
-        Some(Turns { next: open("-next")?, turn: open("-turn")? })
+        let mut path = database.as_os_str().to_owned();
+        path.push("-turn");
+        let path = PathBuf::from(path);
+        let page = Page::open(&path).ok()?;
+        Some(Turns { path, page: Mutex::new(Arc::new(page)) })
     }
 
-    /// Waits its turn.
+    /// Waits its turn, for as long as a connection waits for SQLite's lock at most.
     pub(crate) fn take(&self) -> Turn {
-        let deadline = Instant::now() + PATIENCE;
-        // Whoever is next polls closely, it is one; those behind it have time.
-        let next = lock(&self.next, deadline, Duration::from_micros(250));
-        let turn = next.as_ref().and_then(|_| lock(&self.turn, deadline, Duration::from_micros(50)));
-        Turn(turn)
+        Turn(self.page().and_then(|page| stand(&page, Instant::now() + BUSY_TIMEOUT)))
     }
 
     /// The turn if nobody has it, for work that can wait.
     pub(crate) fn try_take(&self) -> Option<Turn> {
-        lock(&self.turn, Instant::now(), Duration::ZERO).map(|turn| Turn(Some(turn)))
+        let page = self.page()?;
+        let counters = page.counters()?;
+        let ticket = counters.serving.load(SeqCst);
+        counters.tickets.compare_exchange(ticket, ticket.wrapping_add(1), SeqCst, SeqCst).ok()?;
+        Some(Turn(Some(Served::new(page, ticket))))
+    }
+
+    /// The queue that others find at the path now. Those who still stand in one that was deleted or replaced are served
+    /// there.
+    fn page(&self) -> Option<Arc<Page>> {
+        let mut page = self.page.lock();
+        if !page.is_sound_at(&self.path) {
+            *page = Arc::new(Page::open(&self.path).ok()?);
+        }
+        Some(page.clone())
     }
 }
 
-/// Polling, because `flock` has no deadline and a signal handler must not be needed to end it.
-pub(crate) fn lock(file: &Arc<File>, deadline: Instant, step: Duration) -> Option<Flock> {
+/// Draws a ticket and waits until it is served. `None` if it is passed over, its time is up, or the file was cut
+/// short.
+fn stand(page: &Arc<Page>, deadline: Instant) -> Option<Served> {
+    let mut counters = page.counters()?;
+    let ticket = counters.tickets.fetch_add(1, SeqCst);
+    let (mut seen, mut since) = (None, Instant::now());
     loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Some(Flock(file.clone())),
-            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) if Instant::now() < deadline => {
-                std::thread::sleep(step);
-            }
-            Err(_) => return None,
+        let serving = counters.serving.load(SeqCst);
+        let ahead = ticket.wrapping_sub(serving);
+        if ahead == 0 {
+            return Some(Served::new(page.clone(), ticket));
         }
+        let now = Instant::now();
+        if now >= deadline {
+            return None;
+        }
+        if counters.tickets.load(SeqCst).wrapping_sub(serving) > CROWD {
+            // Order begins anew here.
+            let _ = counters.serving.compare_exchange(serving, ticket, SeqCst, SeqCst);
+            continue;
+        }
+        if ahead > CROWD {
+            return None; // it is a later one's turn already
+        }
+        if seen != Some(serving) {
+            (seen, since) = (Some(serving), now);
+        }
+        let stood = now - since;
+        if stood >= LONG_PATIENCE || (stood >= PATIENCE && !page.is_marked()) {
+            pass(counters, serving);
+            continue;
+        }
+        wait(&counters.serving, serving, ticket, PATIENCE.min(deadline - now));
+        counters = page.counters()?;
     }
 }
+
+/// Goes on from `ticket` to the next one, unless somebody did already, and wakes its owner.
+fn pass(counters: &Counters, ticket: u32) {
+    let next = ticket.wrapping_add(1);
+    if counters.serving.compare_exchange(ticket, next, SeqCst, SeqCst).is_ok() && counters.tickets.load(SeqCst) != next
+    {
+        wake(&counters.serving, next);
+    }
+}
+
+/// Sleeps while `serving` is served, until `ticket` is next or the time is over. May return early.
+#[cfg(target_os = "linux")]
+fn wait(counter: &AtomicU32, serving: u32, ticket: u32, time: Duration) {
+    use rustix::io::Errno;
+    use rustix::thread::futex::{Flags, Timespec, wait_bitset};
+    use rustix::time::{ClockId, clock_gettime};
+    let Ok(time) = Timespec::try_from(time) else { return };
+    let until = clock_gettime(ClockId::Monotonic) + time;
+    // Not `PRIVATE`: other processes are to wake us.
+    match wait_bitset(counter, Flags::empty(), serving, Some(&until), bit(ticket)) {
+        Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => {}
+        Err(_) => std::thread::sleep(Duration::from_millis(1)), // the file was cut short, or a sandbox forbids it
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn wake(counter: &AtomicU32, ticket: u32) {
+    use rustix::thread::futex::{Flags, wake_bitset};
+    // All who sleep on the bit, as the kernel cannot tell them apart; there are 32 of them.
+    let _ = wake_bitset(counter, Flags::empty(), u32::MAX >> 1, bit(ticket));
+}
+
+#[cfg(target_os = "linux")]
+fn bit(ticket: u32) -> std::num::NonZeroU32 {
+    std::num::NonZeroU32::new(1 << (ticket % 32)).unwrap_or(std::num::NonZeroU32::MIN)
+}
+
+/// Looks again soon, the sooner the nearer the turn is: other systems have no futex that processes share.
+#[cfg(not(target_os = "linux"))]
+fn wait(_: &AtomicU32, serving: u32, ticket: u32, _: Duration) {
+    std::thread::sleep(Duration::from_micros(50) * ticket.wrapping_sub(serving).min(20));
+}
+
+#[cfg(not(target_os = "linux"))]
+fn wake(_: &AtomicU32, _: u32) {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_turn_at_a_time_and_a_dropped_one_is_free() {
-        let dir = tempfile::tempdir().unwrap();
-        let (one, two) = (Turns::beside(&dir.path().join("x")).unwrap(), Turns::beside(&dir.path().join("x")).unwrap());
-        let held = one.take();
-        assert!(two.try_take().is_none());
-        drop(held);
-        assert!(two.try_take().is_some());
-    }
-
-    #[test]
-    fn a_writer_waits_behind_the_one_that_is_next() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x");
-        let (one, two) = (Turns::beside(&path).unwrap(), Turns::beside(&path).unwrap());
-        let held = one.take();
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| drop(two.take()));
-            while lock(&Turns::beside(&path).unwrap().next, Instant::now(), Duration::ZERO).is_some() {
-                std::thread::yield_now(); // until the other stands in the queue
-            }
-            drop(held);
-            waiting.join().unwrap();
-        });
-    }
-}
+mod tests;

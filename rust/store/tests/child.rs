@@ -64,6 +64,11 @@ impl Child {
         writeln!(self.input, "{line}").unwrap();
     }
 
+    /// Stops it where it is, or has it go on.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.process), signal).unwrap();
+    }
+
     /// SIGKILL, now; what it had said until then.
     pub fn kill(mut self) -> Vec<String> {
         self.process.kill().unwrap();
@@ -113,6 +118,8 @@ fn part() {
         "is a host" => crate::migrations::is_a_host(),
         "decides" => crate::concurrency::decides(Path::new(next()), next()),
         "proposes" => crate::concurrency::proposes(Path::new(next()), next()),
+        "holds" => crate::concurrency::holds(Path::new(next())),
+        "writes" => crate::concurrency::writes(Path::new(next()), next()),
         "decides all" => crate::crash::decides_all(Path::new(next())),
         "answers" => crate::wait::answers(Path::new(next())),
         "waits a thousand times" => crate::wait::waits_a_thousand_times(Path::new(next())),

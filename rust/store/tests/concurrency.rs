@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::Duration;
 
-use bot_bottle_store::{Error, Inbox, QueueStore};
+use bot_bottle_store::{Database, Error, Inbox, QueueStore};
+use rustix::process::Signal;
 
 use crate::child::{Child, arg, hear, say};
 use crate::place::{Place, decide, proposal};
@@ -41,6 +42,41 @@ pub fn proposes(db: &Path, queue_key: &str) {
             }
         }
     }
+}
+
+/// In a child: has the turn and SQLite's lock until it is told.
+pub fn holds(db: &Path) {
+    let _transaction = Database::new(Some(db)).unwrap().transaction().unwrap();
+    say("held");
+    hear();
+}
+
+/// In a child: proposes as fast as it can, and does nothing else.
+pub fn writes(db: &Path, queue_key: &str) {
+    let queue = QueueStore::new(queue_key, Some(db)).unwrap();
+    say("ready");
+    let count: usize = hear().parse().unwrap();
+    for n in 0..count {
+        queue.write_proposal(&proposal(&format!("{queue_key} {n}"))).unwrap();
+    }
+}
+
+/// How many tickets were drawn; the beginning of the file that orders writers.
+fn tickets(place: &Place) -> u32 {
+    let content = std::fs::read(format!("{}-turn", place.db.display())).unwrap();
+    u32::from_ne_bytes(content[..4].try_into().unwrap())
+}
+
+/// A process that waits for its turn to propose.
+fn waits_its_turn(place: &Place, queue_key: &str) -> Child {
+    let mut child = Child::start("proposes", &[arg(&place.db), queue_key]);
+    assert_eq!(child.says(), "ready");
+    let drawn = tickets(place);
+    child.tell("1");
+    while tickets(place) == drawn {
+        std::thread::yield_now();
+    }
+    child
 }
 
 #[test]
@@ -151,6 +187,65 @@ fn everything_many_processes_were_told_is_written_is_there() {
     let there = place.shell("SELECT id FROM proposals ORDER BY id");
     assert_eq!(said, there.lines().collect::<Vec<_>>());
     assert_eq!(place.shell("PRAGMA integrity_check"), "ok");
+}
+
+#[test]
+fn of_many_processes_that_write_as_fast_as_they_can_none_starves() {
+    const EACH: usize = 150;
+    let place = Place::new();
+    place.database().migrate_all().unwrap();
+    let keys: Vec<String> = (0..8).map(|n| format!("q{n}")).collect();
+    let mut writers: Vec<Child> = keys.iter().map(|key| Child::start("writes", &[arg(&place.db), key])).collect();
+    writers.iter_mut().for_each(|writer| assert_eq!(writer.says(), "ready"));
+    writers.iter_mut().for_each(|writer| writer.tell(&EACH.to_string()));
+    writers.into_iter().for_each(|writer| assert!(writer.ends().is_empty()));
+    let order = place.shell("SELECT queue_key FROM proposals ORDER BY seq");
+    let order: Vec<&str> = order.lines().collect();
+    assert_eq!(order.len(), 8 * EACH);
+    // While all write: from the last one's first until the first one's last.
+    let first = |key: &String| order.iter().position(|each| each == key).unwrap();
+    let last = |key: &String| order.iter().rposition(|each| each == key).unwrap();
+    let together = &order[keys.iter().map(first).max().unwrap()..=keys.iter().map(last).min().unwrap()];
+    let counts: Vec<usize> = keys.iter().map(|key| together.iter().filter(|each| *each == key).count()).collect();
+    let mean = together.len() / keys.len();
+    assert!(mean > EACH / 3, "they hardly met: {counts:?}");
+    assert!(counts.iter().all(|count| *count >= mean / 2), "{counts:?}");
+}
+
+#[test]
+fn who_is_killed_or_stopped_while_it_writes_or_waits_holds_nobody_up() {
+    let place = Place::new();
+    let queue = place.queue("dev");
+    queue.write_proposal(&proposal("first")).unwrap();
+    let mut holder = Child::start("holds", &[arg(&place.db)]);
+    assert_eq!(holder.says(), "held");
+    let killed = waits_its_turn(&place, "killed");
+    let mut stopped = waits_its_turn(&place, "stopped");
+    stopped.signal(Signal::STOP);
+    killed.kill();
+    holder.kill();
+    queue.write_proposal(&proposal("second")).unwrap();
+    assert_eq!(place.shell("SELECT queue_key FROM proposals"), "dev\ndev");
+    stopped.signal(Signal::CONT);
+    let written = stopped.says();
+    assert_eq!(place.shell("SELECT id FROM proposals WHERE queue_key = 'stopped'"), written);
+    queue.write_proposal(&proposal("third")).unwrap();
+}
+
+/// The next in turn waits as long as somebody is seen at work: a long transaction must not be the end of all order.
+#[test]
+fn order_outlasts_a_long_transaction() {
+    let place = Place::new();
+    place.database().migrate_all().unwrap();
+    let mut holder = Child::start("holds", &[arg(&place.db)]);
+    assert_eq!(holder.says(), "held");
+    let keys = ["one", "two", "three", "four"];
+    let waiting: Vec<Child> = keys.iter().map(|key| waits_its_turn(&place, key)).collect();
+    std::thread::sleep(Duration::from_secs(1)); // a long one
+    holder.tell("enough");
+    holder.ends();
+    waiting.into_iter().for_each(|child| assert_eq!(child.ends().len(), 1));
+    assert_eq!(place.shell("SELECT queue_key FROM proposals ORDER BY seq"), keys.join("\n"));
 }
 
 /// Closing any descriptor on the file drops the POSIX locks that SQLite has of it in this process. Another program that
