@@ -37,6 +37,9 @@ CREATE UNIQUE INDEX proposals_pending
   ON proposals (queue_key, bottle_slug, tool, payload_sha256, ifnull(base_sha256, 'unknown'))
   WHERE state = 'pending';
 
+-- Serves the question before each write whether anything has expired: mostly nothing could, and it is empty.
+CREATE INDEX proposals_expiring ON proposals (queue_key, expires_at) WHERE state = 'pending' AND expires_at IS NOT NULL;
+
 -- Serves `prune`, and paging a queue's past.
 CREATE INDEX proposals_by_queue ON proposals (queue_key, seq);
 

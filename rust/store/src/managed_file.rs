@@ -40,14 +40,10 @@ pub(crate) fn declared(conn: &Connection, bottle_slug: &str, tool: &str) -> Resu
         .optional()?)
 }
 
-/// What a proposal that does not say so is written against: the file as it is, or, where this process cannot see it
-/// (a container), as the host last saw it. `None` without a managed file.
-pub(crate) fn current_base(db: &Database, bottle_slug: &str, tool: &str) -> Result<Option<String>> {
-    let Some((path, known)) = db.read(|conn| declared(conn, bottle_slug, tool))?.flatten() else { return Ok(None) };
-    match Place::open(Path::new(&path)).and_then(|place| place.read()) {
-        Ok(content) => Ok(Some(hash_of(content.as_deref()))),
-        Err(_) => Ok(Some(known)),
-    }
+/// The hash of the file as it is; `None` where this process cannot see it (a container).
+pub(crate) fn seen(path: &str) -> Option<String> {
+    let content = Place::open(Path::new(path)).and_then(|place| place.read()).ok()?;
+    Some(hash_of(content.as_deref()))
 }
 
 /// From the file as it is to `proposed`, for the record.
@@ -61,7 +57,7 @@ fn label(path: &str) -> &str {
     path.trim_start_matches('/')
 }
 
-/// The hash `current_base` compares with.
+/// The hash a base is compared with.
 pub(crate) fn hash_of(content: Option<&[u8]>) -> String {
     content.map_or_else(|| ABSENT.to_owned(), sha256_hex)
 }

@@ -78,6 +78,19 @@ fn the_hash_a_proposal_names_is_the_one_that_counts() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "new\n");
 }
 
+/// A sidecar in a container has the database, not the host's files.
+#[test]
+fn a_file_that_cannot_be_seen_is_taken_as_the_host_last_saw_it() {
+    let place = Place::new();
+    let file = place.managed("old\n");
+    let (queue, inbox, away) = (place.queue("dev"), place.inbox(), place.dir.join("away"));
+    std::fs::rename(file.parent().unwrap(), &away).unwrap();
+    let written = queue.write_proposal(&proposal("new\n")).unwrap();
+    std::fs::rename(&away, file.parent().unwrap()).unwrap();
+    decide(&inbox, &written, "approved").unwrap();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "new\n");
+}
+
 #[test]
 fn a_file_that_is_not_there_yet_is_made_and_one_that_went_is_stale() {
     let place = Place::new();
