@@ -34,7 +34,7 @@ CREATE TABLE proposals (
 
 -- Serves listing, the cap, and coalescing, and costs the same however much is archived: only pending rows are in it.
 CREATE UNIQUE INDEX proposals_pending
-  ON proposals (queue_key, bottle_slug, tool, payload_sha256, ifnull(base_sha256, 'unknown'))
+  ON proposals (queue_key, bottle_slug, tool, payload_sha256, ifnull(base_sha256, 'unknown'), ifnull(fingerprint, ''))
   WHERE state = 'pending';
 
 -- Serves the question before each write whether anything has expired: mostly nothing could, and it is empty.

@@ -116,10 +116,16 @@ impl Proposal {
         })
     }
 
-    /// Whether `other` asks the same, whoever asks and why. Such proposals coalesce while they are pending, if they were
-    /// written against the same file.
+    /// Whether `other` asks the same, whoever asks and why, and until when. Such proposals coalesce while they are
+    /// pending, if they were written against the same file.
     fn asks_the_same(&self, other: &Proposal) -> bool {
-        (&self.bottle_slug, &self.tool, &self.proposed_file) == (&other.bottle_slug, &other.tool, &other.proposed_file)
+        (&self.bottle_slug, &self.tool, &self.proposed_file, self.about())
+            == (&other.bottle_slug, &other.tool, &other.proposed_file, other.about())
+    }
+
+    /// What a grant made from its approval is about; empty if about nothing.
+    fn about(&self) -> &str {
+        self.fingerprint.as_deref().unwrap_or_default()
     }
 }
 
@@ -455,7 +461,9 @@ fn known_by_id(tx: &Transaction<'_>, queue_key: &str, proposal: &Proposal) -> Re
     Err(Error::proposal("id", format!("{} was used for another proposal; Proposal.new makes a fresh one", proposal.id)))
 }
 
-/// One written against another file is none: it could not be approved any more, and this one may.
+/// One written against another file is none: it could not be approved any more, and this one may. Nor is one about
+/// something else: its approval would be heard here, and be for a secret that the operator was not asked about.
+/// When they expire makes no difference: each try has a time of its own, so none would ever find its twin.
 fn pending_twin(
     tx: &Transaction<'_>,
     queue_key: &str,
@@ -465,7 +473,8 @@ fn pending_twin(
     let sql = format!(
         "SELECT {COLUMNS}, p.seq FROM {PENDING} AND p.queue_key = :queue_key
          AND p.bottle_slug = :bottle_slug AND p.tool = :tool AND p.payload_sha256 = :payload_sha256
-         AND ifnull(p.base_sha256, 'unknown') = ifnull(:base, 'unknown')"
+         AND ifnull(p.base_sha256, 'unknown') = ifnull(:base, 'unknown')
+         AND ifnull(p.fingerprint, '') = :fingerprint"
     );
     Ok(tx
         .prepare_cached(&sql)?
@@ -476,6 +485,7 @@ fn pending_twin(
                 ":tool": proposal.tool,
                 ":payload_sha256": proposal.payload_sha256,
                 ":base": base,
+                ":fingerprint": proposal.about(),
             },
             |row| Ok((row.get(10)?, from_row(row)?)),
         )

@@ -62,6 +62,29 @@ fn only_what_asks_the_same_against_the_same_file_coalesces() {
     assert_eq!(place.inbox().read(&other.id).unwrap().queue_key, "other");
 }
 
+#[test]
+fn what_is_about_another_secret_does_not_coalesce_and_another_expiry_makes_no_difference() {
+    let place = Place::new();
+    let queue = place.queue("dev");
+    let about = |fingerprint, seconds: Option<u64>| {
+        let expires_in = seconds.map(Duration::from_secs);
+        Proposal::new("dev", "egress-token-allow", b"x", "", None, expires_in, fingerprint).unwrap()
+    };
+    let first = queue.write_proposal(&about(Some("host one"), Some(60))).unwrap();
+    for seconds in [None, Some(30), Some(600)] {
+        assert_eq!(queue.write_proposal(&about(Some("host one"), seconds)).unwrap(), first);
+    }
+    let (other, none) = (about(Some("host two"), Some(60)), about(None, Some(60)));
+    assert_eq!(queue.write_proposal(&other).unwrap(), other);
+    assert_eq!(queue.write_proposal(&none).unwrap(), none);
+    assert_eq!((place.count("proposals"), place.count("aliases")), (3, 3));
+    // Nor does an id that is an alias stand for something else afterwards.
+    let mut again = about(Some("host one"), None);
+    queue.write_proposal(&again).unwrap();
+    again.fingerprint = Some("host two".to_owned());
+    assert_eq!(queue.write_proposal(&again).unwrap_err().class(), "InvalidProposalError");
+}
+
 /// What was stale cannot be approved; asked again, against the file as it is, it can.
 #[test]
 fn a_stale_proposal_does_not_swallow_its_successor() {
