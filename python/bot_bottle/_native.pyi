@@ -542,7 +542,7 @@ class QueueStore:
         """Queues it durably and returns the proposal that stands for it.
 
         That is ``proposal`` itself, or an older pending one with the same bottle, tool and content
-        (and the same base file): then both ids lead to the one row and its one answer.
+        (and the same base file and fingerprint): then both ids lead to the one row and its one answer.
         Writing the same id and content again changes nothing.
 
         Raises:

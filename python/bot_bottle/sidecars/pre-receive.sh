@@ -237,18 +237,18 @@ granted() {
     return "$code"
 }
 
-# Takes what is granted off the list of open findings.
+# Takes what is granted off the list of open findings. Not with grep -vf: to busybox's an empty file is a pattern that
+# all lines match, so nothing would stay open.
 close_open() {
-    code=0
-    grep -vxFf "$1" "$scratch/open" >"$scratch/left" || code=$?
-    [ "$code" -le 1 ] || refuse "the grants could not be applied" # 1 says that none is left
+    awk 'FILENAME == ARGV[1] { closed[$0]; next } !($0 in closed)' "$1" "$scratch/open" >"$scratch/left" ||
+        refuse "the grants could not be applied"
     mv "$scratch/left" "$scratch/open"
 }
 
 apply_grants() {
     cp "$scratch/all" "$scratch/open"
     for set in "$state"/sets/*; do
-        if [ -f "$set" ] && grep -qxFf "$set" "$scratch/open" && granted "$(name_of_set "$set")"; then
+        if [ -s "$set" ] && grep -qxFf "$set" "$scratch/open" && granted "$(name_of_set "$set")"; then
             close_open "$set"
         fi
     done
