@@ -385,7 +385,8 @@ def use_mounted_read_only(source: str, target: str, db: str) -> None:
 
     mount(source, target)
     subprocess.run(["mount", "-o", "remount,bind,ro", target], check=True)
-    for use in (lambda: Inbox(db).pending(), lambda: QueueStore("dev", db).write_proposal(Proposal.new("dev", "t", "x"))):
+    written = Proposal.new("dev", "t", "x")
+    for use in (lambda: Inbox(db).pending(), lambda: QueueStore("dev", db).write_proposal(written)):
         try:
             use()
         except BotBottleError as error:
