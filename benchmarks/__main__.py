@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from benchmarks import deciding, keeping, reading, report, soak, starting, waking, writing
+from benchmarks import brokering, deciding, keeping, reading, report, soak, starting, waking, writing
 from benchmarks.harness import BUILT, Lab, Result, prepare
 
 WORKLOADS = {
@@ -17,6 +17,7 @@ WORKLOADS = {
     "deciding": deciding,
     "reading": reading,
     "keeping": keeping,
+    "brokering": brokering,
     "starting": starting,
 }
 

@@ -104,15 +104,21 @@ class Lab:
     full: bool
 
     @contextmanager
-    def place(self) -> Iterator[Path]:
-        """A fresh directory with an empty database of bot-bottle's."""
+    def root(self) -> Iterator[Path]:
+        """A fresh directory."""
         path = Path(tempfile.mkdtemp(dir=self.disk))
         try:
-            with bot_bottle.Database(path / "bot-bottle.db") as database:
-                database.migrate_all()
             yield path
         finally:
             shutil.rmtree(path)
+
+    @contextmanager
+    def place(self) -> Iterator[Path]:
+        """A fresh directory with an empty database of bot-bottle's."""
+        with self.root() as path:
+            with bot_bottle.Database(path / "bot-bottle.db") as database:
+                database.migrate_all()
+            yield path
 
     def actor(self, name: str, place: Path, prefix: Sequence[str] = ()) -> Actor:
         if name == LIMIT:

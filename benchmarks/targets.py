@@ -67,6 +67,7 @@ def all_targets() -> Iterator[Target]:
     yield from reading("last 100 of a bottle", 100)
     yield from verifying()
     yield from starting()
+    yield from brokering()
 
 
 def waking() -> Iterator[Target]:
@@ -148,3 +149,17 @@ def starting() -> Iterator[Target]:
     yield at_most("helper --version, ms", 3, lambda f: median(f, "helper --version"))
     yield at_most("helper pending, ms", 5, lambda f: median(f, "helper pending"))
     yield at_most("helper, MiB", 4, lambda f: f("size", "helper", "file", "size_mib"))
+
+
+def brokering() -> Iterator[Target]:
+    of = "through the broker"
+    yield at_most(
+        "wake-up of a helper over HTTP, median, ms", 3, lambda f: f(of, "wake-up of a helper", OURS, "median_ms")
+    )
+    yield at_most("1,000 waits, broker's MiB", 150, lambda f: f(of, "1,000 waits", OURS, "resident_mib"))
+    yield at_most("1,000 waits, % of a core", 2, lambda f: f(of, "1,000 waits", OURS, "cpu_percent_of_a_core"))
+    yield at_least(
+        "proposals over HTTP from 16 clients, per s",
+        500,
+        lambda f: f(of, "proposals from 16 clients", OURS, "per_second"),
+    )
