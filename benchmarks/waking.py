@@ -1,7 +1,8 @@
 """How soon does a waiter go on once its answer is on the disk, and what does waiting cost meanwhile?
 
 The time runs from the return of the sync that made the answer durable to the return of the wait: what is left of the
-commit, the bell, the kernel's wake-up, and reading the answer.
+commit, the bell, the kernel's wake-up, and reading the answer. ``after_return`` runs from the return of the call that
+answered, which for one that rings its own bell is later.
 """
 
 import itertools
@@ -38,7 +39,7 @@ def hops() -> Iterator[Result]:
 def between_processes(lab: Lab) -> Iterator[Result]:
     names = [OURS, LIMIT, "sqlite3", "honker", "huey", "old design"]
     rounds = 1000 if lab.full else 200
-    took: dict[str, list[int]] = {name: [] for name in names}
+    took: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
     with ExitStack() as stack:
         teams = {}
         for name in names:
@@ -51,15 +52,19 @@ def between_processes(lab: Lab) -> Iterator[Result]:
                 waiter, answerer = teams[name]
                 took[name].append(wake(waiter, answerer, POLLING.get(name, 0.01)))
     for name in names:
-        yield Result("wake-up", "between processes", name, times(took[name]))
+        synced, returned = (times(clock) for clock in zip(*took[name], strict=True))
+        after_return = {f"after_return_{figure}": value for figure, value in returned.items()}
+        yield Result("wake-up", "between processes", name, synced | after_return)
 
 
-def wake(waiter: Actor, answerer: Actor, spread: float) -> int:
+def wake(waiter: Actor, answerer: Actor, spread: float) -> tuple[int, int]:
+    """By both clocks."""
     [key] = answerer.ask("ask")
     waiter.tell("wait", key)
     time.sleep(0.01 + random.uniform(0, spread))  # until it sleeps
-    _, synced, _ = answerer.numbers("answer", key)
-    return int(waiter.hear()[0]) - synced
+    _, synced, returned = answerer.numbers("answer", key)
+    woken = int(waiter.hear()[0])
+    return woken - synced, woken - returned
 
 
 def between_threads(lab: Lab) -> Iterator[Result]:
@@ -122,7 +127,7 @@ def through_mount(lab: Lab) -> Iterator[Result]:
         lab.actor(OURS, place) as answerer,
         lab.actor(OURS, seen, prefix=[*enter, str(place), str(seen)]) as waiter,
     ):
-        took = [wake(waiter, answerer, 0.01) for _ in range(200)]
+        took = [wake(waiter, answerer, 0.01)[0] for _ in range(200)]
     yield Result("wake-up", "through a bind mount", OURS, times(took))
 
 

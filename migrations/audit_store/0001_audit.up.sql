@@ -5,6 +5,7 @@
 --     connection of ours) makes REPLACE fire the delete trigger; audit_entries_no_replace holds without it.
 --   * seq has no gaps; prev_hash is the entry_hash before it, 64 zeros for the first.
 --   * No foreign key leads in or out: pruning a queue or dropping a bottle cannot touch evidence.
+-- Lists of values are in pairs as in queue_store, which says why.
 
 CREATE TABLE audit_entries (
   seq            INTEGER PRIMARY KEY,
@@ -16,7 +17,7 @@ CREATE TABLE audit_entries (
   justification  TEXT NOT NULL,
   diff           TEXT NOT NULL,
   decided_by     TEXT NOT NULL,
-  surface        TEXT NOT NULL CONSTRAINT audit_surface_is_known CHECK (surface IN ('cli', 'tui', 'web', 'api', 'policy')),
+  surface        TEXT NOT NULL CONSTRAINT audit_surface_is_known CHECK (surface IN ('cli', 'tui') OR surface IN ('web', 'api') OR surface = 'policy'),
   proposal_id    TEXT,
   payload_sha256 TEXT,
   final_sha256   TEXT,
