@@ -14,7 +14,7 @@ from bot_bottle.errors import InvalidInputError
 if TYPE_CHECKING:
     from bot_bottle.supervise import Plan
 
-# Once for a Mac: sudo container system dns create host.container.internal --localhost 203.0.113.113 (docs/how-to.md).
+# Once for a Mac: sudo container system dns create host.container.internal --localhost 203.0.113.113 (docs/broker.md).
 HOST: Final = "host.container.internal"
 # The name of a container is a DNS label (ManagedContainer.nameValid).
 _LONGEST_NAME = 63

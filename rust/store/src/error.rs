@@ -70,7 +70,7 @@ pub enum Error {
     #[error("{path} cannot be used: {reason}")]
     Unavailable { path: String, reason: String },
     #[error(
-        "proposal {id} is decided, but {path} could not be written ({reason}); it is tried again when the inbox is next opened"
+        "proposal {id} is decided, but {path} is not in effect ({reason}); it is tried again when the inbox is next opened"
     )]
     ManagedFile { id: String, path: String, reason: String },
     #[error("{reason}")]

@@ -246,7 +246,9 @@ impl Staged {
             return Err(error);
         }
         self.place.replace(&self.temp).map_err(|error| failed(error.to_string()))?;
+        // Its own words would say that nothing was written.
         settle(db, &self.id, None)
+            .map_err(|error| failed(format!("it is in place, but that could not be noted: {error}")))
     }
 }
 
