@@ -1,8 +1,7 @@
-//! How is the file opened, read and written so that an acknowledged write is really in the file others read?
+//! How do all handles of a process share their connections, so that an acknowledged write is in the file others read?
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
@@ -10,15 +9,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction};
 use rustix::process::{Pid, getpid};
 
-use crate::anchor::{Anchor, Anchors};
+use crate::anchor::Anchors;
+use crate::connection::{Opened, is_outdated, is_usable};
 use crate::error::{Error, Result};
-use crate::turn::Turns;
 use crate::wait::Watcher;
-use crate::{bell, layout, migrations, mount};
+use crate::{bell, layout};
 
 /// How long a write waits for other writers: a slow disk, a backup, a prune (DESIGN 3).
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -69,10 +67,10 @@ impl Rings {
 
 /// Shared state by path, for this process. Replaced, never locked, by a forked child: a thread of the parent may have
 /// held the lock at the moment of the fork.
-struct Registry {
+pub(crate) struct Registry {
     pid: Pid,
     shared: Mutex<HashMap<PathBuf, Weak<Shared>>>,
-    anchors: Anchors,
+    pub(crate) anchors: Anchors,
     /// What the processes this one was forked from had open; `None` if that cannot be told, so anything.
     inherited: Option<Vec<PathBuf>>,
 }
@@ -110,7 +108,7 @@ impl Registry {
         Err(Error::unavailable(file, reason))
     }
 
-    fn current() -> Arc<Self> {
+    pub(crate) fn current() -> Arc<Self> {
         let mut registry = REGISTRY.load_full();
         if registry.pid != getpid() {
             // Of two threads of the child that come here one wins, and the other takes the winner's.
@@ -270,12 +268,14 @@ impl Shared {
             self.abandon(&mut slot);
             return Err(Error::WriteLost { path: file.display().to_string() });
         }
-        drop(slot);
         for queue in &rings.queues {
             bell::ring(&file, queue);
         }
         if rings.inbox {
             bell::ring(&file, bell::INBOX);
+        }
+        if opened.wal_is_long() {
+            opened.restart_wal();
         }
         Ok(result)
     }
@@ -349,159 +349,6 @@ impl Shared {
         }
         let watcher = Watcher::start(Arc::downgrade(self)).map_err(|error| Error::unavailable(&self.path, error))?;
         Ok(slot.insert(watcher).clone())
-    }
-}
-
-/// A connection, and which files it reads and writes.
-pub(crate) struct Opened {
-    pub(crate) conn: Connection,
-    pub(crate) file: PathBuf,
-    wal: PathBuf,
-    identity: (Option<FileId>, Option<FileId>),
-    pub(crate) turns: Option<Turns>,
-    /// After `conn`, as fields are dropped in order.
-    anchor: Option<Arc<Anchor>>,
-}
-
-/// Whether it is open, on the files that are at its paths.
-fn is_usable(slot: &Option<Opened>) -> bool {
-    slot.as_ref().is_some_and(Opened::is_current)
-}
-
-/// Whether it is open, on files that are not at its paths any more.
-fn is_outdated(slot: &Option<Opened>) -> bool {
-    slot.as_ref().is_some_and(|opened| !opened.is_current())
-}
-
-/// Device and inode: which file it is, whatever its name.
-pub(crate) type FileId = (u64, u64);
-
-fn file_id(path: &Path) -> Option<FileId> {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
-        use rustix::io::Errno;
-        // For nothing but the inode: Linux (6.13 on) gives a file whose times were looked at a new time with its next
-        // write, which every sync of the WAL would then have to write too, a third more for each commit.
-        match statx(CWD, path, AtFlags::empty(), StatxFlags::INO) {
-            Ok(found) => return Some((makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino)),
-            Err(Errno::NOSYS | Errno::PERM) => {} // an old kernel, or a sandbox that does not know the call
-            Err(_) => return None,
-        }
-    }
-    fs::metadata(path).ok().map(|data| (data.dev(), data.ino()))
-}
-
-impl Opened {
-    /// Guards, then pragmas, then migrations: the order is the point.
-    fn open(file: PathBuf) -> Result<Self> {
-        mount::check(&file)?;
-        let wal = {
-            let mut name = file.as_os_str().to_owned();
-            name.push("-wal");
-            PathBuf::from(name)
-        };
-        let before = file_id(&file);
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut conn = Connection::open_with_flags(&file, flags).map_err(|error| Error::from(error).at(&file))?;
-        let turns = Turns::beside(&file);
-        prepare(&mut conn, turns.as_ref()).map_err(|error| error.at(&file))?;
-        let identity = (before, file_id(&wal));
-        let anchor = before.and_then(|id| Anchor::hold(&Registry::current().anchors, &file, id));
-        Ok(Opened { conn, file, wal, identity, turns, anchor })
-    }
-
-    /// Whether database and WAL at their paths are still the files this connection has open.
-    pub(crate) fn is_current(&self) -> bool {
-        (file_id(&self.file), file_id(&self.wal)) == self.identity
-    }
-
-    fn transact<T>(&mut self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        let _turn = self.turns.as_ref().map(Turns::take);
-        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let result = work(&tx)?;
-        tx.commit()?;
-        Ok(result)
-    }
-
-    /// The last step of a write on a connection of its own: is it in the files others read?
-    pub(crate) fn acknowledge(&self) -> Result<()> {
-        if self.is_current() {
-            return Ok(());
-        }
-        Err(Error::WriteLost { path: self.file.display().to_string() })
-    }
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        // The last connection's checkpoint would copy a WAL that is not the database's any more over what others wrote.
-        if !self.is_current() {
-            let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-        }
-        if let Some(anchor) = &self.anchor {
-            anchor.let_go(&Registry::current().anchors);
-        }
-    }
-}
-
-fn prepare(conn: &mut Connection, turns: Option<&Turns>) -> Result<()> {
-    // Long enough for a slow writer; see BUSY_TIMEOUT.
-    conn.busy_timeout(BUSY_TIMEOUT)?;
-    // Enough for every statement of this crate.
-    conn.set_prepared_statement_cache_capacity(64);
-    // One plan per statement, whatever its parameters: the bundled SQLite has STAT4 and would otherwise compile a
-    // statement anew at every execution to look at their values (sqlite.org/queryplanner-ng.html#qpsg).
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    // Views and triggers in the file may come from others: they get no functions with side effects.
-    conn.pragma_update(None, "trusted_schema", false)?;
-    // Answers belong to proposals.
-    conn.pragma_update(None, "foreign_keys", true)?;
-    // INSERT OR REPLACE on the audit log fires its delete trigger (FACTS 6).
-    conn.pragma_update(None, "recursive_triggers", true)?;
-    // A WAL that grew under a long reader shrinks again.
-    conn.pragma_update(None, "journal_size_limit", 16 << 20)?;
-    // Temporary tables and sorts of a query stay out of the shared directory and off the disk.
-    conn.pragma_update(None, "temp_store", "memory")?;
-
-    // Before anything is written: a file of a later release is left as it is.
-    let found = migrations::versions(conn)?;
-    migrations::refuse_newer(&found)?;
-    let complete = migrations::are_complete(&found);
-    if conn.is_readonly("main")? {
-        let reason = "it is not writable, and its schema is older than this release needs".to_owned();
-        return if complete { Ok(()) } else { Err(Error::Unavailable { path: String::new(), reason }) };
-    }
-    let journal: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
-    // Readers never block the writer, nor it them; the only mode in which a waiter's look is free.
-    if journal != "wal" {
-        let _turn = turns.map(Turns::take);
-        switch_to_wal(conn)?;
-    }
-    // A decision that was acknowledged survives a power cut.
-    conn.pragma_update(None, "synchronous", "full")?;
-    let _turn = if complete { None } else { turns.map(Turns::take) };
-    migrations::migrate_all(conn)
-}
-
-/// `PRAGMA journal_mode = WAL` takes an exclusive lock and ignores the busy timeout (FACTS 5), so it is asked again.
-fn switch_to_wal(conn: &Connection) -> Result<()> {
-    let start = std::time::Instant::now();
-    loop {
-        match conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0)) {
-            Ok(mode) if mode == "wal" => return Ok(()),
-            Ok(mode) => {
-                let reason = format!("it stays in journal mode {mode}, WAL is needed");
-                return Err(Error::Unavailable { path: String::new(), reason });
-            }
-            Err(error)
-                if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
-                    && start.elapsed() < BUSY_TIMEOUT =>
-            {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! | file | its question |
 //! |---|---|
-//! | `database`, `anchor` | How is the file opened, read and written so that an acknowledged write is really there? |
+//! | `database`, `connection`, `anchor` | How is the file opened, read and written so that an acknowledged write is really there? |
 //! | `migrations` | How does the file get to this release's schema, and back? |
 //! | `proposal`, `response`, `inbox` | What is asked, how is it answered, what does the operator see? |
 //! | `managed_file` | How does an approved file come into effect, once, whatever crashes? |
@@ -20,6 +20,7 @@ mod bell;
 mod bottle;
 mod broker;
 mod clock;
+mod connection;
 mod database;
 mod diff;
 mod error;

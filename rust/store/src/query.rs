@@ -8,7 +8,8 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::Value;
 use rusqlite::{Connection, Statement};
 
-use crate::database::{Database, Opened};
+use crate::connection::Opened;
+use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::migrations::{self, MODULES, Step};
 use crate::turn::Turn;

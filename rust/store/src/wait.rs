@@ -15,7 +15,8 @@ use rusqlite::{Connection, Row, TransactionBehavior, named_params};
 
 use crate::bell::{self, Heard, INBOX, Listener};
 use crate::clock;
-use crate::database::{Database, Opened, Shared};
+use crate::connection::Opened;
+use crate::database::{Database, Shared};
 use crate::error::{Error, Result};
 use crate::inbox::{self, Inbox};
 use crate::proposal::{QueueStore, expire};

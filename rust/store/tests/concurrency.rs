@@ -79,6 +79,39 @@ fn waits_its_turn(place: &Place, queue_key: &str) -> Child {
     child
 }
 
+/// Two connections that read by turns until told, so that there is always one that does.
+fn reads_without_a_gap(db: &Path, stop: &AtomicBool) {
+    let readers = [(); 2].map(|()| rusqlite::Connection::open(db).unwrap());
+    let begin = |reader: &rusqlite::Connection| {
+        reader.execute_batch("BEGIN; SELECT count(*) FROM proposals").unwrap();
+    };
+    begin(&readers[0]);
+    for next in [1, 0].into_iter().cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
+        begin(&readers[next]);
+        std::thread::sleep(Duration::from_millis(2));
+        readers[1 - next].execute_batch("COMMIT").unwrap();
+    }
+}
+
+#[test]
+fn readers_that_never_leave_a_gap_do_not_make_the_wal_grow_for_ever() {
+    let place = Place::new();
+    place.queue("dev").write_proposal(&proposal("first")).unwrap();
+    let stop = AtomicBool::new(false);
+    let longest = std::thread::scope(|scope| {
+        scope.spawn(|| reads_without_a_gap(&place.db, &stop));
+        let mut longest = 0;
+        for n in 0..1000 {
+            let queue = place.queue(&format!("dev-{}", n / 100));
+            queue.write_proposal(&proposal(&format!("{n} {}", "x".repeat(64 << 10)))).unwrap();
+            longest = longest.max(std::fs::metadata(format!("{}-wal", place.db.display())).unwrap().len());
+        }
+        stop.store(true, Ordering::Relaxed);
+        longest
+    });
+    assert!(longest < 40 << 20, "{longest}"); // of 64 MiB that were written
+}
+
 #[test]
 fn of_two_processes_that_decide_exactly_one_wins() {
     let place = Place::new();
