@@ -29,6 +29,8 @@ pub(crate) struct Opened {
     pub(crate) file: PathBuf,
     wal: PathBuf,
     identity: (Option<FileId>, Option<FileId>),
+    /// The schema that this release has been found to fit.
+    schema: Cell<i64>,
     /// The WAL's length when it was last looked at, and the time before.
     wal_bytes: Cell<(u64, u64)>,
     pub(crate) turns: Option<Turns>,
@@ -84,12 +86,13 @@ impl Opened {
         };
         let before = file_id(&file);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut conn = Connection::open_with_flags(&file, flags).map_err(|error| Error::from(error).at(&file))?;
+        let conn = Connection::open_with_flags(&file, flags).map_err(|error| Error::from(error).at(&file))?;
         let turns = Turns::beside(&file);
-        prepare(&mut conn, turns.as_ref()).map_err(|error| error.at(&file))?;
+        prepare(&conn, turns.as_ref()).map_err(|error| error.at(&file))?;
+        let schema = Cell::new(migrations::schema_version(&conn).map_err(|error| error.at(&file))?);
         let identity = (before, file_id(&wal));
         let anchor = before.and_then(|id| Anchor::hold(&Registry::current().anchors, &file, id));
-        Ok(Opened { conn, file, wal, identity, wal_bytes: Cell::default(), turns, anchor })
+        Ok(Opened { conn, file, wal, identity, schema, wal_bytes: Cell::default(), turns, anchor })
     }
 
     /// Whether database and WAL at their paths are still the files this connection has open.
@@ -116,9 +119,16 @@ impl Opened {
         let _ = self.conn.busy_timeout(BUSY_TIMEOUT);
     }
 
-    pub(crate) fn transact<T>(&mut self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+    pub(crate) fn transact<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let _turn = self.turns.as_ref().map(Turns::take);
-        let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let begin = || Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate);
+        let mut tx = begin()?;
+        // A later release, a rollback or another program's module may have been here since.
+        while migrations::schema_version(&tx)? != self.schema.get() {
+            drop(tx);
+            self.schema.set(follow_schema(&self.conn)?);
+            tx = begin()?;
+        }
         let result = work(&tx)?;
         tx.commit()?;
         Ok(result)
@@ -145,7 +155,14 @@ impl Drop for Opened {
     }
 }
 
-fn prepare(conn: &mut Connection, turns: Option<&Turns>) -> Result<()> {
+/// Whether this release still fits, with whatever is missing brought back.
+fn follow_schema(conn: &Connection) -> Result<i64> {
+    migrations::refuse_newer(&migrations::versions(conn)?)?;
+    migrations::migrate_all(conn)?;
+    migrations::schema_version(conn)
+}
+
+fn prepare(conn: &Connection, turns: Option<&Turns>) -> Result<()> {
     // Long enough for a slow writer; see BUSY_TIMEOUT.
     conn.busy_timeout(BUSY_TIMEOUT)?;
     // Enough for every statement of this crate.

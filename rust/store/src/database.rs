@@ -249,7 +249,7 @@ impl Shared {
             }
             *slot = self.connect(true)?;
         }
-        let Some(opened) = slot.as_mut() else {
+        let Some(opened) = slot.as_ref() else {
             return Err(Error::unavailable(&self.path, "it vanished while it was being created; try again"));
         };
         let file = opened.file.clone();
@@ -291,7 +291,11 @@ impl Shared {
             *slot = self.connect(false)?;
         }
         let Some(opened) = slot.as_ref() else { return Ok(None) };
-        work(&opened.conn).map(Some).map_err(|error| error.at(&opened.file))
+        let result = work(&opened.conn).map_err(|error| error.at(&opened.file));
+        if let Err(Error::Unavailable { .. }) = result {
+            *slot = None; // the schema may have gone from under it: the next use looks at that anew
+        }
+        result.map(Some)
     }
 
     /// A connection of its own, for work that must not hold up others; `None` while there is no database.

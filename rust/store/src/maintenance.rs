@@ -89,9 +89,9 @@ impl Database {
     pub fn rollback(&self, module: &str, to: i64) -> Result<PathBuf> {
         let saved =
             self.save_aside()?.ok_or_else(|| Error::not_found("database", &self.path().display().to_string()))?;
-        let mut opened = self.open_to_write()?;
+        let opened = self.open_to_write()?;
         let _turn = opened.turns.as_ref().map(crate::turn::Turns::take);
-        migrations::rollback(&mut opened.conn, module, to).map_err(|error| error.at(&opened.file))?;
+        migrations::rollback(&opened.conn, module, to).map_err(|error| error.at(&opened.file))?;
         opened.acknowledge()?;
         Ok(saved)
     }
@@ -155,7 +155,7 @@ impl Database {
             copy.run_to_completion(ALL_PAGES, Duration::from_millis(5), None)
                 .map_err(|error| Error::from(error).at(self.path()))?;
             drop(copy);
-            migrations::migrate_all(&mut opened.conn).map_err(|error| error.at(&opened.file))?;
+            migrations::migrate_all(&opened.conn).map_err(|error| error.at(&opened.file))?;
             opened.acknowledge()?;
         }
         let saved = saved.unwrap_or_else(|| PathBuf::from("/dev/null"));

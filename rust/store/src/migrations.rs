@@ -100,8 +100,13 @@ pub(crate) fn are_complete(found: &[(String, i64)]) -> bool {
     MODULES.iter().all(current)
 }
 
+/// Moves with every change of the schema, whoever makes it (sqlite.org/pragma.html#pragma_schema_version).
+pub(crate) fn schema_version(conn: &Connection) -> Result<i64> {
+    Ok(conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?)
+}
+
 /// Brings all modules of this release up to date. One that is there already costs a read.
-pub(crate) fn migrate_all(conn: &mut Connection) -> Result<()> {
+pub(crate) fn migrate_all(conn: &Connection) -> Result<()> {
     for module in &MODULES {
         migrate(conn, module.name, &module.owned(), &AtomicBool::new(false))?;
     }
@@ -109,14 +114,14 @@ pub(crate) fn migrate_all(conn: &mut Connection) -> Result<()> {
 }
 
 /// Brings one module to the version its steps make. `running` is true while SQL of a step runs.
-pub(crate) fn migrate(conn: &mut Connection, module: &str, steps: &[Step], running: &AtomicBool) -> Result<i64> {
+pub(crate) fn migrate(conn: &Connection, module: &str, steps: &[Step], running: &AtomicBool) -> Result<i64> {
     let target = steps.len() as i64;
     // Without a write lock first, as nearly every open finds nothing to do. What decides is read inside again.
     if conn.query_row(HAS_BOOKS_SQL, [], |row| row.get(0))? && examine(conn, module, steps)? == target {
         return Ok(target);
     }
     loop {
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
         tx.execute_batch(BOOKS_SQL)?;
         let version = examine(&tx, module, steps)?;
         if version == target {
@@ -134,11 +139,11 @@ pub(crate) fn migrate(conn: &mut Connection, module: &str, steps: &[Step], runni
 }
 
 /// Takes one module back to version `to`, step by step.
-pub(crate) fn rollback(conn: &mut Connection, module: &str, to: i64) -> Result<()> {
+pub(crate) fn rollback(conn: &Connection, module: &str, to: i64) -> Result<()> {
     let known = MODULES.iter().find(|known| known.name == module).ok_or_else(|| Error::not_found("module", module))?;
     let steps = known.owned();
     loop {
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
         let version = examine(&tx, module, &steps)?;
         if !(0..=version).contains(&to) {
             return Err(Error::input(
@@ -228,7 +233,7 @@ mod tests {
 
     #[test]
     fn every_step_down_undoes_its_step_up() {
-        let mut conn = Connection::open_in_memory().unwrap();
+        let conn = Connection::open_in_memory().unwrap();
         let tables = |conn: &Connection| -> i64 {
             conn.query_row(
                 "SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'schema_%' AND name NOT LIKE 'sqlite_%'",
@@ -237,23 +242,23 @@ mod tests {
             )
             .unwrap()
         };
-        migrate_all(&mut conn).unwrap();
+        migrate_all(&conn).unwrap();
         assert!(tables(&conn) > 0);
         for module in MODULES.iter().rev() {
-            rollback(&mut conn, module.name, 0).unwrap();
+            rollback(&conn, module.name, 0).unwrap();
         }
         assert_eq!(tables(&conn), 0);
-        migrate_all(&mut conn).unwrap();
+        migrate_all(&conn).unwrap();
     }
 
     #[test]
     fn a_failed_step_leaves_the_one_before_it() {
-        let mut conn = Connection::open_in_memory().unwrap();
+        let conn = Connection::open_in_memory().unwrap();
         let steps = [
             step("CREATE TABLE a (x)", "DROP TABLE a"),
             step("CREATE TABLE b (x); CREATE TABLE a (x)", "DROP TABLE b"),
         ];
-        let error = migrate(&mut conn, "mine", &steps, &AtomicBool::new(false)).unwrap_err();
+        let error = migrate(&conn, "mine", &steps, &AtomicBool::new(false)).unwrap_err();
         assert!(matches!(error, Error::MigrationFailed { version: 2, .. }), "{error}");
         assert_eq!(versions(&conn).unwrap(), [("mine".to_owned(), 1)]);
         assert!(conn.prepare("SELECT * FROM b").is_err());
@@ -261,28 +266,27 @@ mod tests {
 
     #[test]
     fn a_step_that_commits_is_refused() {
-        let mut conn = Connection::open_in_memory().unwrap();
+        let conn = Connection::open_in_memory().unwrap();
         let error =
-            migrate(&mut conn, "mine", &[step("CREATE TABLE a (x); COMMIT", "")], &AtomicBool::new(false)).unwrap_err();
+            migrate(&conn, "mine", &[step("CREATE TABLE a (x); COMMIT", "")], &AtomicBool::new(false)).unwrap_err();
         assert!(matches!(error, Error::MigrationFailed { .. }), "{error}");
     }
 
     #[test]
     fn an_edited_step_and_a_newer_file_are_refused() {
-        let mut conn = Connection::open_in_memory().unwrap();
+        let conn = Connection::open_in_memory().unwrap();
         migrate(
-            &mut conn,
+            &conn,
             "mine",
             &[step("CREATE TABLE a (x)", "DROP TABLE a"), step("CREATE TABLE b (x)", "DROP TABLE b")],
             &AtomicBool::new(false),
         )
         .unwrap();
-        let newer = migrate(&mut conn, "mine", &[step("CREATE TABLE a (x)", "DROP TABLE a")], &AtomicBool::new(false))
-            .unwrap_err();
+        let newer =
+            migrate(&conn, "mine", &[step("CREATE TABLE a (x)", "DROP TABLE a")], &AtomicBool::new(false)).unwrap_err();
         assert_eq!(newer, Error::SchemaTooNew { module: "mine".to_owned(), found: 2, supported: 1 });
-        let edited =
-            migrate(&mut conn, "mine", &[step("CREATE TABLE a (y)", ""), step("", "")], &AtomicBool::new(false))
-                .unwrap_err();
+        let edited = migrate(&conn, "mine", &[step("CREATE TABLE a (y)", ""), step("", "")], &AtomicBool::new(false))
+            .unwrap_err();
         assert_eq!(edited, Error::MigrationEdited { module: "mine".to_owned(), version: 1 });
     }
 }

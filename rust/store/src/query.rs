@@ -202,7 +202,7 @@ impl Database {
             if guard.load(Ordering::Relaxed) { only_own_tables(&context) } else { Authorization::Allow }
         }))?;
         let version =
-            migrations::migrate(&mut opened.conn, module, steps, &guarded).map_err(|error| error.at(&opened.file))?;
+            migrations::migrate(&opened.conn, module, steps, &guarded).map_err(|error| error.at(&opened.file))?;
         opened.acknowledge()?;
         Ok(version)
     }
