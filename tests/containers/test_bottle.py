@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from bot_bottle import Inbox
 from bot_bottle.backends import docker as backend
 from bot_bottle.backends import names
 from bot_bottle.supervise import Plan, Supervise
+from broker_process import Broker
 from cli_process import Host
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "compose.yaml"
@@ -55,15 +56,23 @@ def slug(host: Host) -> str:
 
 
 @pytest.fixture
-def bottle(host: Host, images: Images, slug: str) -> Iterator[Bottle]:
+def bottle(
+    request: pytest.FixtureRequest, host: Host, images: Images, slug: str, serve: Callable[..., Broker]
+) -> Iterator[Bottle]:
+    """On the transport that the test names, or the mount."""
+    transport = getattr(request, "param", "mount")
+    if transport == "broker":
+        serve()
     called, upstream = names(slug), f"bot-bottle-test-upstream-{slug}"
     start = ["bottle", "start", slug, "--file", "egress-allow=routes.yaml", "--image", images.sidecars]
+    start += ["--transport", transport]
     host.run(*start, "--env", "EGRESS_PRIVATE_NETWORKS", "--run", EGRESS_PRIVATE_NETWORKS=PRIVATE)
     try:
         outer = ["--network", called.outside, "--network-alias", UPSTREAM]
         docker("run", "--detach", "--name", upstream, *outer, images.python, "python3", "-c", SERVER)
         until_healthy(called.sidecars)
-        yield Bottle(Supervise().prepare(slug, files={"egress-allow": "routes.yaml"}), upstream)
+        plan = Supervise().prepare(slug, files={"egress-allow": "routes.yaml"}, transport=transport)
+        yield Bottle(plan, upstream)
     finally:
         docker("rm", "--force", upstream)
         host.run("bottle", "stop", slug, "--run")
@@ -145,6 +154,7 @@ print(fetch(), asyncio.run(ask()), fetch())
 """
 
 
+@pytest.mark.parametrize("bottle", ["mount", "broker"], indirect=True)
 def test_an_agent_asks_for_a_host_is_granted_it_and_goes_there(host: Host, bottle: Bottle, images: Images) -> None:
     said: list[str] = []
     agent = threading.Thread(target=lambda: said.append(bottle.agent(images.sidecars, ASK)))
