@@ -90,9 +90,10 @@ impl Opened {
         let turns = Turns::beside(&file);
         prepare(&conn, turns.as_ref()).map_err(|error| error.at(&file))?;
         let schema = Cell::new(migrations::schema_version(&conn).map_err(|error| error.at(&file))?);
-        let identity = (before, file_id(&wal));
+        let (wal_id, wal_bytes) = look(&wal).unzip();
+        let wal_bytes = Cell::new((wal_bytes.unwrap_or(0), wal_bytes.unwrap_or(0)));
         let anchor = before.and_then(|id| Anchor::hold(&Registry::current().anchors, &file, id));
-        Ok(Opened { conn, file, wal, identity, schema, wal_bytes: Cell::default(), turns, anchor })
+        Ok(Opened { conn, file, wal, identity: (before, wal_id), schema, wal_bytes, turns, anchor })
     }
 
     /// Whether database and WAL at their paths are still the files this connection has open.

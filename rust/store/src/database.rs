@@ -244,7 +244,7 @@ impl Shared {
         let busy = || Error::Busy { path: self.path.display().to_string() };
         let mut slot = self.writer.try_lock_for(BUSY_TIMEOUT).ok_or_else(busy)?;
         if !is_usable(&slot) {
-            if is_outdated(&slot) || self.others_are_outdated() {
+            if slot.is_some() || self.others_are_outdated() {
                 self.abandon(&mut slot);
             }
             *slot = self.connect(true)?;
