@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import bot_bottle
 from benchmarks.actor import memory_kib
-from benchmarks.harness import CLI, HELPER, OURS, Lab, Result, times
+from benchmarks.harness import CLI, OURS, Lab, Result, times
+from benchmarks.waking import wake_helpers
 
 WORKLOAD = "through the broker"
 
@@ -58,34 +59,12 @@ def serve(root: Path) -> Iterator[Served]:
 
 def run(lab: Lab) -> Iterator[Result]:
     with lab.root() as root, serve(root) as broker:
-        yield waking(lab, broker)
+        way = {"SUPERVISE_URL": broker.url, "SUPERVISE_TOKEN_FILE": str(broker.token_file("helper"))}
+        yield Result(WORKLOAD, "wake-up of a helper", OURS, wake_helpers(lab, broker.database, way))
     with lab.root() as root, serve(root) as broker:
         yield idle(lab, broker)
     with lab.root() as root, serve(root) as broker:
         yield proposing(broker)
-
-
-def waking(lab: Lab, broker: Served) -> Result:
-    """From the sync of the decision until the line that the helper prints has been read."""
-    variables = {"SUPERVISE_URL": broker.url, "SUPERVISE_TOKEN_FILE": str(broker.token_file("helper"))}
-    propose = [HELPER, "propose", "--bottle", "helper", "--tool", "egress-allow", "--wait"]
-    took = []
-    with lab.actor(OURS, broker.database.parent) as answerer, bot_bottle.Inbox(broker.database) as inbox:
-        for number in range(200 if lab.full else 50):
-            with subprocess.Popen(
-                propose, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=os.environ | variables
-            ) as helper:
-                assert helper.stdin is not None and helper.stdout is not None
-                helper.stdin.write(f"number: {number}\n".encode())
-                helper.stdin.close()
-                while not [item for item in inbox.pending() if item.waiting]:
-                    time.sleep(0.005)
-                time.sleep(0.02)
-                proposal = inbox.pending()[0].proposal
-                _, synced, _ = answerer.numbers("answer", f"{proposal.id}/{proposal.payload_sha256}")
-                helper.stdout.read(1)
-                took.append(time.monotonic_ns() - synced)
-    return Result(WORKLOAD, "wake-up of a helper", OURS, times(took))
 
 
 def idle(lab: Lab, broker: Served) -> Result:

@@ -6,12 +6,14 @@ answered, which for one that rings its own bell is later.
 """
 
 import itertools
+import os
 import random
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
 import bot_bottle
@@ -81,37 +83,32 @@ def between_threads(lab: Lab) -> Iterator[Result]:
 
 
 def through_helper(lab: Lab) -> Iterator[Result]:
-    """Until the line that the helper prints has been read."""
+    with lab.place() as place:
+        database = place / "bot-bottle.db"
+        figures = wake_helpers(lab, database, {"SUPERVISE_DB_PATH": str(database)})
+    yield Result("wake-up", "through the helper", OURS, figures)
+
+
+def wake_helpers(lab: Lab, database: Path, way: dict[str, str]) -> dict[str, float]:
+    """From the sync of a decision until the line that a helper prints has been read; ``way`` is its environment."""
     took = []
     resident = 0
-    with lab.place() as place, lab.actor(OURS, place) as answerer:
-        database = place / "bot-bottle.db"
-        queue = bot_bottle.QueueStore("helper", database)
-        propose = [
-            str(HELPER),
-            "propose",
-            "--db",
-            str(database),
-            "--bottle",
-            "helper",
-            "--tool",
-            "egress-allow",
-            "--wait",
-        ]
+    propose = [HELPER, "propose", "--bottle", "helper", "--tool", "egress-allow", "--wait"]
+    with lab.actor(OURS, database.parent) as answerer, bot_bottle.Inbox(database) as inbox:
         for number in range(200 if lab.full else 50):
-            with subprocess.Popen(propose, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as helper:
+            with subprocess.Popen(propose, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=os.environ | way) as helper:
                 assert helper.stdin is not None and helper.stdout is not None
                 helper.stdin.write(f"number: {number}\n".encode())
                 helper.stdin.close()
-                while not (pending := queue.list_pending_proposals()):
+                while not (waiting := [item for item in inbox.pending() if item.waiting]):
                     time.sleep(0.005)
-                time.sleep(0.02)
+                time.sleep(0.02)  # until it sleeps
                 resident = memory_kib(helper.pid)
-                key = f"{pending[0].id}/{pending[0].payload_sha256}"
-                _, synced, _ = answerer.numbers("answer", key)
+                proposal = waiting[0].proposal
+                _, synced, _ = answerer.numbers("answer", f"{proposal.id}/{proposal.payload_sha256}")
                 helper.stdout.read(1)
                 took.append(time.monotonic_ns() - synced)
-    yield Result("wake-up", "through the helper", OURS, times(took) | {"resident_mib": resident / 1024})
+    return times(took) | {"resident_mib": resident / 1024}
 
 
 def through_mount(lab: Lab) -> Iterator[Result]:

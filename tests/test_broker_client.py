@@ -62,12 +62,6 @@ def way(broker: Serving, token_file: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def queue(way: dict[str, Any]) -> Iterator[QueueStore]:
-    with QueueStore(SLUG, **way) as store:
-        yield store
-
-
-@pytest.fixture
 def inbox(broker: Serving) -> Iterator[Inbox]:
     with Inbox() as store:
         yield store
