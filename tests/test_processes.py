@@ -32,14 +32,19 @@ def write_first(paths: list[str | None], name: str) -> None:
         QueueStore(name, path).write_proposal(Proposal.new(name, "t", "x"))
 
 
+def start_together(writers: list[Process]) -> None:
+    """Once all are ready."""
+    for writer in writers:
+        assert writer.says() == "ready"
+    for writer in writers:
+        writer.tell()
+
+
 def test_many_processes_make_a_fresh_file_at_once(tmp_path: Path) -> None:
     paths = [tmp_path / f"{n}.db" for n in range(12)]
     writers = [Process(write_first, [str(path) for path in paths], f"w{n}") for n in range(8)]
     for _ in paths:
-        for writer in writers:
-            assert writer.says() == "ready"
-        for writer in writers:
-            writer.tell()
+        start_together(writers)
     for writer in writers:
         writer.ends()
     for path in paths:
@@ -49,10 +54,7 @@ def test_many_processes_make_a_fresh_file_at_once(tmp_path: Path) -> None:
 
 def test_many_processes_make_a_fresh_root_at_once(host: Host) -> None:
     writers = [Process(write_first, [None], f"w{n}") for n in range(8)]
-    for writer in writers:
-        assert writer.says() == "ready"
-    for writer in writers:
-        writer.tell()
+    start_together(writers)
     for writer in writers:
         writer.ends()
     assert len(Inbox().pending()) == 8
