@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use rusqlite::types::ToSql;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction};
+use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::broker::Broker;
+use crate::connection::Transaction;
 use crate::database::Rings;
 use crate::diff::hex;
 use crate::error::{Error, Result};

@@ -2,13 +2,14 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::anchor::Anchor;
 use crate::database::{BUSY_TIMEOUT, Registry};
@@ -122,13 +123,12 @@ impl Opened {
 
     pub(crate) fn transact<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let _turn = self.turns.as_ref().map(Turns::take);
-        let begin = || Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate);
-        let mut tx = begin()?;
+        let mut tx = Transaction::begin(&self.conn)?;
         // A later release, a rollback or another program's module may have been here since.
         while migrations::schema_version(&tx)? != self.schema.get() {
             drop(tx);
             self.schema.set(follow_schema(&self.conn)?);
-            tx = begin()?;
+            tx = Transaction::begin(&self.conn)?;
         }
         let result = work(&tx)?;
         tx.commit()?;
@@ -153,6 +153,39 @@ impl Drop for Opened {
         if let Some(anchor) = &self.anchor {
             anchor.let_go(&Registry::current().anchors);
         }
+    }
+}
+
+/// A write transaction; dropped, it is rolled back. As rusqlite's own, but for statements that stay prepared.
+pub(crate) struct Transaction<'c>(&'c Connection);
+
+impl<'c> Transaction<'c> {
+    pub(crate) fn begin(conn: &'c Connection) -> Result<Self> {
+        conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        Ok(Transaction(conn))
+    }
+
+    pub(crate) fn commit(self) -> Result<()> {
+        self.0.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
+    }
+}
+
+impl Deref for Transaction<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.0
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        // Committed, or rolled back by SQLite itself after an error that leaves it no choice.
+        if self.0.is_autocommit() {
+            return;
+        }
+        let _ = self.0.execute_batch("ROLLBACK");
     }
 }
 

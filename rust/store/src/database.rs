@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
-use rusqlite::{Connection, Transaction};
+use rusqlite::Connection;
 use rustix::process::{Pid, getpid};
 
 use crate::anchor::Anchors;
-use crate::connection::{Opened, is_outdated, is_usable};
+use crate::connection::{Opened, Transaction, is_outdated, is_usable};
 use crate::error::{Error, Result};
 use crate::wait::Watcher;
 use crate::{bell, layout};

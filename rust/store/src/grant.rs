@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, Row, Transaction, named_params};
+use rusqlite::{OptionalExtension, Row, named_params};
 use serde::{Deserialize, Serialize};
 
 use crate::broker::Broker;
+use crate::connection::Transaction;
 use crate::database::Rings;
 use crate::error::{Error, Result};
 use crate::proposal::{Proposal, check_name, check_text, check_time, new_id};

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, named_params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, named_params};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+use crate::connection::Transaction;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::managed_file;
@@ -114,14 +115,8 @@ impl ChangeKind {
 /// Notes a step, for whoever watches.
 pub(crate) fn record(tx: &Transaction<'_>, kind: ChangeKind, id: &str, bottle_slug: &str, tool: &str) -> Result<()> {
     const RECORD_SQL: &str = "INSERT INTO changes (kind, proposal_id, bottle_slug, tool, at)
-         VALUES (:kind, :id, :bottle_slug, :tool, :at)";
-    tx.prepare_cached(RECORD_SQL)?.execute(named_params! {
-        ":kind": kind.name(),
-        ":id": id,
-        ":bottle_slug": bottle_slug,
-        ":tool": tool,
-        ":at": clock::now(),
-    })?;
+         VALUES (?1, ?2, ?3, ?4, ?5)";
+    tx.prepare_cached(RECORD_SQL)?.execute((kind.name(), id, bottle_slug, tool, clock::now()))?;
     Ok(())
 }
 

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::backup::Backup;
-use rusqlite::{Connection, OpenFlags, Transaction, named_params};
+use rusqlite::{Connection, OpenFlags, named_params};
 use serde::Serialize;
 
+use crate::connection::Transaction;
 use crate::database::{Database, Rings};
 use crate::error::{Error, Result};
 use crate::migrations::{self, MODULES};

@@ -14,12 +14,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, named_params};
+use rusqlite::{Connection, OptionalExtension, named_params};
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, Mode, OFlags, fchmod, fchown, flock, openat, renameat, statat, unlinkat,
 };
 use uuid::Uuid;
 
+use crate::connection::Transaction;
 use crate::database::{BUSY_TIMEOUT, Database, Rings};
 use crate::diff::{render_diff, sha256_hex};
 use crate::error::{Error, Result};
@@ -29,16 +30,6 @@ use crate::{clock, layout};
 
 /// Hash of a file that is not there.
 const ABSENT: &str = "";
-
-/// A managed file as the database knows it.
-pub(crate) fn declared(conn: &Connection, bottle_slug: &str, tool: &str) -> Result<Option<(String, String)>> {
-    const DECLARED_SQL: &str =
-        "SELECT path, known_sha256 FROM managed_files WHERE bottle_slug = :bottle_slug AND tool = :tool";
-    Ok(conn
-        .prepare_cached(DECLARED_SQL)?
-        .query_row(named_params! {":bottle_slug": bottle_slug, ":tool": tool}, |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?)
-}
 
 /// The hash of the file as it is; `None` where this process cannot see it (a container).
 pub(crate) fn seen(path: &str) -> Option<String> {

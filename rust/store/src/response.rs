@@ -1,10 +1,11 @@
 //! How is a proposal answered: once, by somebody, about exactly what they saw?
 
-use rusqlite::{Row, Transaction, named_params};
+use rusqlite::{Row, named_params};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{self, AuditEntry};
 use crate::clock;
+use crate::connection::Transaction;
 use crate::database::{Database, Rings};
 use crate::diff::{render_diff, sha256_hex};
 use crate::error::{Error, Result};

@@ -11,11 +11,11 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
-use rusqlite::{Connection, Row, TransactionBehavior, named_params};
+use rusqlite::{Connection, Row, named_params};
 
 use crate::bell::{self, Heard, INBOX, Listener};
 use crate::clock;
-use crate::connection::Opened;
+use crate::connection::{Opened, Transaction};
 use crate::database::{Database, Shared};
 use crate::error::{Error, Result};
 use crate::inbox::{self, Inbox};
@@ -593,7 +593,7 @@ impl Watcher {
                 return Ok(());
             }
             let _turn = opened.turns.as_ref().and_then(|turns| turns.try_take());
-            let tx = opened.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let tx = Transaction::begin(&opened.conn)?;
             for queue_key in &expired {
                 expire(&tx, queue_key, &clock::now())?;
             }
@@ -607,7 +607,7 @@ impl Watcher {
                     release.execute(named_params! {":id": row, ":lease": lease, ":now": clock::now()})?;
                 }
             }
-            Ok(tx.commit()?)
+            tx.commit()
         });
         let due: Vec<String> = due.into_iter().cloned().collect();
         let mut state = self.state.lock();

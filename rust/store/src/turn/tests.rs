@@ -165,7 +165,7 @@ fn who_was_passed_over_goes_on_without_a_turn_and_takes_nobodys() {
 fn who_waited_its_time_goes_on_without_a_turn() {
     let desk = Desk::new();
     let (held, turns) = (desk.turns().take(), desk.turns());
-    assert!(stand(&turns.page().unwrap(), Instant::now() + PATIENCE / 10).is_none());
+    assert!(stand(&turns.place.lock().page, Instant::now() + PATIENCE / 10).is_none());
     drop(held);
     desk.is_orderly();
 }
@@ -211,7 +211,7 @@ fn a_file_cut_short_is_not_touched_and_then_mended() {
     let waiting = desk.queue(1..2);
     OpenOptions::new().write(true).open(desk.file()).unwrap().set_len(0).unwrap();
     // Here the counters are gone; reading them would end the process.
-    assert!(turns.page.lock().counters().is_none());
+    assert!(turns.place.lock().page.counters().is_none());
     assert_eq!(waiting.0.recv().unwrap(), (1, false));
     drop(held);
     drop(turns.take());
