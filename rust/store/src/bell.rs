@@ -49,7 +49,10 @@ pub(crate) fn ring_all(database: &Path) {
 }
 
 /// Hears a set of bells.
+#[derive(Default)]
 pub(crate) struct Listener {
+    /// Made with the first bell. `None` beside bells: the user's limit of instances (128 by default) is used up, and
+    /// glancing takes over.
     #[cfg(target_os = "linux")]
     inotify: Option<Arc<OwnedFd>>,
     bells: HashMap<String, Bell>,
@@ -62,6 +65,31 @@ struct Bell {
     path: PathBuf,
 }
 
+impl Bell {
+    /// Whether the kernel tells of it.
+    fn is_told(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        return self.watch.is_some();
+        #[cfg(not(target_os = "linux"))]
+        false
+    }
+}
+
+/// What a listener sleeps on.
+#[derive(Default)]
+pub(crate) struct Ear {
+    descriptor: Option<Arc<OwnedFd>>,
+    /// Whether it has to look every few milliseconds, as the kernel does not tell it of every bell.
+    glances: bool,
+}
+
+impl Ear {
+    /// Whether the kernel tells of every bell.
+    pub(crate) fn is_told(&self) -> bool {
+        self.descriptor.is_some() && !self.glances
+    }
+}
+
 /// What a listener heard: rung bells by name, or that it may have missed some.
 pub(crate) enum Heard {
     Bells(Vec<String>),
@@ -69,18 +97,6 @@ pub(crate) enum Heard {
 }
 
 impl Listener {
-    pub(crate) fn new() -> Self {
-        Listener {
-            #[cfg(target_os = "linux")]
-            inotify: {
-                use rustix::fs::inotify::{CreateFlags, init};
-                // None: the user's limit of instances (128 by default) is used up. Glancing takes over.
-                init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok().map(Arc::new)
-            },
-            bells: HashMap::new(),
-        }
-    }
-
     /// Listens to `name` from now on. No error: without its bell a waiter has the heartbeat.
     pub(crate) fn add(&mut self, database: &Path, name: &str) {
         let dir = directory(database);
@@ -90,6 +106,11 @@ impl Listener {
         let own = |path: &Path, is: fn(&Metadata) -> bool| symlink_metadata(path).is_ok_and(|data| is(&data));
         if !own(&dir, Metadata::is_dir) || !own(&path, Metadata::is_file) {
             return;
+        }
+        #[cfg(target_os = "linux")]
+        if self.inotify.is_none() {
+            use rustix::fs::inotify::{CreateFlags, init};
+            self.inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok().map(Arc::new);
         }
         let bell = Bell {
             #[cfg(target_os = "linux")]
@@ -104,6 +125,14 @@ impl Listener {
         self.bells.insert(name.to_owned(), bell);
     }
 
+    /// The same, and to no other bell, nor to one of this name in another place.
+    pub(crate) fn listen_only_to(&mut self, database: &Path, name: &str) {
+        for other in self.bells.keys().cloned().collect::<Vec<_>>() {
+            self.remove(&other);
+        }
+        self.add(database, name);
+    }
+
     pub(crate) fn listens_to(&self, name: &str) -> bool {
         self.bells.contains_key(name)
     }
@@ -116,13 +145,15 @@ impl Listener {
         }
     }
 
-    /// The descriptor that becomes readable with a ring, or `None` where one has to glance.
-    pub(crate) fn descriptor(&self) -> Option<Arc<OwnedFd>> {
-        #[cfg(target_os = "linux")]
-        if self.bells.values().all(|bell| bell.watch.is_some()) {
-            return self.inotify.clone();
+    /// What to sleep on until the next ring.
+    pub(crate) fn ear(&self) -> Ear {
+        Ear {
+            #[cfg(target_os = "linux")]
+            descriptor: self.inotify.clone(),
+            #[cfg(not(target_os = "linux"))]
+            descriptor: None,
+            glances: self.bells.values().any(|bell| !bell.is_told()),
         }
-        None
     }
 
     /// Which bells rang since the last call.
@@ -135,24 +166,19 @@ impl Listener {
     }
 }
 
-/// Waits until the descriptor or `wake` is readable, or the time is over. Without a descriptor it returns every few
-/// milliseconds, for a glance.
-pub(crate) fn sleep(descriptor: Option<&OwnedFd>, wake: impl AsFd, limit: Option<Duration>) {
-    let limit = if descriptor.is_none() { Some(limit.map_or(GLANCE, |limit| limit.min(GLANCE))) } else { limit };
+/// Waits until a bell rings, `wake` is readable or closed by its writer, the time is over, or a signal comes.
+pub(crate) fn sleep(ear: &Ear, wake: impl AsFd, limit: Option<Duration>) {
+    let limit = if ear.glances { Some(limit.map_or(GLANCE, |limit| limit.min(GLANCE))) } else { limit };
     let until = limit.map(|limit| Timespec {
         tv_sec: limit.as_secs().min(i32::MAX as u64) as i64,
         tv_nsec: limit.subsec_nanos().into(),
     });
-    let mut sources = vec![PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN)];
-    sources.extend(descriptor.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)));
+    let wake = PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN);
     // An interrupted or failed poll is an early return, and the caller looks at everything after each.
-    let _ = poll(&mut sources, until.as_ref());
-}
-
-/// Waits until `end` is closed by its writer, the time is over, or a signal comes.
-pub(crate) fn sleep_on(end: impl AsFd, limit: Duration) {
-    let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
-    let _ = poll(&mut [PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN)], Some(&limit));
+    let _ = match &ear.descriptor {
+        Some(bells) => poll(&mut [wake, PollFd::new(bells, PollFlags::IN)], until.as_ref()),
+        None => poll(&mut [wake], until.as_ref()),
+    };
 }
 
 fn touched(path: &Path) -> Option<SystemTime> {
@@ -191,6 +217,9 @@ fn heard_by_inotify(inotify: &OwnedFd, bells: &mut HashMap<String, Bell>) -> Hea
         if !rung.contains(name) {
             rung.push(name.clone());
         }
+        if reader.is_buffer_empty() && !overflow {
+            break; // if there is more, the descriptor says so
+        }
     }
     for name in gone {
         bells.remove(&name);
@@ -206,14 +235,14 @@ fn heard_by_inotify(inotify: &OwnedFd, bells: &mut HashMap<String, Bell>) -> Hea
 /// Rings a bell of its own and times how long it takes to be heard, through the same files as every wait.
 pub(crate) fn test(database: &Path, limit: Duration) -> Option<Duration> {
     let name = format!(".test-{}", std::process::id());
-    let mut listener = Listener::new();
+    let mut listener = Listener::default();
     listener.add(database, &name);
     let (never, _writer) = std::io::pipe().ok()?;
     let start = Instant::now();
     ring(database, &name);
     let mut heard = None;
     while heard.is_none() && start.elapsed() < limit {
-        sleep(listener.descriptor().as_deref(), &never, Some(limit.saturating_sub(start.elapsed())));
+        sleep(&listener.ear(), &never, Some(limit.saturating_sub(start.elapsed())));
         if let Heard::Bells(rung) = listener.heard()
             && rung.contains(&name)
         {
@@ -232,12 +261,14 @@ mod tests {
     fn a_glance_hears_a_second_ring_that_left_no_trace() {
         let dir = tempfile::tempdir().unwrap();
         let database = dir.path().join("x.db");
-        let mut listener = Listener {
-            #[cfg(target_os = "linux")]
-            inotify: None,
-            bells: HashMap::new(),
-        };
+        let mut listener = Listener::default();
         listener.add(&database, "dev");
+        #[cfg(target_os = "linux")]
+        {
+            // As where the kernel has none left.
+            listener.inotify = None;
+            listener.bells.values_mut().for_each(|bell| bell.watch = None);
+        }
         let mut hears = || matches!(listener.heard(), Heard::Bells(rung) if rung == ["dev"]);
         // The second look sees the same time as the first. Several tries: it has to come within the tick.
         assert!((0..50).any(|_| {

@@ -15,7 +15,7 @@ use rustix::process::{Pid, getpid};
 use crate::anchor::Anchors;
 use crate::connection::{Opened, Transaction, is_outdated, is_usable};
 use crate::error::{Error, Result};
-use crate::wait::Watcher;
+use crate::wait::{Bunks, Watcher};
 use crate::{bell, layout};
 
 /// How long a write waits for other writers: a slow disk, a backup, a prune (DESIGN 3).
@@ -40,6 +40,7 @@ pub(crate) struct Shared {
     writer: Mutex<Option<Opened>>,
     reader: Mutex<Option<Opened>>,
     watcher: Mutex<Option<Arc<Watcher>>>,
+    pub(crate) bunks: Bunks,
     /// Whether there was ever a connection.
     opened: AtomicBool,
 }
@@ -133,6 +134,7 @@ impl Registry {
             writer: Mutex::new(None),
             reader: Mutex::new(None),
             watcher: Mutex::new(None),
+            bunks: Bunks::default(),
             opened: AtomicBool::new(false),
         });
         all.insert(path.to_owned(), Arc::downgrade(&shared));
@@ -263,16 +265,17 @@ impl Shared {
             }
             Err(error) => return Err(error),
         };
-        // An acknowledged write is in the file others read (FACTS 4): two `stat`s turn silent loss into an error.
-        if !opened.is_current() {
-            self.abandon(&mut slot);
-            return Err(Error::WriteLost { path: file.display().to_string() });
-        }
+        // First, as who waits may begin to wake up. A ring says no more than that it is worth a look.
         for queue in &rings.queues {
             bell::ring(&file, queue);
         }
         if rings.inbox {
             bell::ring(&file, bell::INBOX);
+        }
+        // An acknowledged write is in the file others read (FACTS 4): two `stat`s turn silent loss into an error.
+        if !opened.is_current() {
+            self.abandon(&mut slot);
+            return Err(Error::WriteLost { path: file.display().to_string() });
         }
         if opened.wal_is_long() {
             opened.restart_wal();

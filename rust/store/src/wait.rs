@@ -1,39 +1,30 @@
 //! How does a waiter learn of its answer at once, and how does the operator learn that somebody waits?
 //!
-//! One watcher thread per process and database serves all waits. It sleeps on the bells of what is waited for, looks at
-//! the rows once a bell rings (one query per queue), and once a second asks SQLite whether anything changed at all, for
-//! writers that do not ring. It keeps the leases of its waits, all in one transaction. Who waits subscribes first, looks
-//! second and sleeps third, so that no answer falls between.
+//! One watcher thread per process and database serves all waits (`watcher`); a thread that has nothing to do but wait
+//! listens to its bell itself beside it (`sleeper`). Who waits subscribes first, looks second and sleeps third, so that
+//! no answer falls between.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{PipeReader, PipeWriter, Read, Write};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
-use rusqlite::{Connection, Row, named_params};
+use rusqlite::{Connection, Row};
 
-use crate::bell::{self, Heard, INBOX, Listener};
+use crate::bell::INBOX;
 use crate::clock;
-use crate::connection::{Opened, Transaction};
 use crate::database::{Database, Shared};
 use crate::error::{Error, Result};
 use crate::inbox::{self, Inbox};
-use crate::proposal::{QueueStore, expire};
+use crate::proposal::QueueStore;
 use crate::response::Response;
 use crate::transport::Transport;
+pub(crate) use sleeper::Bunks;
+use watcher::Entry;
+pub(crate) use watcher::Watcher;
 
-/// Where nobody rings: how soon a commit is noticed.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How long a waiter counts as waiting after it was last heard of.
-const LEASE: Duration = Duration::from_secs(15);
-const RENEWAL: Duration = Duration::from_secs(5);
-/// How soon a lease is written or let go: what comes together goes into one transaction.
-const GATHER: Duration = Duration::from_millis(20);
-/// How soon a lease that found the database busy is tried again.
-const RETRY: Duration = Duration::from_millis(100);
-/// How often a thread that sleeps on its wait asks whether a signal came that did not wake it.
-const SLICE: Duration = Duration::from_millis(200);
+mod sleeper;
+mod watcher;
+
 /// How often one asks that cannot be woken by a signal.
 pub(crate) const SIGNAL_CHECK: Duration = Duration::from_millis(40);
 
@@ -70,62 +61,6 @@ impl Target {
     }
 }
 
-struct Entry {
-    handle: u64,
-    target: Target,
-    timeout: Option<Duration>,
-    deadline: Option<Instant>,
-    expires_at: Option<String>,
-    /// The row its lease is on, which for a coalesced proposal has another id.
-    row: Option<String>,
-    done: Done,
-}
-
-#[derive(Default)]
-struct Leases {
-    /// What this process wrote last, by row.
-    held: HashMap<String, String>,
-    /// When the next ones are to be written.
-    due: Option<Instant>,
-    /// When all of them are.
-    renewal: Option<Instant>,
-    /// Queues in which somebody was told of an expiry.
-    expired: BTreeSet<String>,
-}
-
-impl Leases {
-    /// No later than so: what asked for it meanwhile is not put off.
-    fn due_in(&mut self, span: Duration) {
-        let at = Instant::now() + span;
-        self.due = Some(self.due.map_or(at, |due| due.min(at)));
-    }
-}
-
-struct State {
-    entries: BTreeMap<u64, Entry>,
-    next: u64,
-    listener: Listener,
-    leases: Leases,
-    /// Bells after which the rows could not be looked at, as the database was busy.
-    missed: BTreeSet<String>,
-    stopping: bool,
-}
-
-/// The thread's shared side.
-pub(crate) struct Watcher {
-    state: Mutex<State>,
-    connection: Mutex<Option<Watching>>,
-    wake: PipeWriter,
-    /// Kept open as long as the other end, which would otherwise break (SIGPIPE).
-    woken: PipeReader,
-}
-
-/// The watcher's connection, and the `data_version` it saw last, which means nothing on another one.
-pub(crate) struct Watching {
-    opened: Opened,
-    version: Option<i64>,
-}
-
 /// A wait under way; dropping it lets it go on.
 pub struct WaitHandle {
     under_way: Option<(Arc<dyn Waits>, u64)>,
@@ -150,70 +85,52 @@ impl WaitHandle {
     }
 }
 
-impl Waits for Watcher {
-    fn cancel(&self, id: u64) {
-        let entry = self.take(&mut self.state.lock(), id);
-        self.wake();
-        drop(entry); // last and without the lock: what the callback holds may have a drop of its own
-    }
-}
-
 /// Calls the callback at once, or leaves the wait to the watcher.
 fn begin(db: &Database, target: Target, timeout: Option<Duration>, done: Done) -> Result<WaitHandle> {
+    let under_way = start(db, &target, timeout, done, |_| false)?;
+    Ok(WaitHandle { under_way: under_way.map(|(watcher, id)| (watcher as Arc<dyn Waits>, id)) })
+}
+
+/// The same; `listen` is given the database, and says whether the caller hears the bell itself.
+fn start(
+    db: &Database,
+    target: &Target,
+    timeout: Option<Duration>,
+    done: Done,
+    listen: impl FnOnce(&Path) -> bool,
+) -> Result<Option<(Arc<Watcher>, u64)>> {
     let shared = &db.shared()?;
-    let at_once = |done: Done, result| {
-        done(result);
-        Ok(WaitHandle { under_way: None })
-    };
-    let mut seen = match look_for(shared, &target)? {
-        Seen::Ended(result) => return at_once(done, result),
+    let seen = match look_for(shared, target)? {
+        Seen::Ended(result) => {
+            done(result);
+            return Ok(None);
+        }
         Seen::Open(seen) => seen,
     };
     if timeout.is_some_and(|timeout| timeout.is_zero()) {
-        return at_once(done, Err(timed_out(target.name(), timeout)));
+        done(Err(timed_out(target.name(), timeout)));
+        return Ok(None);
     }
     let watcher = shared.watcher()?;
-    let again = target.clone();
-    let id = {
-        let mut state = watcher.state.lock();
-        if !state.listener.listens_to(target.bell())
-            && let Some(file) = shared.file()?
-        {
-            state.listener.add(&file, target.bell());
-        }
-        let id = state.next;
-        state.next += 1;
-        let entry = Entry {
-            handle: db.id(),
-            target,
-            timeout,
-            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-            expires_at: seen.as_mut().and_then(|seen| seen.expires_at.take()),
-            row: seen.map(|seen| seen.row),
-            done,
-        };
-        if entry.row.is_some() {
-            state.leases.due_in(GATHER);
-        }
-        state.entries.insert(id, entry);
-        id
-    };
+    let file = shared.file()?;
+    let own = file.as_ref().is_some_and(|file| listen(file));
+    let entry = Entry::new(db.id(), target.clone(), timeout, seen, done, own);
+    let id = watcher.enter(entry, file.as_deref());
     // Subscribed; what was committed before that is seen now, what comes later rings. A handle that was closed
     // meanwhile has ended its waits already, but for this one.
-    let looked = if db.is_closed() { Err(Error::Closed) } else { look_for(shared, &again) };
+    let looked = if db.is_closed() { Err(Error::Closed) } else { look_for(shared, target) };
     let ended = match looked {
         Ok(Seen::Open(_)) => None,
         Ok(Seen::Ended(result)) => Some(result),
         Err(error) => Some(Err(error)),
     };
-    if let Some(result) = ended {
-        let entry = watcher.take(&mut watcher.state.lock(), id);
-        if let Some(entry) = entry {
-            (entry.done)(result);
-        }
+    if let Some(result) = ended
+        && let Some(done) = watcher.leave(id)
+    {
+        done(result);
     }
     watcher.wake();
-    Ok(WaitHandle::new(watcher, id))
+    Ok(Some((watcher, id)))
 }
 
 enum Seen {
@@ -229,12 +146,11 @@ struct Pending {
 fn look_for(shared: &Arc<Shared>, target: &Target) -> Result<Seen> {
     match target {
         Target::Answer { queue_key, id } => {
-            let answers = shared.read(|conn| answers(conn, queue_key, &[id]))?;
-            let answer = answers.and_then(|mut answers| answers.pop()).map(|(_, seen)| seen);
-            if let Some(Seen::Ended(Err(Error::Expired { .. }))) = &answer {
+            let seen = shared.read(|conn| answer_to(conn, queue_key, id))?;
+            if let Some(Seen::Ended(Err(Error::Expired { .. }))) = &seen {
                 shared.watcher()?.settle_expiries(shared, queue_key);
             }
-            Ok(answer.unwrap_or_else(|| Seen::Ended(Err(Error::not_found("proposal", id)))))
+            Ok(seen.unwrap_or_else(|| Seen::Ended(Err(Error::not_found("proposal", id)))))
         }
         Target::Change { after } => {
             let last = shared.read(inbox::last_change)?.unwrap_or(0);
@@ -247,25 +163,35 @@ pub(crate) fn timed_out(id: &str, timeout: Option<Duration>) -> Error {
     Error::WaitTimeout { id: id.to_owned(), seconds: timeout.unwrap_or_default().as_secs_f64().to_string() }
 }
 
-/// Where each of these ids of one queue stands: one query, however many wait.
-fn answers(conn: &Connection, queue_key: &str, ids: &[&str]) -> Result<Vec<(String, Seen)>> {
-    let sql = format!(
-        "SELECT asked.value, p.id, p.state, p.expires_at, p.expires_at <= :now,
+/// Where ids stand: all in one query, however many wait.
+fn answers_sql(asked: &str) -> String {
+    format!(
+        "SELECT asked.value, p.id, p.state, p.expires_at,
              coalesce(a.withdrawn_at, CASE WHEN a.id IS NULL THEN p.requester_left_at END),
              p.withdrawn_at, p.withdrawn_reason, m.state, m.path, m.expected_sha256, {}
-         FROM json_each(:ids) asked
+         FROM {asked}
          LEFT JOIN aliases a ON a.id = asked.value
          LEFT JOIN proposals p ON p.seq = coalesce(a.proposal_seq, (SELECT seq FROM proposals WHERE id = asked.value))
-             AND p.queue_key = :queue_key
+             AND p.queue_key = ?2
          LEFT JOIN responses r ON r.proposal_seq = p.seq
          LEFT JOIN applies m ON m.proposal_seq = p.seq",
         Response::COLUMNS
-    );
+    )
+}
+
+/// Where each of these ids of one queue stands.
+fn answers(conn: &Connection, queue_key: &str, ids: &[&str]) -> Result<Vec<(String, Seen)>> {
+    static SQL: LazyLock<String> = LazyLock::new(|| answers_sql("json_each(?1) asked"));
     let ids = serde_json::Value::from(ids).to_string();
-    let params = named_params! {":ids": ids, ":queue_key": queue_key, ":now": clock::now()};
-    let mut statement = conn.prepare_cached(&sql)?;
-    let rows = statement.query_map(params, |row| Ok((row.get(0)?, answer(row)?)))?;
+    let mut statement = conn.prepare_cached(&SQL)?;
+    let rows = statement.query_map((ids, queue_key), |row| Ok((row.get(0)?, answer(row)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Where one stands. Who has slept runs on cold caches, where every detour costs ten times what it does otherwise.
+fn answer_to(conn: &Connection, queue_key: &str, id: &str) -> Result<Seen> {
+    static SQL: LazyLock<String> = LazyLock::new(|| answers_sql("(SELECT ?1 AS value) asked"));
+    Ok(conn.prepare_cached(&SQL)?.query_row((id, queue_key), answer)?)
 }
 
 fn answer(row: &Row<'_>) -> rusqlite::Result<Seen> {
@@ -274,393 +200,33 @@ fn answer(row: &Row<'_>) -> rusqlite::Result<Seen> {
     };
     let state: String = row.get(2)?;
     let expires_at: Option<String> = row.get(3)?;
-    let left_at: Option<String> = row.get(5)?;
-    if state == "expired" || (state == "pending" && row.get::<_, Option<bool>>(4)? == Some(true)) {
+    let has_expired = state == "pending" && expires_at.as_ref().is_some_and(|at| *at <= clock::now());
+    if state == "expired" || has_expired {
         return Ok(Seen::Ended(Err(Error::Expired { id, expires_at: expires_at.unwrap_or_default() })));
     }
+    let left_at: Option<String> = row.get(4)?;
     if let (Some(at), "pending") = (left_at, state.as_str()) {
         let reason = "withdrawn by the requester".to_owned();
         return Ok(Seen::Ended(Err(Error::Withdrawn { id, at, reason })));
     }
     if state == "withdrawn" {
-        let (at, reason) = (row.get::<_, Option<String>>(6)?, row.get::<_, Option<String>>(7)?);
+        let (at, reason) = (row.get::<_, Option<String>>(5)?, row.get::<_, Option<String>>(6)?);
         let error = Error::Withdrawn { id, at: at.unwrap_or_default(), reason: reason.unwrap_or_default() };
         return Ok(Seen::Ended(Err(error)));
     }
-    match row.get::<_, Option<String>>(8)?.as_deref() {
+    match row.get::<_, Option<String>>(7)?.as_deref() {
         // Decided, but an approval the agent hears of is already in effect.
         Some("intended") => return Ok(Seen::Open(Some(Pending { row: id, expires_at: None }))),
         Some("failed") => {
-            let (path, expected) = (row.get(9)?, row.get(10)?);
+            let (path, expected) = (row.get(8)?, row.get(9)?);
             return Ok(Seen::Ended(Err(Error::StaleFile { id, path, expected: Some(expected), actual: None })));
         }
         _ => {}
     }
-    Ok(match Response::from_row(row, 11, &id)? {
+    Ok(match Response::from_row(row, 10, &id)? {
         Some(response) => Seen::Ended(Ok(Event::Answer(Box::new(response)))),
         None => Seen::Open(Some(Pending { row: id, expires_at })),
     })
-}
-
-impl Watcher {
-    pub(crate) fn start(shared: Weak<Shared>) -> std::io::Result<Arc<Self>> {
-        let (reader, writer) = std::io::pipe()?;
-        rustix::io::ioctl_fionbio(&reader, true)?;
-        rustix::io::ioctl_fionbio(&writer, true)?;
-        let watcher = Arc::new(Watcher {
-            state: Mutex::new(State {
-                entries: BTreeMap::new(),
-                next: 1,
-                listener: Listener::new(),
-                leases: Leases::default(),
-                missed: BTreeSet::new(),
-                stopping: false,
-            }),
-            connection: Mutex::new(None),
-            wake: writer,
-            woken: reader,
-        });
-        let own = watcher.clone();
-        std::thread::Builder::new()
-            .name("bot-bottle-wait".to_owned())
-            .stack_size(512 << 10)
-            .spawn(move || own.run(&shared))?;
-        Ok(watcher)
-    }
-
-    pub(crate) fn stop(&self) {
-        self.state.lock().stopping = true;
-        self.wake();
-    }
-
-    /// Ends the waits of one handle.
-    pub(crate) fn end_all(&self, handle: u64) {
-        let ended: Vec<Entry> = {
-            let mut state = self.state.lock();
-            let ids: Vec<u64> = state.entries.iter().filter(|(_, e)| e.handle == handle).map(|(id, _)| *id).collect();
-            ids.into_iter().filter_map(|id| self.take(&mut state, id)).collect()
-        };
-        for entry in ended {
-            (entry.done)(Err(Error::Closed));
-        }
-        self.wake();
-    }
-
-    /// The watcher's connection, for closing it with the others.
-    pub(crate) fn connection(&self) -> MutexGuard<'_, Option<Watching>> {
-        self.connection.lock()
-    }
-
-    /// Whether its connection has files open that are not at their paths any more.
-    pub(crate) fn is_outdated(&self) -> bool {
-        self.connection.lock().as_ref().is_some_and(|watching| !watching.opened.is_current())
-    }
-
-    fn wake(&self) {
-        // A full pipe wakes as well as a byte more would.
-        let _ = (&self.wake).write(&[1]);
-    }
-
-    /// Takes an entry out, and its bell down if it was the last to listen to it.
-    fn take(&self, state: &mut State, id: u64) -> Option<Entry> {
-        let entry = state.entries.remove(&id)?;
-        let bell = entry.target.bell();
-        if !state.entries.values().any(|other| other.target.bell() == bell) {
-            state.listener.remove(bell);
-        }
-        if entry.row.is_some() {
-            state.leases.due_in(GATHER); // to let it go
-        }
-        Some(entry)
-    }
-
-    fn run(&self, shared: &Weak<Shared>) {
-        let mut beat = Instant::now() + HEARTBEAT;
-        loop {
-            let (descriptor, limit) = {
-                let state = self.state.lock();
-                if state.stopping {
-                    return;
-                }
-                (state.listener.descriptor(), state.next_event(beat))
-            };
-            bell::sleep(descriptor.as_deref(), &self.woken, limit);
-            let mut wakes = [0; 64];
-            while matches!((&self.woken).read(&mut wakes), Ok(64)) {}
-            let Some(shared) = shared.upgrade() else { return };
-            let mut bells = self.heard();
-            if Instant::now() >= beat {
-                beat = Instant::now() + HEARTBEAT;
-                self.hang_bells(&shared);
-                if self.changed(&shared) {
-                    bells = self.all_bells();
-                }
-            }
-            bells.append(&mut self.state.lock().missed);
-            bells.extend(self.expiring());
-            self.look(&shared, &bells);
-            self.end_overdue();
-            self.keep_leases(&shared);
-        }
-    }
-
-    fn heard(&self) -> BTreeSet<String> {
-        let heard = self.state.lock().listener.heard();
-        match heard {
-            Heard::Bells(names) => names.into_iter().collect(),
-            Heard::Anything => self.all_bells(),
-        }
-    }
-
-    fn all_bells(&self) -> BTreeSet<String> {
-        self.state.lock().bells().map(str::to_owned).collect()
-    }
-
-    /// The bells of waits whose proposal has just expired: nobody rings for that.
-    fn expiring(&self) -> BTreeSet<String> {
-        let now = clock::now();
-        let state = self.state.lock();
-        let expired = state.entries.values().filter(|entry| entry.expires_at.as_ref().is_some_and(|at| *at <= now));
-        expired.map(|entry| entry.target.bell().to_owned()).collect()
-    }
-
-    /// Bells that could not be hung when their wait began: the database was not there yet, or somebody removed them.
-    fn hang_bells(&self, shared: &Shared) {
-        let missing: Vec<String> = {
-            let state = self.state.lock();
-            state.bells().filter(|bell| !state.listener.listens_to(bell)).map(str::to_owned).collect()
-        };
-        if missing.is_empty() {
-            return;
-        }
-        if let Ok(Some(file)) = shared.file() {
-            let mut state = self.state.lock();
-            for bell in missing {
-                state.listener.add(&file, &bell);
-            }
-        }
-    }
-
-    /// Runs `work` on the watcher's own connection, if there is a database.
-    fn with_connection<T>(&self, shared: &Shared, work: impl FnOnce(&mut Watching) -> Result<T>) -> Result<Option<T>> {
-        let mut slot = self.connection.lock();
-        if !slot.as_ref().is_some_and(|watching| watching.opened.is_current()) {
-            drop(slot);
-            shared.close_outdated();
-            slot = self.connection.lock();
-        }
-        if slot.is_none() {
-            *slot = shared.connect(false)?.map(|opened| Watching { opened, version: None });
-            if let Some(Watching { opened, .. }) = slot.as_ref() {
-                // It writes leases only. They need no fsync, and must not hold up a wake-up behind other writers.
-                opened.conn.pragma_update(None, "synchronous", "normal")?;
-                opened.conn.busy_timeout(Duration::from_millis(5))?;
-            }
-        }
-        let Some(watching) = slot.as_mut() else { return Ok(None) };
-        work(watching).map(Some).map_err(|error| error.at(&watching.opened.file))
-    }
-
-    /// Whether anything was committed since the last call (sqlite.org/pragma.html#pragma_data_version), or may have been.
-    fn changed(&self, shared: &Shared) -> bool {
-        let changed = self.with_connection(shared, |watching| {
-            let sql = "PRAGMA data_version";
-            let now = Some(watching.opened.conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?);
-            Ok(std::mem::replace(&mut watching.version, now) != now)
-        });
-        !matches!(changed, Ok(Some(false)))
-    }
-
-    fn look(&self, shared: &Shared, bells: &BTreeSet<String>) {
-        for bell in bells {
-            let waits: Vec<(u64, Option<String>, i64)> = {
-                let state = self.state.lock();
-                let waits = state.entries.iter().filter(|(_, entry)| entry.target.bell() == bell);
-                waits
-                    .map(|(id, entry)| match &entry.target {
-                        Target::Answer { id: asked, .. } => (*id, Some(asked.clone()), 0),
-                        Target::Change { after } => (*id, None, *after),
-                    })
-                    .collect()
-            };
-            if waits.is_empty() {
-                continue;
-            }
-            let ended = if bell == INBOX {
-                self.with_connection(shared, |watching| inbox::last_change(&watching.opened.conn)).map(|last| {
-                    let last = last.unwrap_or(0);
-                    let changed = waits.iter().filter(|(.., after)| last > *after);
-                    changed.map(|(id, ..)| (*id, Ok(Event::Changed))).collect::<Vec<_>>()
-                })
-            } else {
-                self.answered(shared, bell, &waits)
-            };
-            match ended {
-                Ok(ended) => self.end(ended),
-                // Asked again soon: its bell has rung, and the heartbeat may have passed.
-                Err(Error::Busy { .. }) => {
-                    self.state.lock().missed.insert(bell.clone());
-                }
-                Err(error) => self.end(waits.iter().map(|(id, ..)| (*id, Err(error.clone()))).collect()),
-            }
-        }
-    }
-
-    fn answered(
-        &self,
-        shared: &Shared,
-        queue_key: &str,
-        waits: &[(u64, Option<String>, i64)],
-    ) -> Result<Vec<(u64, Result<Event>)>> {
-        let asked: BTreeSet<&str> = waits.iter().filter_map(|(_, asked, _)| asked.as_deref()).collect();
-        let asked: Vec<&str> = asked.into_iter().collect();
-        let found = self.with_connection(shared, |watching| answers(&watching.opened.conn, queue_key, &asked))?;
-        let mut results: HashMap<String, Result<Event>> = HashMap::new();
-        match found {
-            Some(found) => {
-                let mut expiries = HashMap::new();
-                for (id, seen) in found {
-                    match seen {
-                        Seen::Ended(result) => drop(results.insert(id, result)),
-                        Seen::Open(pending) => {
-                            drop(expiries.insert(id, pending.and_then(|pending| pending.expires_at)))
-                        }
-                    }
-                }
-                self.expect_expiries(queue_key, &expiries);
-            }
-            None => results.extend(asked.iter().map(|id| ((*id).to_owned(), Err(Error::not_found("proposal", id))))),
-        }
-        if results.values().any(|result| matches!(result, Err(Error::Expired { .. }))) {
-            self.settle_expiries(shared, queue_key);
-        }
-        let ended = waits.iter().filter_map(|(id, asked, _)| Some((*id, results.get(asked.as_deref()?)?.clone())));
-        Ok(ended.collect())
-    }
-
-    /// When each of these proposals may be found expired: never, once it is decided.
-    fn expect_expiries(&self, queue_key: &str, expiries: &HashMap<String, Option<String>>) {
-        for entry in self.state.lock().entries.values_mut() {
-            if let Target::Answer { queue_key: key, id } = &entry.target
-                && key == queue_key
-                && let Some(at) = expiries.get(id)
-            {
-                entry.expires_at.clone_from(at);
-            }
-        }
-    }
-
-    fn end(&self, ended: Vec<(u64, Result<Event>)>) {
-        let ended: Vec<(Entry, Result<Event>)> = {
-            let mut state = self.state.lock();
-            ended.into_iter().filter_map(|(id, result)| Some((self.take(&mut state, id)?, result))).collect()
-        };
-        for (entry, result) in ended {
-            (entry.done)(result);
-        }
-    }
-
-    fn end_overdue(&self) {
-        let now = Instant::now();
-        let overdue = {
-            let state = self.state.lock();
-            let overdue = state.entries.iter().filter(|(_, entry)| entry.deadline.is_some_and(|at| at <= now));
-            overdue.map(|(id, entry)| (*id, Err(timed_out(entry.target.name(), entry.timeout)))).collect()
-        };
-        self.end(overdue);
-    }
-
-    /// Writes the leases of new waits, every 5 s those of all, lets go of those that ended, settles expiries: one
-    /// transaction, no bell.
-    fn keep_leases(&self, shared: &Shared) {
-        let (waits, mut held, expired, all) = {
-            let mut state = self.state.lock();
-            let (leases, now) = (&mut state.leases, Instant::now());
-            if leases.due.is_none_or(|due| due > now) && leases.expired.is_empty() {
-                return;
-            }
-            leases.due = None;
-            let all = leases.renewal.is_none_or(|at| at <= now);
-            let (held, expired) = (std::mem::take(&mut leases.held), std::mem::take(&mut leases.expired));
-            let waits: BTreeSet<String> = state.entries.values().filter_map(|entry| entry.row.clone()).collect();
-            (waits, held, expired, all)
-        };
-        let until = clock::after(LEASE);
-        let due: Vec<&String> = waits.iter().filter(|row| all || !held.contains_key(*row)).collect();
-        let over: Vec<(&String, &String)> = held.iter().filter(|(row, _)| !waits.contains(*row)).collect();
-        let written = self.with_connection(shared, |Watching { opened, .. }| {
-            if due.is_empty() && over.is_empty() && expired.is_empty() {
-                return Ok(());
-            }
-            let _turn = opened.turns.as_ref().and_then(|turns| turns.try_take());
-            let tx = Transaction::begin(&opened.conn)?;
-            for queue_key in &expired {
-                expire(&tx, queue_key, &clock::now())?;
-            }
-            {
-                let mut renew = tx.prepare_cached(RENEW_SQL)?;
-                for row in &due {
-                    renew.execute(named_params! {":id": row, ":until": until})?;
-                }
-                let mut release = tx.prepare_cached(RELEASE_SQL)?;
-                for (row, lease) in &over {
-                    release.execute(named_params! {":id": row, ":lease": lease, ":now": clock::now()})?;
-                }
-            }
-            tx.commit()
-        });
-        let due: Vec<String> = due.into_iter().cloned().collect();
-        let mut state = self.state.lock();
-        let leases = &mut state.leases;
-        if let Err(Error::Busy { .. }) = written {
-            leases.due_in(RETRY);
-            leases.held = held;
-            leases.expired.extend(expired);
-            return;
-        }
-        held.retain(|row, _| waits.contains(row));
-        // On a database that is gone or cannot be written too: those who still wait may see it come back.
-        held.extend(due.into_iter().map(|row| (row, until.clone())));
-        leases.held = held;
-        if all {
-            leases.renewal = Some(Instant::now() + RENEWAL);
-        }
-        if let Some(at) = leases.renewal.filter(|_| !waits.is_empty()) {
-            leases.due_in(at.saturating_duration_since(Instant::now()));
-        }
-    }
-
-    /// Somebody is about to be told of an expiry: it becomes true for good, clock or not.
-    fn settle_expiries(&self, shared: &Shared, queue_key: &str) {
-        self.state.lock().leases.expired.insert(queue_key.to_owned());
-        self.keep_leases(shared);
-        self.wake(); // to try again, if the database was busy
-    }
-}
-
-const RENEW_SQL: &str = "UPDATE proposals SET waiting_until = :until WHERE id = :id AND state = 'pending'";
-
-/// Only a lease that is still ours: another process may wait for the same row.
-const RELEASE_SQL: &str =
-    "UPDATE proposals SET waiting_until = :now WHERE id = :id AND waiting_until = :lease AND state = 'pending'";
-
-impl State {
-    fn bells(&self) -> impl Iterator<Item = &str> {
-        self.entries.values().map(|entry| entry.target.bell())
-    }
-
-    /// How long the watcher may sleep; for ever while nobody waits.
-    fn next_event(&self, beat: Instant) -> Option<Duration> {
-        let now = Instant::now();
-        let beat = (!self.entries.is_empty()).then_some(beat);
-        let retry = (!self.missed.is_empty()).then(|| now + RETRY);
-        let deadlines = self.entries.values().filter_map(|entry| entry.deadline);
-        let soonest = deadlines.chain(beat).chain(retry).chain(self.leases.due).min()?;
-        let expiry = self.entries.values().filter_map(|entry| entry.expires_at.as_deref()).min().map(clock::until);
-        // Not at once: an expiry that could not be looked at yet must not keep the thread busy.
-        let expiry = expiry.map_or(Duration::MAX, |expiry| expiry.max(Duration::from_millis(1)));
-        Some(soonest.saturating_duration_since(now).min(expiry))
-    }
 }
 
 impl QueueStore {
@@ -686,7 +252,16 @@ impl QueueStore {
         timeout: Option<Duration>,
         interrupted: impl FnMut() -> bool,
     ) -> Result<Response> {
-        match block(|done| self.begin_wait(id, timeout, done), interrupted)? {
+        let ended = match &self.transport {
+            Transport::Broker(broker) => {
+                sleeper::block(|done| broker.begin_wait(&self.queue_key, id, timeout, done), interrupted)
+            }
+            Transport::File(db) => {
+                let target = Target::Answer { queue_key: self.queue_key.clone(), id: id.to_owned() };
+                sleeper::listen(db, &target, timeout, interrupted)
+            }
+        };
+        match ended? {
             Event::Answer(response) => Ok(*response),
             Event::Changed => unreachable!("a wait for an answer ends with one"),
         }
@@ -711,29 +286,6 @@ impl Inbox {
         timeout: Option<Duration>,
         interrupted: impl FnMut() -> bool,
     ) -> Result<()> {
-        block(|done| self.begin_watch(since, timeout, done), interrupted).map(|_| ())
-    }
-}
-
-/// Sleeps in `poll`, which a signal that comes to this thread ends at once; the slices are for one that came just before.
-fn block(begin: impl FnOnce(Done) -> Result<WaitHandle>, mut interrupted: impl FnMut() -> bool) -> Result<Event> {
-    let no_pipe =
-        |error: std::io::Error| Error::Unavailable { path: "a wait's pipe".to_owned(), reason: error.to_string() };
-    let (ended, end) = std::io::pipe().map_err(no_pipe)?;
-    let slot = Arc::new(Mutex::new(None));
-    let filled = slot.clone();
-    let handle = begin(Box::new(move |result| {
-        *filled.lock() = Some(result);
-        drop(end); // closing it is what wakes
-    }))?;
-    loop {
-        if let Some(result) = slot.lock().take() {
-            return result;
-        }
-        if interrupted() {
-            handle.cancel();
-            return Err(Error::Interrupted);
-        }
-        bell::sleep_on(&ended, SLICE);
+        sleeper::listen(&self.db, &Target::Change { after: since }, timeout, interrupted).map(|_| ())
     }
 }
