@@ -1,20 +1,23 @@
 //! What does a connection settle when it is opened, and how does it know that its files are still the database's?
 
 use std::cell::Cell;
+use std::ffi::c_int;
 use std::fs;
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::anchor::Anchor;
 use crate::database::{BUSY_TIMEOUT, Registry};
 use crate::error::{Error, Result};
-use crate::turn::Turns;
+use crate::turn::{Turn, Turns};
 use crate::{migrations, mount};
 
 /// What the WAL is cut back to when it starts anew; SQLite's own checkpoints keep it at a quarter of that.
@@ -23,6 +26,11 @@ const WAL_LIMIT: u32 = 16 << 20;
 /// At each so many bytes more the WAL is made to start anew, and for how long that waits for readers.
 const WAL_STEP: u64 = 8 << 20;
 const WAL_PATIENCE: Duration = Duration::from_millis(50);
+
+/// From how many frames in the WAL on a checkpoint is due, as SQLite has it; after how many more again, where a reader was
+/// in the way.
+const CHECKPOINT: u32 = 1000;
+const CHECKPOINT_AGAIN: u32 = 500;
 
 /// A connection, and which files it reads and writes.
 pub(crate) struct Opened {
@@ -34,6 +42,9 @@ pub(crate) struct Opened {
     schema: Cell<i64>,
     /// The WAL's length when it was last looked at, and the time before.
     wal_bytes: Cell<(u64, u64)>,
+    /// The WAL's frames after the last commit, and when a checkpoint was last begun.
+    frames: Arc<AtomicU32>,
+    checkpointed: Cell<u32>,
     pub(crate) turns: Option<Turns>,
     /// After `conn`, as fields are dropped in order.
     anchor: Option<Arc<Anchor>>,
@@ -94,7 +105,18 @@ impl Opened {
         let (wal_id, wal_bytes) = look(&wal).unzip();
         let wal_bytes = Cell::new((wal_bytes.unwrap_or(0), wal_bytes.unwrap_or(0)));
         let anchor = before.and_then(|id| Anchor::hold(&Registry::current().anchors, &file, id));
-        Ok(Opened { conn, file, wal, identity: (before, wal_id), schema, wal_bytes, turns, anchor })
+        Ok(Opened {
+            conn,
+            file,
+            wal,
+            identity: (before, wal_id),
+            schema,
+            wal_bytes,
+            frames: Arc::default(),
+            checkpointed: Cell::new(0),
+            turns,
+            anchor,
+        })
     }
 
     /// Whether database and WAL at their paths are still the files this connection has open.
@@ -102,6 +124,26 @@ impl Opened {
         let wal = look(&self.wal);
         self.wal_bytes.set((wal.map_or(0, |(_, bytes)| bytes), self.wal_bytes.get().0));
         (file_id(&self.file), wal.map(|(id, _)| id)) == self.identity
+    }
+
+    /// From now on [`Opened::checkpoint`] does what SQLite would do inside a commit, before anybody hears of it.
+    pub(crate) fn checkpoint_apart(&mut self) {
+        let frames = self.frames.clone();
+        let count = move |_: &mut Wal, count: c_int| {
+            frames.store(count.unsigned_abs(), Ordering::Relaxed);
+            Ok(())
+        };
+        // Refused, it leaves SQLite to it.
+        let _ = self.conn.wal_hook(Some(count));
+    }
+
+    /// After a commit, in its turn: copies the WAL into the database, if it has become long.
+    pub(crate) fn checkpoint(&self) {
+        let (frames, last) = (self.frames.load(Ordering::Relaxed), self.checkpointed.get());
+        if frames >= CHECKPOINT && (frames < last || frames - last >= CHECKPOINT_AGAIN) {
+            self.checkpointed.set(frames);
+            let _ = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        }
     }
 
     /// Whether the WAL has just grown past the next step beyond its limit.
@@ -121,8 +163,9 @@ impl Opened {
         let _ = self.conn.busy_timeout(BUSY_TIMEOUT);
     }
 
-    pub(crate) fn transact<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        let _turn = self.turns.as_ref().map(Turns::take);
+    /// With the turn it was done in.
+    pub(crate) fn transact<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<(T, Option<Turn>)> {
+        let turn = self.turns.as_ref().map(Turns::take);
         let mut tx = Transaction::begin(&self.conn)?;
         // A later release, a rollback or another program's module may have been here since.
         while migrations::schema_version(&tx)? != self.schema.get() {
@@ -132,7 +175,7 @@ impl Opened {
         }
         let result = work(&tx)?;
         tx.commit()?;
-        Ok(result)
+        Ok((result, turn))
     }
 
     /// The last step of a write on a connection of its own: is it in the files others read?

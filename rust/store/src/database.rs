@@ -250,13 +250,14 @@ impl Shared {
                 self.abandon(&mut slot);
             }
             *slot = self.connect(true)?;
+            slot.iter_mut().for_each(Opened::checkpoint_apart);
         }
         let Some(opened) = slot.as_ref() else {
             return Err(Error::unavailable(&self.path, "it vanished while it was being created; try again"));
         };
         let file = opened.file.clone();
         let done = opened.transact(work).map_err(|error| error.at(&file));
-        let (result, rings) = match done {
+        let ((result, rings), turn) = match done {
             Ok(done) => done,
             // The file went away under the transaction: whatever SQLite made of that, this is what happened.
             Err(Error::Corrupt { .. } | Error::Unavailable { .. }) if !opened.is_current() => {
@@ -277,6 +278,8 @@ impl Shared {
             self.abandon(&mut slot);
             return Err(Error::WriteLost { path: file.display().to_string() });
         }
+        opened.checkpoint();
+        drop(turn);
         if opened.wal_is_long() {
             opened.restart_wal();
         }
