@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::bell::INBOX;
 use crate::clock;
@@ -163,35 +163,46 @@ pub(crate) fn timed_out(id: &str, timeout: Option<Duration>) -> Error {
     Error::WaitTimeout { id: id.to_owned(), seconds: timeout.unwrap_or_default().as_secs_f64().to_string() }
 }
 
-/// Where ids stand: all in one query, however many wait.
-fn answers_sql(asked: &str) -> String {
+/// Reads [`answer`]'s columns of the proposals that `from` finds, each asked for as `asked`, and left by its requester
+/// at `left_at`.
+fn answers_sql(asked: &str, left_at: &str, from: &str) -> String {
     format!(
-        "SELECT asked.value, p.id, p.state, p.expires_at,
-             coalesce(a.withdrawn_at, CASE WHEN a.id IS NULL THEN p.requester_left_at END),
-             p.withdrawn_at, p.withdrawn_reason, m.state, m.path, m.expected_sha256, {}
-         FROM {asked}
-         LEFT JOIN aliases a ON a.id = asked.value
-         LEFT JOIN proposals p ON p.seq = coalesce(a.proposal_seq, (SELECT seq FROM proposals WHERE id = asked.value))
-             AND p.queue_key = ?2
+        "SELECT {asked}, p.id, p.state, p.expires_at, {left_at}, p.withdrawn_at, p.withdrawn_reason,
+             m.state, m.path, m.expected_sha256, {}
+         FROM {from}
          LEFT JOIN responses r ON r.proposal_seq = p.seq
          LEFT JOIN applies m ON m.proposal_seq = p.seq",
         Response::COLUMNS
     )
 }
 
-/// Where each of these ids of one queue stands.
+/// Where each of these ids of one queue stands: one query, however many wait.
 fn answers(conn: &Connection, queue_key: &str, ids: &[&str]) -> Result<Vec<(String, Seen)>> {
-    static SQL: LazyLock<String> = LazyLock::new(|| answers_sql("json_each(?1) asked"));
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        let from = "json_each(?1) asked
+             LEFT JOIN aliases a ON a.id = asked.value
+             LEFT JOIN proposals p ON p.seq = coalesce(a.proposal_seq, (SELECT seq FROM proposals WHERE id = asked.value))
+                 AND p.queue_key = ?2";
+        let left_at = "coalesce(a.withdrawn_at, CASE WHEN a.id IS NULL THEN p.requester_left_at END)";
+        answers_sql("asked.value", left_at, from)
+    });
     let ids = serde_json::Value::from(ids).to_string();
     let mut statement = conn.prepare_cached(&SQL)?;
     let rows = statement.query_map((ids, queue_key), |row| Ok((row.get(0)?, answer(row)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Where one stands. Who has slept runs on cold caches, where every detour costs ten times what it does otherwise.
+/// Where one stands, by the shortest way: after a sleep the caches are cold, and each step costs ten times as much.
 fn answer_to(conn: &Connection, queue_key: &str, id: &str) -> Result<Seen> {
-    static SQL: LazyLock<String> = LazyLock::new(|| answers_sql("(SELECT ?1 AS value) asked"));
-    Ok(conn.prepare_cached(&SQL)?.query_row((id, queue_key), answer)?)
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        answers_sql("?1", "p.requester_left_at", "proposals p") + " WHERE p.id = ?1 AND p.queue_key = ?2"
+    });
+    if let Some(seen) = conn.prepare_cached(&SQL)?.query_row((id, queue_key), answer).optional()? {
+        return Ok(seen);
+    }
+    // An alias, or none.
+    let found = answers(conn, queue_key, &[id])?.pop();
+    Ok(found.map_or_else(|| Seen::Ended(Err(Error::not_found("proposal", id))), |(_, seen)| seen))
 }
 
 fn answer(row: &Row<'_>) -> rusqlite::Result<Seen> {
