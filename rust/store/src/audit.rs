@@ -249,7 +249,10 @@ impl AuditStore {
         let entries = db.read(|conn| {
             let mut statement = conn.prepare_cached(&sql)?;
             let rows = statement.query_map(values.as_slice(), AuditEntry::from_row)?;
-            let mut entries = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+            let mut entries = Vec::with_capacity(usize::try_from(limit).unwrap_or(0).min(1000));
+            for entry in rows {
+                entries.push(entry?);
+            }
             entries.reverse();
             Ok(entries)
         })?;
