@@ -123,6 +123,7 @@ fn part() {
         "decides all" => crate::crash::decides_all(Path::new(next())),
         "answers" => crate::wait::answers(Path::new(next())),
         "waits a thousand times" => crate::wait::waits_a_thousand_times(Path::new(next())),
+        "blocks in threads" => crate::wait::blocks_in_threads(Path::new(next())),
         "waits" => crate::wait::waits(Path::new(next()), next()),
         "spends" => crate::grant::spends(Path::new(next())),
         "reads as nobody" => crate::mounts::reads_as_nobody(Path::new(next())),

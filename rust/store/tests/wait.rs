@@ -59,6 +59,25 @@ pub fn waits_a_thousand_times(db: &Path) {
     say(&format!("{} withdrawn", ends.count()));
 }
 
+/// In a child: waits in twelve threads, says how many inotify instances that took, and how many were approved.
+pub fn blocks_in_threads(db: &Path) {
+    let queue = QueueStore::new("dev", Some(db)).unwrap();
+    let ids: Vec<String> = (0..12).map(|n| queue.write_proposal(&proposal(&n.to_string())).unwrap().id).collect();
+    std::thread::scope(|scope| {
+        let (queue, inbox) = (&queue, Inbox::new(Some(db)).unwrap());
+        let wait = |id: &String| {
+            let id = id.clone();
+            scope.spawn(move || queue.wait_for_response(&id, LIMIT, || false).unwrap().status == "approved")
+        };
+        let threads: Vec<_> = ids.iter().map(wait).collect();
+        eventually(|| inbox.pending(None).unwrap().iter().all(|item| item.waiting));
+        let open = fs::read_dir("/proc/self/fd").unwrap().map(|entry| fs::read_link(entry.unwrap().path()));
+        let instances = open.filter(|link| link.as_ref().is_ok_and(|link| link.ends_with("anon_inode:inotify")));
+        say(&instances.count().to_string());
+        say(&threads.into_iter().filter_map(|thread| thread.join().unwrap().then_some(())).count().to_string());
+    });
+}
+
 fn waiting(queue: &QueueStore, id: &str) -> (WaitHandle, mpsc::Receiver<Result<(), Error>>) {
     let (done, end) = mpsc::channel();
     let wait = queue.begin_wait(id, None, move |result| drop(done.send(result.map(drop)))).unwrap();
@@ -84,6 +103,22 @@ fn a_commit_wakes_its_waiter_at_once_whatever_the_moment() {
         assert_eq!(operator.says(), written.id);
     }
     assert!(slow.is_empty(), "not woken by the bell: {slow:?}");
+}
+
+#[test]
+fn many_blocked_threads_are_woken_with_few_inotify_instances() {
+    let place = Place::new();
+    let inbox = place.inbox();
+    inbox.last_change().unwrap();
+    let mut waiter = Child::start("blocks in threads", &[arg(&place.db)]);
+    let instances: usize = waiter.says().parse().unwrap();
+    assert!((1..=5).contains(&instances), "{instances} of the 128 that a user has");
+    let start = Instant::now();
+    for item in inbox.pending(None).unwrap() {
+        decide(&inbox, &item.proposal, "approved").unwrap();
+    }
+    assert_eq!(waiter.says(), "12");
+    assert!(start.elapsed() < WOKEN, "{:?}", start.elapsed());
 }
 
 #[test]
