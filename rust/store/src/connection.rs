@@ -1,8 +1,8 @@
 //! What does a connection settle when it is opened, and how does it know that its files are still the database's?
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::c_int;
-use std::fs;
+use std::fs::{self, File};
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -32,11 +32,24 @@ const WAL_PATIENCE: Duration = Duration::from_millis(50);
 const CHECKPOINT: u32 = 1000;
 const CHECKPOINT_AGAIN: u32 = 500;
 
+/// When a write goes to the disk. Whoever is told that it is done finds it there in either case.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Syncs {
+    /// Before anybody else can read it: who acts on a decision must not be alone with it after a power cut.
+    InTurn,
+    /// Once the next writer has its turn, so that the disk serves several at once. For a moment others can read what a power
+    /// cut would undo. All that they write because of it comes later in the WAL and would be undone with it.
+    AfterTurn,
+}
+
 /// A connection, and which files it reads and writes.
 pub(crate) struct Opened {
     pub(crate) conn: Connection,
     pub(crate) file: PathBuf,
     wal: PathBuf,
+    /// How this connection syncs now, and the WAL, open for syncing it from outside.
+    syncs: Cell<Syncs>,
+    wal_file: OnceCell<Arc<File>>,
     identity: (Option<FileId>, Option<FileId>),
     /// The schema that this release has been found to fit.
     schema: Cell<i64>,
@@ -109,6 +122,8 @@ impl Opened {
             conn,
             file,
             wal,
+            syncs: Cell::new(Syncs::InTurn),
+            wal_file: OnceCell::new(),
             identity: (before, wal_id),
             schema,
             wal_bytes,
@@ -164,7 +179,16 @@ impl Opened {
     }
 
     /// With the turn it was done in.
-    pub(crate) fn transact<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<(T, Option<Turn>)> {
+    pub(crate) fn transact<T>(
+        &self,
+        syncs: Syncs,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+    ) -> Result<(T, Option<Turn>)> {
+        if self.syncs.get() != syncs {
+            let level = if syncs == Syncs::InTurn { "full" } else { "normal" };
+            self.conn.pragma_update(None, "synchronous", level)?;
+            self.syncs.set(syncs);
+        }
         let turn = self.turns.as_ref().map(Turns::take);
         let mut tx = Transaction::begin(&self.conn)?;
         // A later release, a rollback or another program's module may have been here since.
@@ -176,6 +200,20 @@ impl Opened {
         let result = work(&tx)?;
         tx.commit()?;
         Ok((result, turn))
+    }
+
+    /// The WAL that this connection writes to, for syncing it. `None` if that is not the one at its path.
+    pub(crate) fn wal_file(&self) -> Option<Arc<File>> {
+        if self.wal_file.get().is_none() {
+            // SQLite has no locks on it that closing it would drop (FACTS 4).
+            let file = File::open(&self.wal).ok()?;
+            let found = file.metadata().ok()?;
+            if Some((found.dev(), found.ino())) != self.identity.1 {
+                return None;
+            }
+            let _ = self.wal_file.set(Arc::new(file));
+        }
+        self.wal_file.get().cloned()
     }
 
     /// The last step of a write on a connection of its own: is it in the files others read?

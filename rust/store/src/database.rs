@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use rustix::process::{Pid, getpid};
 
 use crate::anchor::Anchors;
-use crate::connection::{Opened, Transaction, is_outdated, is_usable};
+use crate::connection::{Opened, Syncs, Transaction, is_outdated, is_usable};
 use crate::error::{Error, Result};
 use crate::wait::{Bunks, Watcher};
 use crate::{bell, layout};
@@ -63,6 +63,15 @@ impl Rings {
     /// The operator only.
     pub(crate) fn inbox() -> Self {
         Rings { queues: Vec::new(), inbox: true }
+    }
+
+    fn ring(&self, database: &Path) {
+        for queue in &self.queues {
+            bell::ring(database, queue);
+        }
+        if self.inbox {
+            bell::ring(database, bell::INBOX);
+        }
     }
 }
 
@@ -212,7 +221,12 @@ impl Database {
 
     /// Runs `work` in one write transaction, makes sure its result is in the file others read, and rings.
     pub(crate) fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<(T, Rings)>) -> Result<T> {
-        self.shared()?.write(work)
+        self.shared()?.write(Syncs::InTurn, work)
+    }
+
+    /// The same, for what others may read before it is on the disk: [`Syncs::AfterTurn`].
+    pub(crate) fn write_then_sync<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<(T, Rings)>) -> Result<T> {
+        self.shared()?.write(Syncs::AfterTurn, work)
     }
 
     /// Runs `work` on a connection that does not write, in one snapshot if it asks for a transaction; `None` while
@@ -242,7 +256,7 @@ impl Drop for Shared {
 }
 
 impl Shared {
-    fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<(T, Rings)>) -> Result<T> {
+    fn write<T>(&self, syncs: Syncs, work: impl FnOnce(&Transaction<'_>) -> Result<(T, Rings)>) -> Result<T> {
         let busy = || Error::Busy { path: self.path.display().to_string() };
         let mut slot = self.writer.try_lock_for(BUSY_TIMEOUT).ok_or_else(busy)?;
         if !is_usable(&slot) {
@@ -255,8 +269,10 @@ impl Shared {
         let Some(opened) = slot.as_ref() else {
             return Err(Error::unavailable(&self.path, "it vanished while it was being created; try again"));
         };
+        let wal = if syncs == Syncs::AfterTurn { opened.wal_file() } else { None };
+        let syncs = if wal.is_some() { Syncs::AfterTurn } else { Syncs::InTurn };
         let file = opened.file.clone();
-        let done = opened.transact(work).map_err(|error| error.at(&file));
+        let done = opened.transact(syncs, work).map_err(|error| error.at(&file));
         let ((result, rings), turn) = match done {
             Ok(done) => done,
             // The file went away under the transaction: whatever SQLite made of that, this is what happened.
@@ -266,12 +282,9 @@ impl Shared {
             }
             Err(error) => return Err(error),
         };
-        // First, as who waits may begin to wake up. A ring says no more than that it is worth a look.
-        for queue in &rings.queues {
-            bell::ring(&file, queue);
-        }
-        if rings.inbox {
-            bell::ring(&file, bell::INBOX);
+        if wal.is_none() {
+            // First, as who waits may begin to wake up. A ring says no more than that it is worth a look.
+            rings.ring(&file);
         }
         // An acknowledged write is in the file others read (FACTS 4): two `stat`s turn silent loss into an error.
         if !opened.is_current() {
@@ -282,6 +295,11 @@ impl Shared {
         drop(turn);
         if opened.wal_is_long() {
             opened.restart_wal();
+        }
+        if let Some(wal) = wal {
+            drop(slot); // other threads' writes need not wait
+            wal.sync_data().map_err(|error| Error::unavailable(&file, format!("it cannot be synced: {error}")))?;
+            rings.ring(&file);
         }
         Ok(result)
     }

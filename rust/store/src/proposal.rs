@@ -250,7 +250,7 @@ impl QueueStore {
         };
         let mut looked = None;
         loop {
-            let written = db.write(|tx| {
+            let written = db.write_then_sync(|tx| {
                 let now = clock::now();
                 let Arrival { managed, clear } = Arrival::of(proposal, tx, &self.queue_key, &now)?;
                 let base = match base_of(managed, proposal, looked.as_ref()) {

@@ -1,4 +1,4 @@
-//! Where do processes that know nothing of each other see the same numbers?
+//! Where do processes that know nothing of each other see the same two numbers?
 //!
 //! In a small file beside the database that each of them maps. The kernel keeps what waits on such a number by the file's
 //! inode, so it is one queue across containers, users and PID namespaces. Mapping is what needs `unsafe`, and this is the
@@ -26,8 +26,6 @@ pub(super) struct Counters {
     pub(super) tickets: AtomicU32,
     /// The ticket whose turn it is; the same number if it is nobody's.
     pub(super) serving: AtomicU32,
-    /// Counts the beginnings and ends of rests: odd while whoever is served is between two writes.
-    pub(super) rests: AtomicU32,
 }
 
 /// How long the file is made; only its beginning means something.

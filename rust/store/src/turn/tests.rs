@@ -165,7 +165,7 @@ fn who_was_passed_over_goes_on_without_a_turn_and_takes_nobodys() {
 fn who_waited_its_time_goes_on_without_a_turn() {
     let desk = Desk::new();
     let (held, turns) = (desk.turns().take(), desk.turns());
-    assert!(stand(&turns.place.lock().page, Instant::now() + PATIENCE / 10).is_none());
+    assert!(stand(&turns.page().unwrap(), Instant::now() + PATIENCE / 10).is_none());
     drop(held);
     desk.is_orderly();
 }
@@ -211,7 +211,7 @@ fn a_file_cut_short_is_not_touched_and_then_mended() {
     let waiting = desk.queue(1..2);
     OpenOptions::new().write(true).open(desk.file()).unwrap().set_len(0).unwrap();
     // Here the counters are gone; reading them would end the process.
-    assert!(turns.place.lock().page.counters().is_none());
+    assert!(turns.page.lock().counters().is_none());
     assert_eq!(waiting.0.recv().unwrap(), (1, false));
     drop(held);
     drop(turns.take());
@@ -273,93 +273,4 @@ fn a_copy_in_a_forked_child_gives_nothing_back() {
     held.0.as_mut().unwrap().pid = Pid::INIT;
     drop(held);
     assert_eq!(desk.numbers(), (1, 0));
-}
-
-/// One that is taken to come straight back, whatever the machine makes of it.
-fn eager(desk: &Desk) -> Turns {
-    let turns = desk.turns();
-    turns.place.lock().left = Some(Instant::now() + Duration::from_secs(3600));
-    turns
-}
-
-/// An eager one in its turn with another behind it.
-fn awaited(desk: &Desk) -> (Turns, Turn, Queue) {
-    let turns = eager(desk);
-    let held = turns.take();
-    (turns, held, desk.queue(1..2))
-}
-
-#[test]
-fn who_comes_straight_back_goes_on_with_its_turn() {
-    let resumed = (0..100).any(|_| {
-        let desk = Desk::new();
-        let (turns, held, next) = awaited(&desk);
-        drop(held);
-        let again = turns.take().0.unwrap();
-        let resumed = again.resumed && again.ticket == 0 && desk.numbers().1 == 0;
-        drop(again);
-        drop(turns);
-        assert_eq!(next.order(), [1]);
-        resumed
-    });
-    assert!(resumed, "the next one was always faster");
-}
-
-#[test]
-fn who_rests_and_stays_away_is_passed_over() {
-    let desk = Desk::new();
-    let (turns, held, next) = awaited(&desk);
-    drop(held);
-    assert_eq!(next.order(), [1]);
-    // And comes after those that came meanwhile.
-    let held = turns.take();
-    assert!(!held.0.as_ref().unwrap().resumed);
-    drop(held);
-    desk.is_orderly();
-}
-
-#[test]
-fn who_has_used_up_its_slice_passes_its_turn_on() {
-    let desk = Desk::new();
-    let (turns, mut held, next) = awaited(&desk);
-    held.0.as_mut().unwrap().since -= SLICE;
-    drop(held);
-    assert!(turns.place.lock().rest.is_none());
-    assert_eq!(next.order(), [1]);
-    desk.is_orderly();
-}
-
-#[test]
-fn who_fell_asleep_far_behind_hears_of_a_rest() {
-    let quickest = (0..10).map(|_| {
-        let desk = Desk::new();
-        let (held, second) = (desk.turns().take(), eager(&desk));
-        let rests = std::thread::spawn(move || {
-            drop(second.take());
-            (Instant::now(), second)
-        });
-        while desk.numbers().0 == 1 {
-            std::thread::yield_now();
-        }
-        let third = desk.queue(1..2);
-        std::thread::sleep(PATIENCE / 20); // until both sleep
-        drop(held);
-        assert_eq!(third.order(), [1]);
-        rests.join().unwrap().0.elapsed()
-    });
-    assert!(quickest.min().unwrap() < PATIENCE / 2, "it found out when its patience was over");
-}
-
-#[test]
-fn a_rest_of_one_that_was_passed_over_is_nobody_elses() {
-    let desk = Desk::new();
-    let (turns, held, next) = awaited(&desk);
-    let page = turns.place.lock().page.clone();
-    page.counters().unwrap().rests.store(7, SeqCst); // of one that was killed as it rested
-    drop(held);
-    assert_eq!(next.order(), [1]);
-    let served = desk.turns().take();
-    assert_eq!(page.counters().unwrap().rests.load(SeqCst) & 1, 0);
-    drop(served);
-    desk.is_orderly();
 }
