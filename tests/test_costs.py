@@ -1,4 +1,5 @@
-"""What does each hot path ask of the kernel? Counted, not timed: a busy machine says the same as an idle one."""
+"""What does each hot path ask of the kernel, and in which order? Counted, not timed: a busy machine says the same as an
+idle one."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
+import bot_bottle
 
 _PROGRAM = """
 import sys
@@ -43,12 +46,25 @@ for n in range(number):
 """
 
 
-def calls(verb: str, path: Path, number: int) -> Counter[str]:
-    """How often a process that does it so many times makes each system call, in all its threads."""
-    counted = path.with_name(f"{verb}-{number}.trace")
+@pytest.fixture(autouse=True)
+def strace() -> None:
+    if shutil.which("strace") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("system calls cannot be seen without strace")
+        pytest.skip("system calls cannot be seen without strace")
+
+
+def traced(verb: str, path: Path, number: int) -> list[str]:
+    """The system calls of a process that does it so many times, in all its threads, with the paths of descriptors."""
+    log = path.with_name(f"{verb}-{number}.trace")
     program = [sys.executable, "-c", _PROGRAM, verb, str(path.with_name(f"{verb}-{number}.db")), str(number)]
-    subprocess.run(["strace", "--follow-forks", "--quiet=all", f"--output={counted}", *program], check=True)
-    return Counter(re.findall(r"^\d+ +(\w+)\(", counted.read_text(), re.MULTILINE))
+    subprocess.run(["strace", "-f", "-y", "--quiet=all", f"--output={log}", *program], check=True)
+    return re.findall(r"^\d+ +(\w+\(.*)", log.read_text(), re.MULTILINE)
+
+
+def calls(verb: str, path: Path, number: int) -> Counter[str]:
+    """How often it makes each."""
+    return Counter(call.partition("(")[0] for call in traced(verb, path, number))
 
 
 @pytest.mark.parametrize(
@@ -58,13 +74,59 @@ def calls(verb: str, path: Path, number: int) -> Counter[str]:
 def test_an_operation_makes_few_system_calls_and_syncs_once_if_it_writes(
     tmp_path: Path, verb: str, syncs: int, most: int
 ) -> None:
-    if shutil.which("strace") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("system calls cannot be counted without strace")
-        pytest.skip("system calls cannot be counted without strace")
     few, many = (calls(verb, tmp_path / "bot-bottle.db", number) for number in (20, 120))
     many.subtract(few)
     each = {name: count / 100 for name, count in many.items() if count > 5}
     assert sum(each.get(name, 0) for name in ("fsync", "fdatasync")) == pytest.approx(syncs, abs=0.1), each
     # Half more than when this was written: enough for another SQLite or kernel, not for a connection at each operation.
     assert sum(each.values()) <= most, json.dumps(each, indent=1)
+
+
+_STEPS = {
+    "written": r"pwrite64\(\d+<.*-wal>",
+    "synced": r"f(data)?sync\(\d+<.*-wal>",
+    "unlocked": r"fcntl\(\d+<.*-shm>, F_SETLK, {l_type=F_UNLCK, l_whence=SEEK_SET, l_start=120,",  # WAL_WRITE_LOCK
+    "rung": r"utimensat\(.*/bells/\.inbox",
+}
+
+
+@pytest.mark.parametrize(
+    ("verb", "order"),
+    [
+        ("propose", ["written", "unlocked", "synced", "rung"]),  # others' writes need not wait for the disk
+        ("decide", ["written", "synced", "unlocked", "rung"]),  # nobody reads what a power cut may undo
+    ],
+)
+def test_a_write_is_on_the_disk_before_anybody_is_told(tmp_path: Path, verb: str, order: list[str]) -> None:
+    steps = [
+        next((name for name, call in _STEPS.items() if re.match(call, line)), "")
+        for line in traced(verb, tmp_path / "x.db", 20)
+    ]
+    last = len(steps) - 1 - steps[::-1].index("rung")
+    before = [step for step in steps[:last] if step]
+    start = len(before) - 1 - before[::-1].index("rung")
+    assert list(dict.fromkeys([*before[start + 1 :], "rung"])) == order
+
+
+_PROPOSE = """
+import sys
+from bot_bottle import Proposal, QueueStore, errors
+try:
+    QueueStore("dev", sys.argv[1]).write_proposal(Proposal(sys.argv[2], "dev", "egress-allow", "a: 1", "", sys.argv[3]))
+except errors.BotBottleError as error:
+    print(error)
+"""
+
+
+def test_a_proposal_that_cannot_be_synced_is_not_acknowledged_and_may_be_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "bot-bottle.db"
+    proposal = bot_bottle.Proposal.new("dev", "egress-allow", "a: 1")
+    with bot_bottle.QueueStore("dev", path) as queue:
+        queue.write_proposal(bot_bottle.Proposal.new("dev", "egress-allow", "b: 2"))
+        broken = ["strace", "-f", "--quiet=all", "--output=/dev/null", "--trace=fdatasync,fsync"]
+        broken += ["--inject=fdatasync,fsync:error=EIO"]
+        program = [sys.executable, "-c", _PROPOSE, path, proposal.id, proposal.arrival_timestamp]
+        said = subprocess.run([*broken, *program], check=True, capture_output=True, text=True).stdout
+        assert "cannot be synced" in said and str(path) in said
+        assert queue.write_proposal(proposal) == proposal
+        assert len(queue.list_pending_proposals()) == 2
