@@ -15,7 +15,7 @@ HELPER := target/$(HOST)/helper/bot-bottle-sidecar
 APART := $(shell $(PYTHON) -c 'import sys; print("egress" if sys.version_info < (3, 13) else "")' 2>/dev/null)
 EXTRAS := supervise$(if $(APART),,$(shell echo ,egress))
 
-RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust migrations -name '*.rs' -o -name '*.sql' -o -name Cargo.toml)
+RUST_SOURCES := .cargo/config.toml Cargo.toml Cargo.lock $(shell find rust migrations -name '*.rs' -o -name '*.sql' -o -name Cargo.toml)
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test lint bench bench-full sdist-check clean tools
