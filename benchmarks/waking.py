@@ -2,7 +2,7 @@
 
 The time runs from the return of the sync that made the answer durable to the return of the wait: what is left of the
 commit, the bell, the kernel's wake-up, and reading the answer. ``after_return`` runs from the return of the call that
-answered, which for one that rings its own bell is later.
+answered: less than nothing, where the waiter is faster.
 """
 
 import itertools

@@ -83,6 +83,7 @@ def test_an_operation_makes_few_system_calls_and_syncs_once_if_it_writes(
 
 
 _STEPS = {
+    "stirred": r"utimensat\(.*/bells/dev-0",
     "written": r"pwrite64\(\d+<.*-wal>",
     "synced": r"f(data)?sync\(\d+<.*-wal>",
     "unlocked": r"fcntl\(\d+<.*-shm>, F_SETLK, {l_type=F_UNLCK, l_whence=SEEK_SET, l_start=120,",  # WAL_WRITE_LOCK
@@ -94,7 +95,10 @@ _STEPS = {
     ("verb", "order"),
     [
         ("propose", ["written", "unlocked", "synced", "rung"]),  # others' writes need not wait for the disk
-        ("decide", ["written", "synced", "unlocked", "rung"]),  # nobody reads what a power cut may undo
+        (
+            "decide",
+            ["stirred", "written", "synced", "unlocked", "rung"],
+        ),  # nobody reads what a power cut may undo, but is up
     ],
 )
 def test_a_write_is_on_the_disk_before_anybody_is_told(tmp_path: Path, verb: str, order: list[str]) -> None:

@@ -154,8 +154,11 @@ impl Opened {
 
     /// After a commit, in its turn: copies the WAL into the database, if it has become long.
     pub(crate) fn checkpoint(&self) {
-        let (frames, last) = (self.frames.load(Ordering::Relaxed), self.checkpointed.get());
-        if frames >= CHECKPOINT && (frames < last || frames - last >= CHECKPOINT_AGAIN) {
+        let frames = self.frames.load(Ordering::Relaxed);
+        // Fewer than before: the WAL has begun anew.
+        let last = Some(self.checkpointed.get()).filter(|last| *last <= frames).unwrap_or(0);
+        self.checkpointed.set(last);
+        if frames >= CHECKPOINT && frames - last >= CHECKPOINT_AGAIN {
             self.checkpointed.set(frames);
             let _ = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         }
@@ -178,11 +181,12 @@ impl Opened {
         let _ = self.conn.busy_timeout(BUSY_TIMEOUT);
     }
 
-    /// With the turn it was done in.
+    /// With the turn it was done in. `announce` is called with the result before it is committed.
     pub(crate) fn transact<T>(
         &self,
         syncs: Syncs,
         work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+        announce: impl FnOnce(&T),
     ) -> Result<(T, Option<Turn>)> {
         if self.syncs.get() != syncs {
             let level = if syncs == Syncs::InTurn { "full" } else { "normal" };
@@ -198,6 +202,7 @@ impl Opened {
             tx = Transaction::begin(&self.conn)?;
         }
         let result = work(&tx)?;
+        announce(&result);
         tx.commit()?;
         Ok((result, turn))
     }

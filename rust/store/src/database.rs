@@ -65,10 +65,16 @@ impl Rings {
         Rings { queues: Vec::new(), inbox: true }
     }
 
-    fn ring(&self, database: &Path) {
+    /// Before the commit: who waits for an answer is out of its sleep, and its caches are warm from looking in vain, when
+    /// the bell rings for good.
+    fn stir(&self, database: &Path) {
         for queue in &self.queues {
             bell::ring(database, queue);
         }
+    }
+
+    fn ring(&self, database: &Path) {
+        self.stir(database);
         if self.inbox {
             bell::ring(database, bell::INBOX);
         }
@@ -272,7 +278,7 @@ impl Shared {
         let wal = if syncs == Syncs::AfterTurn { opened.wal_file() } else { None };
         let syncs = if wal.is_some() { Syncs::AfterTurn } else { Syncs::InTurn };
         let file = opened.file.clone();
-        let done = opened.transact(syncs, work).map_err(|error| error.at(&file));
+        let done = opened.transact(syncs, work, |(_, rings)| rings.stir(&file)).map_err(|error| error.at(&file));
         let ((result, rings), turn) = match done {
             Ok(done) => done,
             // The file went away under the transaction: whatever SQLite made of that, this is what happened.
