@@ -25,7 +25,7 @@ const WAL_LIMIT: u32 = 16 << 20;
 
 /// At each so many bytes more the WAL is made to start anew, and for how long that waits for readers.
 const WAL_STEP: u64 = 8 << 20;
-const WAL_PATIENCE: Duration = Duration::from_millis(50);
+pub(crate) const WAL_PATIENCE: Duration = Duration::from_millis(50);
 
 /// From how many frames in the WAL on a checkpoint is due, as SQLite has it; after how many more again, where a reader was
 /// in the way.
@@ -172,13 +172,13 @@ impl Opened {
 
     /// SQLite's own checkpoints never wait, so where there is always some reader (many waiters look, each for an instant)
     /// the WAL never starts anew. This one holds off writers until it can. A reader that stays longer than it has
-    /// patience is left alone: the next step tries again.
-    pub(crate) fn restart_wal(&self) {
+    /// patience is left alone: the next step tries again. Whether all of the WAL is in the database now, on the disk.
+    pub(crate) fn restart_wal(&self, patience: Duration) -> bool {
         let _turn = self.turns.as_ref().map(Turns::take);
-        // The write is done, whatever comes of this.
-        let _ = self.conn.busy_timeout(WAL_PATIENCE);
-        let _ = self.conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+        let _ = self.conn.busy_timeout(patience);
+        let blocked = self.conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0));
         let _ = self.conn.busy_timeout(BUSY_TIMEOUT);
+        blocked == Ok(false)
     }
 
     /// With the turn it was done in. `announce` is called with the result before it is committed.

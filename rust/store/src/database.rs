@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use rustix::process::{Pid, getpid};
 
 use crate::anchor::Anchors;
-use crate::connection::{Opened, Syncs, Transaction, is_outdated, is_usable};
+use crate::connection::{Opened, Syncs, Transaction, WAL_PATIENCE, is_outdated, is_usable};
 use crate::error::{Error, Result};
 use crate::wait::{Bunks, Watcher};
 use crate::{bell, layout};
@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) bunks: Bunks,
     /// Whether there was ever a connection.
     opened: AtomicBool,
+    /// Whether the WAL has a part that could not be synced.
+    torn: AtomicBool,
 }
 
 /// Which bells a commit rings.
@@ -151,6 +153,7 @@ impl Registry {
             watcher: Mutex::new(None),
             bunks: Bunks::default(),
             opened: AtomicBool::new(false),
+            torn: AtomicBool::new(false),
         });
         all.insert(path.to_owned(), Arc::downgrade(&shared));
         shared
@@ -263,8 +266,7 @@ impl Drop for Shared {
 
 impl Shared {
     fn write<T>(&self, syncs: Syncs, work: impl FnOnce(&Transaction<'_>) -> Result<(T, Rings)>) -> Result<T> {
-        let busy = || Error::Busy { path: self.path.display().to_string() };
-        let mut slot = self.writer.try_lock_for(BUSY_TIMEOUT).ok_or_else(busy)?;
+        let mut slot = self.writer.try_lock_for(BUSY_TIMEOUT).ok_or_else(|| self.busy())?;
         if !is_usable(&slot) {
             if slot.is_some() || self.others_are_outdated() {
                 self.abandon(&mut slot);
@@ -277,6 +279,9 @@ impl Shared {
         };
         let wal = if syncs == Syncs::AfterTurn { opened.wal_file() } else { None };
         let syncs = if wal.is_some() { Syncs::AfterTurn } else { Syncs::InTurn };
+        if self.torn.load(Ordering::Acquire) {
+            self.mend(opened)?;
+        }
         let file = opened.file.clone();
         let done = opened.transact(syncs, work, |(_, rings)| rings.stir(&file)).map_err(|error| error.at(&file));
         let ((result, rings), turn) = match done {
@@ -300,18 +305,53 @@ impl Shared {
         opened.checkpoint();
         drop(turn);
         if opened.wal_is_long() {
-            opened.restart_wal();
+            opened.restart_wal(WAL_PATIENCE);
         }
         if let Some(wal) = wal {
             drop(slot); // other threads' writes need not wait
-            wal.sync_data().map_err(|error| Error::unavailable(&file, format!("it cannot be synced: {error}")))?;
+            if wal.sync_data().is_err() {
+                self.torn.store(true, Ordering::Release);
+                let slot = self.writer.try_lock_for(BUSY_TIMEOUT).ok_or_else(|| self.busy())?;
+                let lost = || Error::WriteLost { path: file.display().to_string() };
+                self.mend(slot.as_ref().ok_or_else(lost)?)?;
+            }
             rings.ring(&file);
         }
         Ok(result)
     }
 
+    /// The disk refused a part of the WAL that is committed: after a power cut nothing behind it would be found. The kernel
+    /// still has it, though, and a checkpoint puts it into the database.
+    fn mend(&self, opened: &Opened) -> Result<()> {
+        // Twice: SQLite's own descriptor may have to hear of the error, too.
+        if opened.restart_wal(BUSY_TIMEOUT) || opened.restart_wal(BUSY_TIMEOUT) {
+            self.torn.store(false, Ordering::Release);
+            return Ok(());
+        }
+        Err(Error::unavailable(
+            &opened.file,
+            "its disk does not take what is written; look at the disk, nothing is queued until then",
+        ))
+    }
+
     pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
-        let mut slot = self.reader.lock();
+        self.read_on(self.reader.lock(), work)
+    }
+
+    /// The same, but [`Error::Busy`] where other threads read for longer than that.
+    pub(crate) fn read_within<T>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.read_on(self.reader.try_lock_for(patience).ok_or_else(|| self.busy())?, work)
+    }
+
+    fn read_on<'s, T>(
+        &'s self,
+        mut slot: MutexGuard<'s, Option<Opened>>,
+        work: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<Option<T>> {
         if !is_usable(&slot) {
             drop(slot);
             self.close_outdated();
@@ -326,6 +366,10 @@ impl Shared {
             *slot = None; // the schema may have gone from under it: the next use looks at that anew
         }
         result.map(Some)
+    }
+
+    fn busy(&self) -> Error {
+        Error::Busy { path: self.path.display().to_string() }
     }
 
     /// A connection of its own, for work that must not hold up others; `None` while there is no database.

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::bell::INBOX;
 use crate::clock;
-use crate::database::{Database, Shared};
+use crate::database::{BUSY_TIMEOUT, Database, Shared};
 use crate::error::{Error, Result};
 use crate::inbox::{self, Inbox};
 use crate::proposal::QueueStore;
@@ -100,7 +100,7 @@ fn start(
     listen: impl FnOnce(&Path) -> bool,
 ) -> Result<Option<(Arc<Watcher>, u64)>> {
     let shared = &db.shared()?;
-    let seen = match look_for(shared, target)? {
+    let seen = match look_for(shared, target, BUSY_TIMEOUT)? {
         Seen::Ended(result) => {
             done(result);
             return Ok(None);
@@ -118,7 +118,7 @@ fn start(
     let id = watcher.enter(entry, file.as_deref());
     // Subscribed; what was committed before that is seen now, what comes later rings. A handle that was closed
     // meanwhile has ended its waits already, but for this one.
-    let looked = if db.is_closed() { Err(Error::Closed) } else { look_for(shared, target) };
+    let looked = if db.is_closed() { Err(Error::Closed) } else { look_for(shared, target, BUSY_TIMEOUT) };
     let ended = match looked {
         Ok(Seen::Open(_)) => None,
         Ok(Seen::Ended(result)) => Some(result),
@@ -143,17 +143,18 @@ struct Pending {
     expires_at: Option<String>,
 }
 
-fn look_for(shared: &Arc<Shared>, target: &Target) -> Result<Seen> {
+/// Waits for so long at most until no other thread reads.
+fn look_for(shared: &Arc<Shared>, target: &Target, patience: Duration) -> Result<Seen> {
     match target {
         Target::Answer { queue_key, id } => {
-            let seen = shared.read(|conn| answer_to(conn, queue_key, id))?;
+            let seen = shared.read_within(patience, |conn| answer_to(conn, queue_key, id))?;
             if let Some(Seen::Ended(Err(Error::Expired { .. }))) = &seen {
                 shared.watcher()?.settle_expiries(shared, queue_key);
             }
             Ok(seen.unwrap_or_else(|| Seen::Ended(Err(Error::not_found("proposal", id)))))
         }
         Target::Change { after } => {
-            let last = shared.read(inbox::last_change)?.unwrap_or(0);
+            let last = shared.read_within(patience, inbox::last_change)?.unwrap_or(0);
             Ok(if last > *after { Seen::Ended(Ok(Event::Changed)) } else { Seen::Open(None) })
         }
     }

@@ -106,6 +106,18 @@ fn a_commit_wakes_its_waiter_at_once_whatever_the_moment() {
 }
 
 #[test]
+fn waits_that_end_at_once_never_come_to_block() {
+    let place = Place::new();
+    let queue = place.queue("dev");
+    let written = queue.write_proposal(&proposal("pending")).unwrap();
+    // More than a pipe holds.
+    for _ in 0..70_000 {
+        let error = queue.wait_for_response(&written.id, Some(Duration::ZERO), || false).unwrap_err();
+        assert!(matches!(error, Error::WaitTimeout { .. }));
+    }
+}
+
+#[test]
 fn many_blocked_threads_are_woken_with_few_inotify_instances() {
     let place = Place::new();
     let inbox = place.inbox();

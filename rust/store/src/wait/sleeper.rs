@@ -82,7 +82,8 @@ fn sleep_in(
             continue;
         }
         limit = SLICE;
-        let result = match look_for(shared, target) {
+        // Not behind a long read of another thread's: there are a time-out and signals to see to.
+        let result = match look_for(shared, target, RETRY) {
             Ok(Seen::Open(_)) => continue,
             Ok(Seen::Ended(result)) => result,
             Err(Error::Busy { .. }) => {
@@ -103,54 +104,56 @@ type End = Arc<Mutex<Option<Result<Event>>>>;
 
 /// What a thread sleeps on: a pipe that the end of its wait writes to, and its bell.
 struct Bunk {
-    woken: PipeReader,
-    wake: Arc<PipeWriter>,
+    /// Both ends live as long as anybody may write: a pipe without a reader would end the process (SIGPIPE).
+    pipe: Arc<(PipeReader, PipeWriter)>,
     listener: Option<Listener>,
-    bell: (PathBuf, String),
+    /// What is listened to, where the kernel tells of it.
+    bell: Option<(PathBuf, String)>,
 }
 
 impl Bunk {
     fn new(listens: bool) -> Result<Self> {
         let no_pipe = |error| Error::unavailable(Path::new("a wait's pipe"), error);
-        let (woken, wake) = std::io::pipe().map_err(no_pipe)?;
-        rustix::io::ioctl_fionbio(&woken, true).map_err(|error| no_pipe(error.into()))?;
-        let listener = listens.then(Listener::default);
-        Ok(Bunk { woken, wake: Arc::new(wake), listener, bell: Default::default() })
+        let pipe = std::io::pipe().map_err(no_pipe)?;
+        rustix::io::ioctl_fionbio(&pipe.0, true).map_err(|error| no_pipe(error.into()))?;
+        rustix::io::ioctl_fionbio(&pipe.1, true).map_err(|error| no_pipe(error.into()))?;
+        Ok(Bunk { pipe: Arc::new(pipe), listener: listens.then(Listener::default), bell: None })
     }
 
     /// Where the end of a wait will be, and what puts it there.
     fn end(&self) -> (End, Done) {
         let end = End::default();
-        let (filled, wake) = (end.clone(), self.wake.clone());
+        let (filled, pipe) = (end.clone(), self.pipe.clone());
         let done = move |result| {
             *filled.lock() = Some(result);
-            let _ = (&*wake).write(&[1]);
+            let _ = (&pipe.1).write(&[1]); // a full pipe wakes as well
         };
         (end, Box::new(done))
     }
 
     /// Listens to this bell only. `false` where the kernel would not tell of it: the watcher glances at such ones.
     fn listen_to(&mut self, database: &Path, bell: &str) -> bool {
+        self.bell = None;
         let Some(listener) = &mut self.listener else { return false };
         listener.listen_only_to(database, bell);
-        self.bell = (database.to_owned(), bell.to_owned());
-        listener.ear().is_told()
+        let told = listener.listens_to(bell) && listener.ear().is_told();
+        self.bell = told.then(|| (database.to_owned(), bell.to_owned()));
+        told
     }
 
     /// Returns early for a signal, and after an end that was put before.
     fn sleep(&self, end: &End, limit: Duration) {
-        while matches!((&self.woken).read(&mut [0; 64]), Ok(64)) {} // what an earlier wait's end left
+        while matches!((&self.pipe.0).read(&mut [0; 64]), Ok(64)) {} // what an earlier wait's end left
         if end.lock().is_none() {
-            let ear = self.listener.as_ref().map(Listener::ear).unwrap_or_default();
-            bell::sleep(&ear, &self.woken, Some(limit));
+            let ear = self.listener.as_ref().filter(|_| self.bell.is_some()).map(Listener::ear);
+            bell::sleep(&ear.unwrap_or_default(), &self.pipe.0, Some(limit));
         }
     }
 
     /// Whether the bell rang since the last call, or may have.
     fn heard(&mut self) -> bool {
-        let Some(listener) = &mut self.listener else { return false };
+        let Some((listener, (database, bell))) = self.listener.as_mut().zip(self.bell.as_ref()) else { return false };
         let heard = !matches!(listener.heard(), Heard::Bells(rung) if rung.is_empty());
-        let (database, bell) = &self.bell;
         if !listener.listens_to(bell) {
             listener.add(database, bell); // somebody deleted it
         }
