@@ -12,8 +12,8 @@ import sys
 
 # asm/unistd.h
 NUMBERS = {
-    "x86_64": {"renameat": 264, "fsync": 74, "utimensat": 280},
-    "aarch64": {"renameat": 38, "fsync": 82, "utimensat": 88},
+    "x86_64": {"renameat": 264, "fdatasync": 75, "fsync": 74, "utimensat": 280},
+    "aarch64": {"renameat": 38, "fdatasync": 83, "fsync": 82, "utimensat": 88},
 }
 
 can_die = sys.platform == "linux" and platform.machine() in NUMBERS

@@ -7,12 +7,13 @@ import inspect
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,15 @@ def inbox(db: Path) -> Iterator[Inbox]:
         yield store
 
 
+@pytest.fixture
+def strace() -> None:
+    """System calls can be seen and broken."""
+    if shutil.which("strace") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("needs strace")
+        pytest.skip("needs strace")
+
+
 def proposal(payload: str | bytes | None = None, justification: str = "because", **fields: Any) -> Proposal:
     """A proposal of this test's bottle, with a payload of its own unless one is given."""
     slug, tool = fields.pop("slug", SLUG), fields.pop("tool", TOOL)
@@ -72,15 +82,19 @@ def eventually(condition: Callable[[], object], within: float = 20) -> None:
 
 
 class Process:
-    """A function that runs in a fresh interpreter. It imports what it uses; arguments are JSON, output is lines."""
+    """A function that runs in a fresh interpreter. It imports what it uses; arguments are JSON, output is lines.
 
-    def __init__(self, function: Callable[..., object], *arguments: Any):
+    ``strace``: options (strace(1)) of a tracer above it, which dies as it does.
+    """
+
+    def __init__(self, function: Callable[..., object], *arguments: Any, strace: Sequence[str] = ()):
         call = f"import json, sys\n{function.__name__}(*json.loads(sys.argv[1]))"
         source = f"{textwrap.dedent(inspect.getsource(function))}\n{call}\n"
         # From 3.12 on Python warns of a fork beside threads, which is what some of these are about.
         flags = ["-u", "-W", "ignore:This process:DeprecationWarning"]
+        tracer = ["strace", "-f", "--quiet=all", "--output=/dev/null", *strace] if strace else []
         self.popen = subprocess.Popen(
-            [sys.executable, *flags, "-c", source, json.dumps(arguments, default=str)],
+            [*tracer, sys.executable, *flags, "-c", source, json.dumps(arguments, default=str)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

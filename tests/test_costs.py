@@ -4,9 +4,7 @@ idle one."""
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -46,12 +44,7 @@ for n in range(number):
 """
 
 
-@pytest.fixture(autouse=True)
-def strace() -> None:
-    if shutil.which("strace") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("system calls cannot be seen without strace")
-        pytest.skip("system calls cannot be seen without strace")
+pytestmark = pytest.mark.usefixtures("strace")
 
 
 def traced(verb: str, path: Path, number: int) -> list[str]:

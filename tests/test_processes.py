@@ -336,32 +336,43 @@ def test_nothing_acknowledged_is_lost_when_everybody_is_killed(db: Path) -> None
         assert queue.wait_for_response(written.id, 20).status == "approved"
 
 
-def decide_and_die(db: str, known: str, payload_sha256: str, call: str) -> None:
-    from bot_bottle import Inbox
-    from child_limits import die_at
+@pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize(("ring", "decided"), [(1, False), (2, True)])  # before the commit, and after it
+def test_a_decision_that_ends_at_its_bell_reaches_its_waiter_if_it_was_made(
+    db: Path, queue: QueueStore, inbox: Inbox, ring: int, decided: bool
+) -> None:
+    def approve(db: str, known: str, payload_sha256: str) -> None:
+        from bot_bottle import Inbox
 
-    inbox = Inbox(db)
-    die_at(call)
-    inbox.decide(known, "approved", payload_sha256=payload_sha256)
+        Inbox(db).decide(known, "approved", payload_sha256=payload_sha256)
 
-
-@needs_seccomp
-def test_a_decision_whose_bell_never_rang_reaches_its_waiter(db: Path, queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal())
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(queue.wait_for_response, written.id, 20)
         eventually(lambda: inbox.read(written.id).waiting)
-        with Process(decide_and_die, db, written.id, written.payload_sha256, "utimensat") as decider:
-            decider.ends(child_limits.CODE)
+        dies = ["--trace=utimensat", f"--inject=utimensat:signal=KILL:when={ring}"]
+        with Process(approve, db, written.id, written.payload_sha256, strace=dies) as decider:
+            decider.ends(-signal.SIGKILL)
+        if not decided:
+            assert inbox.read(written.id).state == "pending" and not waiting.done()
+            decide(inbox, written)
         assert waiting.result(20).status == "approved"
     assert_sound(db)
 
 
 @needs_seccomp
 def test_a_decision_cut_off_in_its_commit_is_whole_or_was_never_made(db: Path, queue: QueueStore, inbox: Inbox) -> None:
+    def decide_and_die(db: str, known: str, payload_sha256: str) -> None:
+        from bot_bottle import Inbox
+        from child_limits import die_at
+
+        inbox = Inbox(db)
+        die_at("fdatasync")
+        inbox.decide(known, "approved", payload_sha256=payload_sha256)
+
     for _ in range(5):
         written = queue.write_proposal(proposal())
-        with Process(decide_and_die, db, written.id, written.payload_sha256, "fsync") as decider:
+        with Process(decide_and_die, db, written.id, written.payload_sha256) as decider:
             decider.ends(child_limits.CODE)
         assert_sound(db)
         if inbox.read(written.id).state == "pending":

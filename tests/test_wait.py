@@ -158,7 +158,7 @@ def test_a_writer_that_does_not_ring_is_noticed(db: Path, queue: QueueStore) -> 
 def test_bells_that_somebody_removed_are_hung_again(db: Path, queue: QueueStore, inbox: Inbox) -> None:
     first, second = queue.write_proposal(proposal()), queue.write_proposal(proposal())
     waits = [Waiting(queue, first.id), Waiting(queue, second.id)]
-    shutil.rmtree(db.parent / "bells")
+    shutil.rmtree(db.parent / "bells", ignore_errors=True)  # hung again before the directory is gone, perhaps
     decide(inbox, first)
     assert waits[0].ends().status == "approved"
     eventually(lambda: (db.parent / "bells" / "dev").exists())
