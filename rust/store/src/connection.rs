@@ -20,18 +20,17 @@ use crate::error::{Error, Result};
 use crate::turn::{Turn, Turns};
 use crate::{migrations, mount};
 
-/// What the WAL is cut back to when it starts anew; checkpoints keep it at three quarters of that.
+/// What the WAL is cut back to when it starts anew; SQLite's own checkpoints keep it at a quarter of that.
 const WAL_LIMIT: u32 = 16 << 20;
 
 /// At each so many bytes more the WAL is made to start anew, and for how long that waits for readers.
 const WAL_STEP: u64 = 8 << 20;
 pub(crate) const WAL_PATIENCE: Duration = Duration::from_millis(50);
 
-/// From how many frames in the WAL on a checkpoint is due: three times as many as in SQLite, as whoever meets one waits for
-/// its syncs, and still within the first table of the WAL's index (4,062, sqlite.org/walformat.html). After how many more
-/// again, where a reader was in the way.
-const CHECKPOINT: u32 = 3000;
-const CHECKPOINT_AGAIN: u32 = 1000;
+/// From how many frames in the WAL on a checkpoint is due, as SQLite has it; after how many more again, where a reader was
+/// in the way.
+const CHECKPOINT: u32 = 1000;
+const CHECKPOINT_AGAIN: u32 = 500;
 
 /// When a write goes to the disk. Whoever is told that it is done finds it there in either case.
 #[derive(Clone, Copy, PartialEq, Eq)]
