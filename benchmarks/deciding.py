@@ -21,6 +21,8 @@ def side_by_side(lab: Lab, workload: str, case: str, command: tuple[object, ...]
     took: dict[str, list[int]] = {name: [] for name in names}
     with ExitStack() as stack:
         actors = {name: stack.enter_context(lab.actor(name, stack.enter_context(lab.place()))) for name in names}
+        for actor in actors.values():  # until both overwrite their WAL and do not lengthen it any more
+            actor.numbers("append", 1000, 30)
         for number in range((40 if lab.full else 12) + 1):
             for name in turns(names, number):
                 numbers = actors[name].numbers(*command)

@@ -184,5 +184,9 @@ def say(line: str) -> None:
 
 
 def soon() -> int:
-    """A moment at which several processes can begin together (CLOCK_MONOTONIC, ns)."""
+    """A moment at which several processes can begin together (CLOCK_MONOTONIC, ns).
+
+    What others left for the disk to do is done by then: databases that were checkpointed without a sync, logs.
+    """
+    os.sync()
     return time.monotonic_ns() + 200_000_000

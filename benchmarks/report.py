@@ -6,7 +6,6 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import groupby
 from json import dumps
 from pathlib import Path
 
@@ -24,12 +23,12 @@ def publish(results: Sequence[Result], how: str) -> None:
     saved.write_text(dumps([asdict(result) for result in results], indent=1))
     subprocess.run([PEERS, HERE / "plots.py", "bars", saved, PLOTS], check=True)
     parts = [machine(how), "## Targets\n", table([("what", "bound", "here", ""), *target_lines(results)])]
-    for workload, group in groupby(results, key=lambda result: result.workload):
+    for workload in dict.fromkeys(result.workload for result in results):
         parts += [f"## {workload[0].upper()}{workload[1:]}\n"]
         plot = PLOTS / f"{plot_name(workload)}.svg"
         if plot.exists():
             parts += [f"![{workload}](performance/{plot.name})\n"]
-        parts += [workload_table(list(group))]
+        parts += [workload_table([result for result in results if result.workload == workload])]
     replace("measured", "\n".join(parts))
 
 
