@@ -15,21 +15,32 @@ OURS, OTHERS = "#1b6ca8", "#b8c4cc"
 
 
 def bars(results: list[dict[str, Any]], directory: Path) -> None:
-    """For each workload: medians as bars, a line from there to the 99th percentile, on a logarithmic scale."""
+    """For each workload: a bar to the median, a line from there to the 99th percentile, a dot for the worst, on a
+    logarithmic scale; for other contenders, how many times our median theirs is.
+    """
     for workload in dict.fromkeys(result["workload"] for result in results):
         for unit in ("ms", "us"):
             rows = [r for r in results if r["workload"] == workload and f"median_{unit}" in r["figures"]]
             if len(rows) < 2:
                 continue
+            ours = {r["case"]: r["figures"][f"median_{unit}"] for r in rows if r["contender"] == "bot-bottle"}
             figure, axes = plt.subplots(figsize=(7.5, 0.6 + 0.22 * len(rows)))
             for place, row in enumerate(reversed(rows)):
-                median, p99 = row["figures"][f"median_{unit}"], row["figures"][f"p99_{unit}"]
+                median, p99, worst = (row["figures"][f"{name}_{unit}"] for name in ("median", "p99", "worst"))
                 axes.barh(place, median, color=OURS if row["contender"] == "bot-bottle" else OTHERS)
                 axes.plot([median, p99], [place, place], color="black", linewidth=0.8, marker="|")
+                axes.plot(worst, place, color="black", marker=".", markersize=3)
+                if row["contender"] != "bot-bottle" and row["case"] in ours:
+                    times = median / ours[row["case"]]
+                    label = f"  {times:,.0f} x" if times >= 10 else f"  {times:.2g} x"
+                    axes.text(worst, place, label, va="center", fontsize=7)
             names = [f"{row['case']}: {row['contender']}" for row in reversed(rows)]
             axes.set_yticks(range(len(rows)), names)
             axes.set_xscale("log")
-            axes.set_xlabel(f"{'µs' if unit == 'us' else 'ms'}: median (bar) to 99th percentile (line)")
+            axes.margins(x=0.12, y=0.01)
+            axes.set_xlabel(
+                f"{'µs' if unit == 'us' else 'ms'}: median (bar), 99th percentile (line), worst (dot); x: of our median"
+            )
             axes.set_title(workload)
             name = "".join(letter if letter.isalnum() else "-" for letter in workload.lower())
             save(figure, directory / f"{name}.svg")

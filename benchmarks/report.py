@@ -9,7 +9,7 @@ from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 
-from benchmarks.harness import BUILT, CHECKOUT, HERE, PEERS, Result, sqlite_version
+from benchmarks.harness import BUILT, CHECKOUT, HERE, OURS, PEERS, Result, sqlite_version
 from benchmarks.targets import Figures, all_targets
 
 PAGE = CHECKOUT / "docs" / "performance.md"
@@ -55,9 +55,17 @@ def target_lines(results: Sequence[Result]) -> list[tuple[str, str, str, str]]:
 
 def workload_table(results: Sequence[Result]) -> str:
     names = list(dict.fromkeys(name for result in results for name in result.figures))
-    rows = [("case", "contender", *(name.replace("_", " ") for name in names))]
+    ours = {result.case: result.figures for result in results if result.contender == OURS}
+    rivals = {result.case for result in results if result.contender != OURS} & set(ours)
+    # What comes first is what a workload is about.
+    compared = [name for name in names if name in (names[0], "per_second")] if rivals else []
+    titles = [f"{name.removesuffix('_ms').removesuffix('_us')} over ours" for name in compared]
+    rows = [("case", "contender", *(name.replace("_", " ") for name in [*names, *titles]))]
     for result in results:
-        rows.append((result.case, result.contender, *(number(result.figures.get(name)) for name in names)))
+        figures = {} if result.contender == OURS else result.figures
+        pairs = [(figures.get(name), ours.get(result.case, {}).get(name)) for name in compared]
+        ratios = [f"{other / mine:.2f}" if other and mine else "" for other, mine in pairs]
+        rows.append((result.case, result.contender, *(number(result.figures.get(name)) for name in names), *ratios))
     return table(rows)
 
 
