@@ -11,17 +11,23 @@
 enum { KEPT = 256 };
 static _Atomic int64_t count, returned[KEPT];
 
-static int timed(const char *name, int fd) {
-    int (*sync)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
-    int result = sync(fd);
+static int (*syncs[2])(int);
+
+__attribute__((constructor)) static void look_up(void) {
+    syncs[0] = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+    syncs[1] = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+}
+
+static int timed(int which, int fd) {
+    int result = syncs[which](fd);
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     atomic_store(&returned[atomic_fetch_add(&count, 1) % KEPT], t.tv_sec * 1000000000LL + t.tv_nsec);
     return result;
 }
 
-int fsync(int fd) { return timed("fsync", fd); }
-int fdatasync(int fd) { return timed("fdatasync", fd); }
+int fsync(int fd) { return timed(0, fd); }
+int fdatasync(int fd) { return timed(1, fd); }
 
 /* How many returned so far. */
 int64_t synced_count(void) { return atomic_load(&count); }
