@@ -11,23 +11,23 @@
 enum { KEPT = 256 };
 static _Atomic int64_t count, returned[KEPT];
 
-static int (*syncs[2])(int);
+static int (*real_fsync)(int), (*real_fdatasync)(int);
 
 __attribute__((constructor)) static void look_up(void) {
-    syncs[0] = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
-    syncs[1] = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+    real_fsync = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+    real_fdatasync = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
 }
 
-static int timed(int which, int fd) {
-    int result = syncs[which](fd);
+static int timed(int (*sync)(int), int fd) {
+    int result = sync(fd);
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     atomic_store(&returned[atomic_fetch_add(&count, 1) % KEPT], t.tv_sec * 1000000000LL + t.tv_nsec);
     return result;
 }
 
-int fsync(int fd) { return timed(0, fd); }
-int fdatasync(int fd) { return timed(1, fd); }
+int fsync(int fd) { return timed(real_fsync, fd); }
+int fdatasync(int fd) { return timed(real_fdatasync, fd); }
 
 /* How many returned so far. */
 int64_t synced_count(void) { return atomic_load(&count); }

@@ -17,6 +17,7 @@ import pytest
 
 from bot_bottle import Database, Inbox, InboxItem, Response, host_db_path
 from bot_bottle.sidecars.git_hook import HookSettings, found_program, install
+from needs import cannot
 
 PROGRAMS = Path(sys.executable).parent
 BOTTLE = "demo"
@@ -28,7 +29,7 @@ def gitleaks() -> str:
     """The real gitleaks; a test that needs it is skipped, with the way to get it, where there is none."""
     found = shutil.which("gitleaks", path=f"{os.environ['PATH']}{os.pathsep}{Path.home() / 'go/bin'}")
     if not found:
-        pytest.skip("needs gitleaks: go install github.com/zricethezav/gitleaks/v8@v8.30.1")
+        cannot("needs gitleaks: go install github.com/zricethezav/gitleaks/v8@v8.30.1")
     return found
 
 

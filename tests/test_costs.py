@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import bot_bottle
+from store_process import Process
 
 _PROGRAM = """
 import sys
@@ -105,39 +106,39 @@ def test_a_write_is_on_the_disk_before_anybody_is_told(tmp_path: Path, verb: str
     assert list(dict.fromkeys([*before[start + 1 :], "rung"])) == order
 
 
-_PROPOSE = """
-import shutil, sys
-from bot_bottle import Proposal, QueueStore, errors
-for payload in ("a: 1", "b: 2"):
-    try:
-        QueueStore("dev", sys.argv[1]).write_proposal(Proposal.new("dev", "egress-allow", payload))
-        print("queued")
-    except errors.BotBottleError as error:
-        print(error)
-    shutil.copy(sys.argv[1], sys.argv[1] + payload[0])  # without its WAL
-"""
+def propose_two(db: str) -> None:
+    import shutil
+
+    from bot_bottle import Proposal, QueueStore, errors
+
+    for payload in ("a: 1", "b: 2"):
+        try:
+            QueueStore("dev", db).write_proposal(Proposal.new("dev", "egress-allow", payload))
+            print("queued")
+        except errors.BotBottleError as error:
+            print(error)
+        shutil.copy(db, db + payload[0])  # without its WAL
 
 
-def propose_two(path: Path, failing: str) -> list[str]:
-    """What comes of it where the syncs so named fail."""
+def where_syncs_fail(path: Path, failing: str) -> list[str]:
+    """What comes of two proposals where the syncs so named fail."""
     with bot_bottle.Database(path) as database:
         database.migrate_all()
-        broken = ["strace", "-f", "--quiet=all", "--output=/dev/null", "--trace=fdatasync,fsync"]
-        broken += [f"--inject=fdatasync,fsync:error=EIO:when={failing}"]
-        program = [sys.executable, "-c", _PROPOSE, str(path)]
-        return subprocess.run([*broken, *program], check=True, capture_output=True, text=True).stdout.splitlines()
+        broken = ["--trace=fdatasync,fsync", f"--inject=fdatasync,fsync:error=EIO:when={failing}"]
+        with Process(propose_two, path, strace=broken) as process:
+            return process.ends().splitlines()
 
 
 def test_nothing_is_acknowledged_on_a_disk_that_takes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "bot-bottle.db"
-    said = propose_two(path, "1+")
+    said = where_syncs_fail(path, "1+")
     assert [line for line in said if str(path) in line and "disk" in line] == said and len(said) == 2
 
 
 @pytest.mark.parametrize(("failing", "found"), [("1", "1"), ("100", "")])
 def test_what_could_not_be_synced_in_the_wal_is_put_into_the_database(tmp_path: Path, failing: str, found: str) -> None:
     path = tmp_path / "bot-bottle.db"
-    assert propose_two(path, failing) == ["queued", "queued"]
+    assert where_syncs_fail(path, failing) == ["queued", "queued"]
     count = ["sqlite3", f"{path}a", "SELECT count(*) FROM proposals"]  # no table yet where all is in the WAL
     assert subprocess.run(count, capture_output=True, text=True).stdout.strip() == found
     with bot_bottle.QueueStore("dev", path) as queue:

@@ -13,6 +13,7 @@ import pytest
 
 from bot_bottle import AuditStore, GrantStore
 from git_pushes import BOTTLE, FAR, World, environment, eventually, secret
+from needs import cannot
 
 AWS = "aws-access-token"
 
@@ -311,7 +312,7 @@ def test_a_hook_run_by_hand_says_so(world: World, given: dict[str, str]) -> None
 def test_the_hook_runs_in_any_posix_shell(world: World, shell: str) -> None:
     program, argument = shell.split()
     if not (path := shutil.which(program)):
-        pytest.skip(f"needs {program}")
+        cannot(f"needs {program}")
     hook = world.bare / "hooks" / "pre-receive"
     hook.write_text(hook.read_text().replace("#!/bin/sh", f"#!{path} {argument}", 1))
     commit = world.clone.commit({"a": "fine\n"})

@@ -22,6 +22,7 @@ import pytest
 
 from bot_bottle import host_db_path
 from git_pushes import BOTTLE, FAR, Clone, Held, Operator, World, environment, eventually, gitleaks, make_world, secret
+from needs import cannot
 
 KEY = f'key = "{secret("one")}"\n'
 
@@ -301,7 +302,7 @@ def sshd(tmp_path: Path) -> Iterator[Sshd]:
     """An OpenSSH server on loopback that lets one key in."""
     program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
     if not program:
-        pytest.skip("needs sshd: apt-get install openssh-server")
+        cannot("needs sshd: apt-get install openssh-server")
     home = tmp_path / "ssh"
     home.mkdir()
     for name in ("host", "user"):

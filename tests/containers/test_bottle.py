@@ -23,6 +23,7 @@ from bot_bottle.backends import names
 from bot_bottle.supervise import Plan, Supervise
 from broker_process import Broker
 from cli_process import Host
+from needs import cannot
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "compose.yaml"
 UPSTREAM = "upstream.test"
@@ -174,9 +175,7 @@ def compose_program() -> list[str]:
     for program in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(program[0]) and subprocess.run([*program, "version"], capture_output=True).returncode == 0:
             return program
-    if os.environ.get("CI") == "true":
-        pytest.fail("Docker Compose is not installed")
-    pytest.skip("Docker Compose is not installed")
+    cannot("Docker Compose is not installed")
 
 
 def normal(file: Path, **variables: str) -> Any:
