@@ -409,6 +409,48 @@ def test_a_pending_wait_neither_holds_up_nor_crashes_an_exit(
         leaver.ends(7)
 
 
+def stay(db: str, reach: dict[str, str], known: str, how: str) -> None:
+    import contextlib
+    import ctypes
+    import sys
+    import threading
+    import time
+
+    from bot_bottle import Inbox, QueueStore, WaitTimeoutError
+    from transports import opened
+
+    queue, inbox = QueueStore("dev", **opened(reach)), Inbox(db)
+
+    def wait_again() -> None:
+        while True:
+            with contextlib.suppress(WaitTimeoutError):
+                queue.wait_for_response(known, timeout=0.15)
+
+    waits = {
+        "waiting": lambda: queue.wait_for_response(known),
+        "waiting again": wait_again,
+        "watching": lambda: list(inbox.watch()),
+        "subscribed": lambda: [queue.begin_wait(known, print, timeout=0.4 + n / 1000) for n in range(200)],
+    }
+    libc = ctypes.CDLL(None)
+    libc["__cxa_atexit"](libc.usleep, 700_000, None)  # between the end of the interpreter and that of the process
+    threading.Thread(target=waits[how], daemon=True).start()
+    time.sleep(0.1)
+    sys.exit(7)
+
+
+@over_both
+@pytest.mark.skipif(sys.platform != "linux", reason="reaches into the C library of Linux")
+@pytest.mark.parametrize("how", ["waiting", "waiting again", "watching", "subscribed"])
+def test_no_wait_enters_an_interpreter_that_has_ended(
+    db: Path, reach: dict[str, str], queue: QueueStore, how: str
+) -> None:
+    written = queue.write_proposal(proposal())
+    with Process(stay, db, reach, written.id, how) as leaver:
+        said = leaver.ends(7)
+    assert set(said.splitlines()) <= {"the store was closed"}  # as its last reference went, before the end
+
+
 # --- leases: what the operator sees of waiters
 
 

@@ -596,7 +596,8 @@ class QueueStore:
         """Starts the same wait without blocking; ``callback`` is called once with what it would return or raise.
 
         The call comes from the process's one watcher thread, or from this one if the answer is
-        there already; it must be short. ``AsyncQueueStore`` builds on this.
+        there already; it must be short. Once the interpreter ends (``atexit``) nobody is called, and
+        a call that runs is given a second. ``AsyncQueueStore`` builds on this.
         """
 
     def withdraw_proposal(self, proposal_id: str, reason: str = "withdrawn by the requester") -> None:

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::convert::json;
+use crate::exit::enter;
 
 pub trait ToPy<T> {
     /// The value, or the exception.
@@ -30,9 +31,9 @@ thread_local! {
 
 /// Runs the handlers of signals that came; whether one raised, which ends what the core is doing.
 pub fn interrupted() -> bool {
-    match Python::attach(|py| py.check_signals()) {
-        Ok(()) => false,
-        Err(raised) => {
+    match enter(|py| py.check_signals()) {
+        None | Some(Ok(())) => false,
+        Some(Err(raised)) => {
             RAISED.set(Some(raised));
             true
         }

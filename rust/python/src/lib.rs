@@ -6,6 +6,7 @@ mod broker;
 mod convert;
 mod database;
 mod error;
+mod exit;
 mod inbox;
 mod queue_store;
 mod registers;
@@ -52,6 +53,7 @@ fn new_id() -> String {
 
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.py().import("atexit")?.call_method1("register", (wrap_pyfunction!(exit::end, module)?,))?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("DB_PATH_IN_CONTAINER", store::DB_PATH_IN_CONTAINER)?;
     module.add("MAX_PAYLOAD_BYTES", store::MAX_PAYLOAD_BYTES)?;

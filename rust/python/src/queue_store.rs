@@ -9,6 +9,7 @@ use store::Event;
 use crate::broker::{Broker, opened};
 use crate::convert::duration;
 use crate::error::{ToPy, exception, interrupted};
+use crate::exit::{begun, enter};
 use crate::values::{InboxItem, Proposal, Response};
 
 #[pyclass(frozen, module = "bot_bottle")]
@@ -35,10 +36,13 @@ where
     py.detach(|| wait(&mut interrupted)).to_py()
 }
 
-/// Hands a wait's end to a Python callable, unless the interpreter is going down.
+/// Hands a wait's end to a Python callable, unless the interpreter is ending.
 pub fn deliver(callback: Py<PyAny>) -> impl FnOnce(store::Result<Event>) + Send + 'static {
     move |result| {
-        Python::try_attach(|py| {
+        enter(|py| {
+            if begun() {
+                return;
+            }
             let value = match result {
                 Ok(Event::Answer(response)) => {
                     Response(*response).into_pyobject(py).map(|value| value.into_any().unbind())
