@@ -451,6 +451,34 @@ def test_no_wait_enters_an_interpreter_that_has_ended(
     assert set(said.splitlines()) <= {"the store was closed"}  # as its last reference went, before the end
 
 
+def leave_during_a_callback(reach: dict[str, str], known: str) -> None:
+    import sys
+    import threading
+    import time
+
+    from bot_bottle import QueueStore
+    from transports import opened
+
+    called = threading.Event()
+
+    def callback(_end: object) -> None:
+        called.set()
+        time.sleep(0.3)
+        print("done")
+
+    queue = QueueStore("dev", **opened(reach))
+    queue.begin_wait(known, callback, timeout=0.05)
+    called.wait()
+    sys.exit(7)
+
+
+@over_both
+def test_an_exit_lets_a_callback_end(queue: QueueStore, reach: dict[str, str]) -> None:
+    written = queue.write_proposal(proposal())
+    with Process(leave_during_a_callback, reach, written.id) as leaver:
+        assert leaver.ends(7) == "done\n"
+
+
 # --- leases: what the operator sees of waiters
 
 

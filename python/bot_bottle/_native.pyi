@@ -597,7 +597,8 @@ class QueueStore:
 
         The call comes from the process's one watcher thread, or from this one if the answer is
         there already; it must be short. Once the interpreter ends (``atexit``) nobody is called, and
-        a call that runs is given a second. ``AsyncQueueStore`` builds on this.
+        a call that runs is given a second; before Python 3.14 one that takes longer aborts the process.
+        ``AsyncQueueStore`` builds on this.
         """
 
     def withdraw_proposal(self, proposal_id: str, reason: str = "withdrawn by the requester") -> None:
