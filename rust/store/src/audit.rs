@@ -245,7 +245,9 @@ impl AuditStore {
             }
         }
         let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
-        let sql = format!("SELECT {COLUMNS} FROM audit_entries {filter} ORDER BY seq DESC LIMIT :limit");
+        // SQLite would as soon take the component's index, and look at the row of every bottle's entry.
+        let index = if bottle_slug.is_some() { "INDEXED BY audit_entries_by_bottle" } else { "" };
+        let sql = format!("SELECT {COLUMNS} FROM audit_entries {index} {filter} ORDER BY seq DESC LIMIT :limit");
         let entries = db.read(|conn| {
             let mut statement = conn.prepare_cached(&sql)?;
             let rows = statement.query_map(values.as_slice(), AuditEntry::from_row)?;

@@ -39,7 +39,7 @@ macro_rules! step {
 /// The modules of this release.
 pub(crate) const MODULES: [Module; 4] = [
     Module { name: "queue_store", steps: &[step!("queue_store/0001_queue")] },
-    Module { name: "audit_store", steps: &[step!("audit_store/0001_audit")] },
+    Module { name: "audit_store", steps: &[step!("audit_store/0001_audit"), step!("audit_store/0002_filters")] },
     Module { name: "bottle_store", steps: &[step!("bottle_store/0001_bottles"), step!("bottle_store/0002_tokens")] },
     Module { name: "grant_store", steps: &[step!("grant_store/0001_grants")] },
 ];

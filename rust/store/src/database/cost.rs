@@ -140,6 +140,9 @@ fn costs(past: usize, analyzed: bool) -> Vec<(&'static str, i64)> {
     cost("entries of a component", &mut || {
         assert_eq!(audit.read_audit_entries(Some("egress-allow"), None, None, Some(10)).unwrap().len(), 10);
     });
+    cost("entries of a bottle and a component", &mut || {
+        assert_eq!(audit.read_audit_entries(Some("egress-allow"), Some("dev"), None, Some(10)).unwrap().len(), 10);
+    });
     cost("newest entries", &mut || {
         assert_eq!(audit.read_audit_entries(None, None, None, Some(10)).unwrap().len(), 10);
     });
