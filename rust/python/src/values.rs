@@ -26,6 +26,20 @@ impl<'a> Read<'a> for String {
     }
 }
 
+impl<'a> Read<'_> for &'a str {
+    type As = &'a str;
+    fn read(&self) -> &'a str {
+        self
+    }
+}
+
+impl<'a> Read<'_> for Option<&'a str> {
+    type As = Option<&'a str>;
+    fn read(&self) -> Option<&'a str> {
+        *self
+    }
+}
+
 impl<'a> Read<'a> for Option<String> {
     type As = Option<&'a str>;
     fn read(&'a self) -> Option<&'a str> {
@@ -44,9 +58,12 @@ macro_rules! read_as_is {
 }
 read_as_is!(i64, Option<i64>, bool);
 
-/// Declares a class over one of the core's values: its wrapper and the getters Python reads.
+/// Declares a class over one of the core's values: its wrapper and the getters Python reads, of the value or its view.
 macro_rules! value {
-    ($name:ident, $inner:ty { $($field:ident: $kind:ty),* $(,)? } { $($rest:tt)* }) => {
+    ($name:ident, $inner:ty { $($fields:tt)* } $rest:tt) => {
+        value! { $name, $inner, std::convert::identity { $($fields)* } $rest }
+    };
+    ($name:ident, $inner:ty, $view:path { $($field:ident: $kind:ty),* $(,)? } { $($rest:tt)* }) => {
         #[pyclass(frozen, module = "bot_bottle")]
         #[derive(Clone)]
         pub struct $name(pub $inner);
@@ -55,7 +72,7 @@ macro_rules! value {
         impl $name {
             $(#[getter]
             fn $field(&self) -> $kind {
-                self.0.$field.read()
+                $view(&self.0).$field.read()
             })*
 
             fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -214,38 +231,37 @@ value!(Response, store::Response {
 
 });
 
-value!(AuditEntry, store::AuditEntry {
+value!(AuditEntry, store::AuditEntry, store::AuditEntry::fields {
     timestamp: &str, bottle_slug: &str, component: &str, operator_action: &str, operator_notes: &str,
     justification: &str, diff: &str, decided_by: &str, surface: &str, proposal_id: Option<&str>, payload_sha256: Option<&str>,
     final_sha256: Option<&str>, seq: Option<i64>, prev_hash: Option<&str>, entry_hash: Option<&str>,
 } {
     #[new]
-    #[pyo3(signature = (timestamp, bottle_slug, component, operator_action, operator_notes = String::new(),
-                        justification = String::new(), diff = String::new(), *, decided_by = String::new(),
-                        surface = "api".to_owned(), proposal_id = None, payload_sha256 = None, final_sha256 = None,
-                        seq = None, prev_hash = None, entry_hash = None))]
+    #[pyo3(signature = (timestamp, bottle_slug, component, operator_action, operator_notes = "", justification = "",
+                        diff = "", *, decided_by = "", surface = "api", proposal_id = None, payload_sha256 = None,
+                        final_sha256 = None, seq = None, prev_hash = None, entry_hash = None))]
     #[allow(clippy::too_many_arguments)] // they are the type's fields, in its order
     fn py_new(
-        timestamp: String,
-        bottle_slug: String,
-        component: String,
-        operator_action: String,
-        operator_notes: String,
-        justification: String,
-        diff: String,
-        decided_by: String,
-        surface: String,
-        proposal_id: Option<String>,
-        payload_sha256: Option<String>,
-        final_sha256: Option<String>,
+        timestamp: &str,
+        bottle_slug: &str,
+        component: &str,
+        operator_action: &str,
+        operator_notes: &str,
+        justification: &str,
+        diff: &str,
+        decided_by: &str,
+        surface: &str,
+        proposal_id: Option<&str>,
+        payload_sha256: Option<&str>,
+        final_sha256: Option<&str>,
         seq: Option<i64>,
-        prev_hash: Option<String>,
-        entry_hash: Option<String>,
+        prev_hash: Option<&str>,
+        entry_hash: Option<&str>,
     ) -> PyResult<Self> {
-        let entry = store::AuditEntry {
+        let entry = store::AuditEntry::from(store::AuditFields {
             timestamp, bottle_slug, component, operator_action, operator_notes, justification, diff, decided_by,
             surface, proposal_id, payload_sha256, final_sha256, seq, prev_hash, entry_hash,
-        };
+        });
         entry.checked().to_py().map(AuditEntry)
     }
 
@@ -258,7 +274,7 @@ value!(AuditEntry, store::AuditEntry {
     }
 
     fn __repr__(&self) -> String {
-        let it = &self.0;
+        let it = self.0.fields();
         format!(
             "AuditEntry(seq={}, timestamp={:?}, bottle_slug={:?}, component={:?}, operator_action={:?}, decided_by={:?})",
             it.seq.map_or_else(|| "None".to_owned(), |seq| seq.to_string()),

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bot_bottle_store::{
-    AuditEntry, Error, InboxItem, MAX_PAYLOAD_BYTES, Proposal, QueueStore, Response, Result, STATUS_REJECTED, now,
-    visible,
+    AuditEntry, AuditFields, Error, InboxItem, MAX_PAYLOAD_BYTES, Proposal, QueueStore, Response, Result,
+    STATUS_REJECTED, now, visible,
 };
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
@@ -291,17 +291,19 @@ fn run(verb: Verb) -> Result<u8> {
             Ok(0)
         }
         Verb::Audit(Audit::Append { queue, component, action, notes }) => {
-            let entry = AuditEntry {
+            let entry = AuditEntry::from(AuditFields {
                 timestamp: now(),
                 bottle_slug: queue.bottle,
                 component,
                 operator_action: action,
                 operator_notes: notes,
                 surface: "api".to_owned(),
-                ..AuditEntry::default()
-            };
+                ..AuditFields::default()
+            });
             let written = queue.place.audit()?.write_audit_entry(&entry.checked()?)?;
-            print(queue.place.json, &as_json(&written), || format!("appended entry {}", written.seq.unwrap_or(0)));
+            print(queue.place.json, &as_json(&written), || {
+                format!("appended entry {}", written.fields().seq.unwrap_or(0))
+            });
             Ok(0)
         }
         Verb::Doctor { place } => place.doctor(),

@@ -39,7 +39,7 @@ mod turn;
 mod visible;
 mod wait;
 
-pub use audit::{AuditEntry, AuditReport, AuditStore, NO_HASH};
+pub use audit::{AuditEntry, AuditFields, AuditReport, AuditStore, NO_HASH};
 pub use bottle::{Bottle, BottleStore};
 pub use broker::{Broker, Probe};
 pub use clock::now;

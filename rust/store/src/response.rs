@@ -3,7 +3,7 @@
 use rusqlite::{Row, named_params};
 use serde::{Deserialize, Serialize};
 
-use crate::audit::{self, AuditEntry};
+use crate::audit::{self, AuditFields};
 use crate::clock;
 use crate::connection::Transaction;
 use crate::database::{Database, Rings};
@@ -302,21 +302,22 @@ impl Made<'_> {
         self.insert(tx, seq, &now, final_sha256.as_deref())?;
         audit::append(
             tx,
-            &AuditEntry {
-                timestamp: now.clone(),
-                bottle_slug: proposal.bottle_slug.clone(),
-                component: proposal.tool.clone(),
-                operator_action: answer.status.clone(),
-                operator_notes: answer.notes.clone(),
-                justification: proposal.justification.clone(),
-                diff: self.diff.to_owned(),
-                decided_by: self.decided_by.to_owned(),
-                surface: self.surface.to_owned(),
-                proposal_id: Some(proposal.id.clone()),
-                payload_sha256: Some(proposal.payload_sha256.clone()),
-                final_sha256,
-                ..AuditEntry::default()
-            },
+            &AuditFields {
+                timestamp: now.as_str(),
+                bottle_slug: &proposal.bottle_slug,
+                component: &proposal.tool,
+                operator_action: &answer.status,
+                operator_notes: &answer.notes,
+                justification: &proposal.justification,
+                diff: self.diff,
+                decided_by: self.decided_by,
+                surface: self.surface,
+                proposal_id: Some(&proposal.id),
+                payload_sha256: Some(&proposal.payload_sha256),
+                final_sha256: final_sha256.as_deref(),
+                ..AuditFields::default()
+            }
+            .into(),
         )?;
         if let Some((scope, fingerprint)) = scope.zip(proposal.fingerprint.as_deref()) {
             grant::create(tx, proposal, fingerprint, scope, self.decided_by, &now)?;

@@ -1,21 +1,29 @@
 //! Does the log keep what was said, and notice what was done to it?
 
-use bot_bottle_store::{AuditEntry, Error, NO_HASH};
+use bot_bottle_store::{AuditEntry, AuditFields, Error, NO_HASH};
 
 use crate::place::Place;
 
+const FIELDS: AuditFields<&str> = AuditFields {
+    timestamp: "2026-01-31T12:00:00Z",
+    bottle_slug: "dev",
+    component: "egress",
+    operator_action: "noted",
+    operator_notes: "",
+    justification: "",
+    diff: "",
+    decided_by: "ann",
+    surface: "api",
+    proposal_id: None,
+    payload_sha256: None,
+    final_sha256: None,
+    seq: None,
+    prev_hash: None,
+    entry_hash: None,
+};
+
 fn entry(notes: &str) -> AuditEntry {
-    let entry = AuditEntry {
-        timestamp: bot_bottle_store::now(),
-        bottle_slug: "dev".to_owned(),
-        component: "egress".to_owned(),
-        operator_action: "noted".to_owned(),
-        operator_notes: notes.to_owned(),
-        decided_by: "ann".to_owned(),
-        surface: "api".to_owned(),
-        ..AuditEntry::default()
-    };
-    entry.checked().unwrap()
+    AuditEntry::from(AuditFields { operator_notes: notes, ..FIELDS }).checked().unwrap()
 }
 
 fn written(place: &Place, count: usize) -> Vec<AuditEntry> {
@@ -29,8 +37,8 @@ fn after(sql: &str, head: bool) -> Result<i64, (Option<i64>, String)> {
     let entries = written(&place, 5);
     let drop = "DROP TRIGGER audit_entries_no_update; DROP TRIGGER audit_entries_no_delete; DROP TRIGGER audit_entries_no_replace;";
     place.shell(&format!("{drop} {sql}"));
-    let head = entries.last().unwrap().entry_hash.clone().filter(|_| head);
-    match place.audit().verify(head.as_deref()) {
+    let head = entries.last().unwrap().fields().entry_hash.filter(|_| head);
+    match place.audit().verify(head) {
         Ok(report) => Ok(report.entries),
         Err(Error::AuditIntegrity { seq, reason }) => Err((seq, reason)),
         Err(error) => panic!("{error}"),
@@ -43,14 +51,15 @@ fn entries_are_numbered_chained_and_read_back_in_order() {
     let (log, entries) = (place.audit(), written(&place, 3));
     let mut prev = NO_HASH.to_owned();
     for (n, entry) in entries.iter().enumerate() {
-        assert_eq!((entry.seq, entry.prev_hash.as_ref()), (Some(n as i64 + 1), Some(&prev)));
-        prev.clone_from(entry.entry_hash.as_ref().unwrap());
+        let fields = entry.fields();
+        assert_eq!((fields.seq, fields.prev_hash), (Some(n as i64 + 1), Some(prev.as_str())));
+        prev = fields.entry_hash.unwrap().to_owned();
     }
     assert_eq!(log.head().unwrap(), prev);
     let report = log.verify(Some(&prev)).unwrap();
     assert_eq!((report.entries, report.first_seq, report.last_seq, report.head), (3, Some(1), Some(3), prev));
     let read = log.read_audit_entries(None, None, None, Some(2)).unwrap();
-    assert_eq!(read.iter().map(|entry| entry.operator_notes.as_str()).collect::<Vec<_>>(), ["2", "3"]);
+    assert_eq!(read.iter().map(|entry| entry.fields().operator_notes).collect::<Vec<_>>(), ["2", "3"]);
     assert_eq!(read[1].content(), entries[2].content());
 }
 
@@ -63,13 +72,12 @@ fn filters_find_what_they_name_whatever_order_the_clock_had() {
         ("2026-01-01T00:00:00Z", "box", "egress"), // the clock was set back
         ("2026-01-02T00:00:00Z", "dev", "git-gate"),
     ] {
-        let (timestamp, bottle_slug, component) = (time.to_owned(), slug.to_owned(), component.to_owned());
-        log.write_audit_entry(&AuditEntry { timestamp, bottle_slug, component, ..entry("") }.checked().unwrap())
-            .unwrap();
+        let fields = AuditFields { timestamp: time, bottle_slug: slug, component, ..FIELDS };
+        log.write_audit_entry(&AuditEntry::from(fields).checked().unwrap()).unwrap();
     }
     let found = |component: Option<&str>, slug: Option<&str>, since: Option<&str>| -> Vec<i64> {
         let entries = log.read_audit_entries(component, slug, since, None).unwrap();
-        entries.into_iter().map(|entry| entry.seq.unwrap()).collect()
+        entries.iter().map(|entry| entry.fields().seq.unwrap()).collect()
     };
     assert_eq!(found(None, None, None), [1, 2, 3]);
     assert_eq!(found(Some("egress"), None, None), [1, 2]);
@@ -84,7 +92,7 @@ fn filters_find_what_they_name_whatever_order_the_clock_had() {
 #[test]
 fn several_entries_are_written_together_or_not_at_all() {
     let place = Place::new();
-    let bad = AuditEntry { surface: "phone".to_owned(), ..entry("two") };
+    let bad = AuditEntry::from(AuditFields { surface: "phone", ..FIELDS });
     place.audit().write_audit_entries(&[entry("one"), bad]).unwrap_err();
     assert_eq!(place.count("audit_entries"), 0);
     assert!(place.audit().write_audit_entries(&[]).unwrap().is_empty());

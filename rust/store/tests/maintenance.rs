@@ -59,8 +59,8 @@ fn a_restored_backup_is_what_everybody_sees_and_what_was_there_is_kept() {
     assert!(matches!(end.recv_timeout(Duration::from_secs(20)).unwrap(), Err(Error::NotFound { .. })));
     assert_eq!(shell(&saved, "SELECT count(*) FROM proposals").unwrap(), "2");
     let entries = place.audit().read_audit_entries(Some("database"), None, None, None).unwrap();
-    assert_eq!(entries[0].operator_action, "restored");
-    assert!(entries[0].operator_notes.contains(&head), "the log does not say what it replaced");
+    assert_eq!(entries[0].fields().operator_action, "restored");
+    assert!(entries[0].fields().operator_notes.contains(&head), "the log does not say what it replaced");
     decide(&inbox, &kept, "rejected").unwrap();
     assert_eq!(
         place.shell("PRAGMA integrity_check; PRAGMA journal_mode; SELECT count(*) FROM responses"),

@@ -28,7 +28,7 @@ fn an_approval_is_in_effect_when_it_is_heard_of() {
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o640);
     assert_eq!(names(file.parent().unwrap()), ["routes.yaml"]);
     let entry = place.audit().read_audit_entries(None, None, None, None).unwrap().remove(0);
-    assert!(entry.diff.contains("-old\n+new\n"), "{}", entry.diff);
+    assert!(entry.fields().diff.contains("-old\n+new\n"), "{}", entry.fields().diff);
     let kinds: Vec<String> = inbox.changes(0, 10).unwrap().into_iter().map(|change| change.kind).collect();
     assert_eq!(kinds, ["proposed", "approved", "applied"]);
 }

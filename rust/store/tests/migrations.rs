@@ -152,7 +152,7 @@ fn a_newer_file_is_refused_and_not_written() {
             place.database().migrate_all().map(drop).unwrap_err(),
         ];
         for error in errors {
-            assert_eq!(error, Error::SchemaTooNew { module: "audit_store".to_owned(), found: 9, supported: 1 });
+            assert_eq!(error, Error::SchemaTooNew { module: "audit_store".to_owned(), found: 9, supported: 2 });
             assert_eq!(error.exit_code(), 8);
         }
         assert_eq!(place.database().status().unwrap().modules["audit_store"].found, 9);

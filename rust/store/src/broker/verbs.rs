@@ -109,7 +109,7 @@ impl Client {
 
     /// Appends one. If the answer is lost it is sent again, and may be in the log twice, never not at all.
     pub(crate) fn write_audit_entry(&self, entry: &AuditEntry) -> Result<AuditEntry> {
-        self.speak_for(&entry.bottle_slug)?;
+        self.speak_for(entry.fields().bottle_slug)?;
         let written: Entries<[AuditEntry; 1]> = self.post("/v1/audit", &Entries { entries: [entry] })?;
         let [entry] = written.entries;
         Ok(entry)
@@ -118,7 +118,7 @@ impl Client {
     /// Appends all or none, as [`Client::write_audit_entry`].
     pub(crate) fn write_audit_entries(&self, entries: &[AuditEntry]) -> Result<Vec<AuditEntry>> {
         for entry in entries {
-            self.speak_for(&entry.bottle_slug)?;
+            self.speak_for(entry.fields().bottle_slug)?;
         }
         let written: Entries<Vec<AuditEntry>> = self.post("/v1/audit", &Entries { entries })?;
         Ok(written.entries)

@@ -11,7 +11,8 @@ use rusqlite::trace::{TraceEvent, TraceEventCodes};
 
 use super::Database;
 use crate::{
-    AuditEntry, AuditStore, BottleStore, Decision, GrantStore, Inbox, Proposal, QueueStore, Response, STATUS_APPROVED,
+    AuditEntry, AuditFields, AuditStore, BottleStore, Decision, GrantStore, Inbox, Proposal, QueueStore, Response,
+    STATUS_APPROVED,
 };
 
 /// Everything of the past that the queries must not walk through: `:n` decided and archived proposals with all that
@@ -82,13 +83,13 @@ fn costs(past: usize, analyzed: bool) -> Vec<(&'static str, i64)> {
     for proposal in &proposals {
         queue.write_proposal(proposal).unwrap();
     }
-    let entry = AuditEntry {
-        timestamp: crate::now(),
-        bottle_slug: "dev".to_owned(),
-        component: "egress".to_owned(),
-        surface: "api".to_owned(),
-        ..AuditEntry::default()
-    };
+    let entry = AuditEntry::from(AuditFields {
+        timestamp: crate::now().as_str(),
+        bottle_slug: "dev",
+        component: "egress",
+        surface: "api",
+        ..AuditFields::default()
+    });
     let (one, two, three) = (&proposals[0].id, &proposals[1].id, &proposals[2].id);
     let since = inbox.last_change().unwrap() - 5;
     let decision = Decision {
