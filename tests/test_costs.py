@@ -32,9 +32,10 @@ written = [propose(-n) for n in range(1, 3)]
 if verb == "decide":
     written = [propose(n) for n in range(150)]
 entry = AuditEntry("2026-01-31T12:00:00Z", "dev-0", "egress", "reload-failed", "line 3")
-if verb == "filter":  # more than SQLite keeps in memory
-    big = [AuditEntry(entry.timestamp, "dev-0", "git-gate" if n % 300 else "egress", "x", diff="d" * 4000) for n in range(3000)]
-    audit.write_audit_entries(big)
+if verb == "filter":  # half of the log is the bottle's and half the component's, a page each: more than SQLite keeps
+    others = ("dev-0", "git-gate"), ("dev-1", "egress")
+    whose = [others[n % 2] if n % 300 else ("dev-0", "egress") for n in range(3000)]
+    audit.write_audit_entries([AuditEntry(entry.timestamp, *both, "x", diff="d" * 3000) for both in whose])
 work = {
     "propose": propose,
     "decide": decide,
@@ -67,7 +68,15 @@ def calls(verb: str, path: Path, number: int) -> Counter[str]:
 
 @pytest.mark.parametrize(
     ("verb", "syncs", "most"),
-    [("propose", 1, 55), ("decide", 1, 90), ("append", 1, 36), ("pending", 0, 8), ("look", 0, 8), ("tail", 0, 8), ("filter", 0, 70)],
+    [
+        ("propose", 1, 55),
+        ("decide", 1, 90),
+        ("append", 1, 36),
+        ("pending", 0, 8),
+        ("look", 0, 8),
+        ("tail", 0, 8),
+        ("filter", 0, 36),
+    ],
 )
 def test_an_operation_makes_few_system_calls_and_syncs_once_if_it_writes(
     tmp_path: Path, verb: str, syncs: int, most: int
