@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,20 @@ def test_a_write_is_on_the_disk_before_anybody_is_told(tmp_path: Path, verb: str
     before = [step for step in steps[:last] if step]
     start = len(before) - 1 - before[::-1].index("rung")
     assert list(dict.fromkeys([*before[start + 1 :], "rung"])) == order
+
+
+def test_a_checkpoint_does_not_hold_up_others_who_were_not_waiting(tmp_path: Path) -> None:
+    steps = {"taken": r"flock\(\d+<.*-turn>, LOCK_SH", "passed": r"flock\(\d+<.*-turn>, LOCK_UN"}
+    steps |= {"copied": r"pwrite64\(\d+<.*\.db>", "written": _STEPS["written"]}
+    seen = [
+        next((name for name, call in steps.items() if re.match(call, line)), "")
+        for line in traced("append", tmp_path / "x.db", 400)
+    ]
+    # Without the making of the file, and the end of the process.
+    seen = seen[seen.index("written") : len(seen) - seen[::-1].index("written")]
+    turns = [name for name in seen if name in ("taken", "passed", "copied")]
+    before = [earlier for earlier, name in pairwise(turns) if name == "copied" != earlier]
+    assert set(before) == {"passed"}
 
 
 def propose_two(db: str) -> None:

@@ -152,16 +152,19 @@ impl Opened {
         let _ = self.conn.wal_hook(Some(count));
     }
 
-    /// After a commit, in its turn: copies the WAL into the database, if it has become long.
-    pub(crate) fn checkpoint(&self) {
+    /// After a commit: ends its turn, and copies the WAL into the database if it has become long. If others wait, before
+    /// the turn is over, as its syncs would make all of theirs longer; if not, whoever comes now need not stand still.
+    pub(crate) fn checkpoint(&self, turn: Option<Turn>) {
         let frames = self.frames.load(Ordering::Relaxed);
         // Fewer than before: the WAL has begun anew.
         let last = Some(self.checkpointed.get()).filter(|last| *last <= frames).unwrap_or(0);
         self.checkpointed.set(last);
-        if frames >= CHECKPOINT && frames - last >= CHECKPOINT_AGAIN {
-            self.checkpointed.set(frames);
-            let _ = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if frames < CHECKPOINT || frames - last < CHECKPOINT_AGAIN {
+            return;
         }
+        self.checkpointed.set(frames);
+        let _turn = turn.filter(Turn::is_wanted);
+        let _ = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
     }
 
     /// Whether the WAL has just grown past the next step beyond its limit.

@@ -302,8 +302,7 @@ impl Shared {
             self.abandon(&mut slot);
             return Err(Error::WriteLost { path: file.display().to_string() });
         }
-        opened.checkpoint();
-        drop(turn);
+        opened.checkpoint(turn);
         if opened.wal_is_long() {
             opened.restart_wal(WAL_PATIENCE);
         }

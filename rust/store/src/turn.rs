@@ -40,6 +40,17 @@ pub(crate) struct Turns {
 /// Held while writing; empty where the order was left to SQLite.
 pub(crate) struct Turn(#[allow(dead_code)] Option<Served>);
 
+impl Turn {
+    /// Whether somebody stands in the queue behind it.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let Some((served, counters)) = self.0.as_ref().and_then(|served| Some((served, served.page.counters()?)))
+        else {
+            return false;
+        };
+        counters.tickets.load(SeqCst) != served.ticket.wrapping_add(1)
+    }
+}
+
 /// Whose ticket's turn it is.
 struct Served {
     page: Arc<Page>,

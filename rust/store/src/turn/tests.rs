@@ -95,6 +95,22 @@ fn one_turn_at_a_time_and_a_dropped_one_is_free() {
 }
 
 #[test]
+fn a_turn_is_wanted_while_somebody_waits_for_it() {
+    let desk = Desk::new();
+    let (one, two) = (desk.turns(), desk.turns());
+    let held = one.take();
+    assert!(!held.is_wanted());
+    std::thread::scope(|scope| {
+        let next = scope.spawn(|| two.take().is_wanted());
+        while !held.is_wanted() {
+            std::thread::yield_now();
+        }
+        drop(held);
+        assert!(!next.join().unwrap());
+    });
+}
+
+#[test]
 fn turns_come_in_the_order_of_tickets() {
     Desk::new().is_orderly();
 }
