@@ -8,12 +8,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use serde::{Deserialize, Serialize};
 
-use crate::database::{Database, Rings};
 use crate::diff::sha256_hex;
 use crate::error::{Error, Result};
-use crate::managed_file::{Place, hash_of};
-use crate::proposal::{self, PENDING, check_name, check_text};
-use crate::{clock, grant, layout};
+use crate::file::database::{Database, Rings};
+use crate::file::layout;
+use crate::queue::managed_file::{Place, hash_of};
+use crate::queue::proposal::{self, PENDING, check_name, check_text};
+use crate::{clock, grant};
 
 /// A registered bottle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +100,7 @@ impl BottleStore {
             Ok((withdrawn, Rings::inbox()))
         })?;
         // Its proposals may be in queues of other names.
-        crate::bell::ring_all(&self.db.real_path()?);
+        crate::file::bell::ring_all(&self.db.real_path()?);
         Ok(withdrawn)
     }
 

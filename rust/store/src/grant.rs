@@ -6,14 +6,15 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, Row, named_params};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::entry as audit;
 use crate::broker::Broker;
-use crate::connection::Transaction;
-use crate::database::Rings;
+use crate::clock;
 use crate::error::{Error, Result};
-use crate::proposal::{Proposal, check_name, check_text, check_time, new_id};
-use crate::response::os_user;
-use crate::transport::Transport;
-use crate::{audit, clock};
+use crate::file::connection::Transaction;
+use crate::file::database::Rings;
+use crate::queue::proposal::{Proposal, check_name, check_text, check_time, new_id};
+use crate::queue::response::os_user;
+use crate::stores::transport::Transport;
 
 /// Leave to do a thing again without asking.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -14,51 +14,39 @@
 //! | `query`, `maintenance` | What may others read and build on the file; backup, restore, check, prune. |
 #![deny(unsafe_code)] // but for turn/page.rs
 
-mod anchor;
 mod audit;
-mod bell;
 mod bottle;
 mod broker;
 mod clock;
-mod connection;
-mod database;
 mod diff;
 mod error;
+mod file;
 mod grant;
-mod inbox;
-mod layout;
-mod maintenance;
-mod managed_file;
-mod migrations;
-mod mount;
-mod proposal;
-mod query;
-mod response;
-mod transport;
-mod turn;
+mod queue;
+mod stores;
 mod visible;
 mod wait;
 
-pub use audit::{AuditEntry, AuditFields, AuditReport, AuditStore, NO_HASH};
+pub use audit::entry::{AuditEntry, AuditFields, AuditReport, AuditStore, NO_HASH};
 pub use bottle::{Bottle, BottleStore};
 pub use broker::{Broker, Probe};
 pub use clock::now;
-pub use database::Database;
 pub use diff::{render_diff, sha256_hex};
 pub use error::{Error, Result};
+pub use file::database::Database;
+pub use file::layout::{DB_PATH_IN_CONTAINER, bot_bottle_root, host_db_path};
+pub use file::migrations::Step;
 pub use grant::{Grant, GrantStore};
-pub use inbox::{Change, Inbox, InboxItem};
-pub use layout::{DB_PATH_IN_CONTAINER, bot_bottle_root, host_db_path};
-pub use maintenance::Status as DatabaseStatus;
-pub use migrations::Step;
-pub use proposal::{
+pub use queue::proposal::{
     MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, MAX_PENDING_PER_BOTTLE, Proposal, QueueStore, new_id,
 };
-pub use query::{ForeignTransaction, Params, Row};
-pub use response::{
+pub use queue::response::{
     Decision, Response, STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, TOOL_CAPABILITY_BLOCK, TOOL_EGRESS_ALLOW,
     TOOL_EGRESS_BLOCK, TOOL_EGRESS_TOKEN_ALLOW, TOOL_GITLEAKS_ALLOW,
 };
+pub use stores::inbox::{Change, Inbox, InboxItem};
+pub use stores::maintenance::Status as DatabaseStatus;
+pub use stores::query::{ForeignTransaction, Params, Row};
 pub use visible::visible;
 pub use wait::{Event, WaitHandle};
 

@@ -18,7 +18,7 @@ use super::problem::{self, Problem, Verdict};
 use super::reply::Answer;
 use super::{Backoff, Inner, PATIENCE, silent};
 use crate::error::{Error, Result};
-use crate::response::Response;
+use crate::queue::response::Response;
 use crate::wait::{self, Done, Event, Waits};
 
 /// The longest one request waits; the broker would cap it anyway.

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Broker, PATIENCE};
-use crate::audit::AuditEntry;
+use crate::audit::entry::AuditEntry;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::grant::Grant;
-use crate::inbox::InboxItem;
-use crate::proposal::Proposal;
+use crate::queue::proposal::Proposal;
+use crate::stores::inbox::InboxItem;
 use crate::wait::{Done, WaitHandle};
 
 static NEXT_HANDLE: AtomicU64 = AtomicU64::new(1);

@@ -11,9 +11,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{Done, Event, Seen, Target, WaitHandle, Watcher, look_for, start};
-use crate::bell::{self, Heard, Listener};
-use crate::database::{Database, Shared};
 use crate::error::{Error, Result};
+use crate::file::bell::{self, Heard, Listener};
+use crate::file::database::{Database, Shared};
 
 /// How often a thread that sleeps on its wait asks whether a signal came that did not wake it.
 const SLICE: Duration = Duration::from_millis(200);

@@ -14,13 +14,13 @@ use parking_lot::{Mutex, MutexGuard};
 use rusqlite::named_params;
 
 use super::{Done, Event, Pending, Seen, Target, Waits, answers, timed_out};
-use crate::bell::{self, Heard, INBOX, Listener};
 use crate::clock;
-use crate::connection::{Opened, Transaction};
-use crate::database::Shared;
 use crate::error::{Error, Result};
-use crate::inbox;
-use crate::proposal::expire;
+use crate::file::bell::{self, Heard, INBOX, Listener};
+use crate::file::connection::{Opened, Transaction};
+use crate::file::database::Shared;
+use crate::queue::proposal::expire;
+use crate::stores::inbox;
 
 /// Where nobody rings: how soon a commit is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(1);

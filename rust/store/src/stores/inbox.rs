@@ -6,12 +6,12 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, named_params};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::connection::Transaction;
-use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::managed_file;
-use crate::proposal::{self, PENDING, Proposal};
-use crate::response::{self, Decision, Response};
+use crate::file::connection::Transaction;
+use crate::file::database::Database;
+use crate::queue::managed_file;
+use crate::queue::proposal::{self, PENDING, Proposal};
+use crate::queue::response::{self, Decision, Response};
 
 /// Shorter beginnings of an id are refused: UUIDv7s of one week share more than this.
 const MIN_PREFIX: usize = 4;

@@ -3,16 +3,16 @@
 use rusqlite::{Row, named_params};
 use serde::{Deserialize, Serialize};
 
-use crate::audit::{self, AuditFields};
+use crate::audit::entry::{self as audit, AuditFields};
 use crate::clock;
-use crate::connection::Transaction;
-use crate::database::{Database, Rings};
 use crate::diff::{render_diff, sha256_hex};
 use crate::error::{Error, Result};
+use crate::file::connection::Transaction;
+use crate::file::database::{Database, Rings};
 use crate::grant::{self, Scope};
-use crate::inbox::{self, ChangeKind, InboxItem};
-use crate::managed_file::{self, Staged};
-use crate::proposal::{self, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, Proposal, check_hash, check_text, check_time};
+use crate::queue::managed_file::{self, Staged};
+use crate::queue::proposal::{self, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, Proposal, check_hash, check_text, check_time};
+use crate::stores::inbox::{self, ChangeKind, InboxItem};
 
 /// A new `routes.yaml` for the egress proxy, letting more through.
 pub const TOOL_EGRESS_ALLOW: &str = "egress-allow";

@@ -11,11 +11,15 @@ use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags, named_params};
 use serde::Serialize;
 
-use crate::connection::Transaction;
-use crate::database::{Database, Rings};
+use crate::audit::entry as audit;
+use crate::clock;
 use crate::error::{Error, Result};
-use crate::migrations::{self, MODULES};
-use crate::{audit, bell, clock, inbox, mount, response};
+use crate::file::connection::Transaction;
+use crate::file::database::{Database, Rings};
+use crate::file::migrations::{self, MODULES};
+use crate::file::{bell, mount};
+use crate::queue::response;
+use crate::stores::inbox;
 
 /// A backup in one step, so in one read transaction: in smaller ones every write by others would start it over.
 const ALL_PAGES: i32 = i32::MAX;
@@ -91,7 +95,7 @@ impl Database {
         let saved =
             self.save_aside()?.ok_or_else(|| Error::not_found("database", &self.path().display().to_string()))?;
         let opened = self.open_to_write()?;
-        let _turn = opened.turns.as_ref().map(crate::turn::Turns::take);
+        let _turn = opened.turns.as_ref().map(crate::file::turn::Turns::take);
         migrations::rollback(&opened.conn, module, to).map_err(|error| error.at(&opened.file))?;
         opened.acknowledge()?;
         Ok(saved)
@@ -151,7 +155,7 @@ impl Database {
         let newest = self.read(inbox::newest_change)?.flatten();
         {
             let mut opened = self.open_to_write()?;
-            let _turn = opened.turns.as_ref().map(crate::turn::Turns::take);
+            let _turn = opened.turns.as_ref().map(crate::file::turn::Turns::take);
             let copy = Backup::new(&backup, &mut opened.conn)?;
             copy.run_to_completion(ALL_PAGES, Duration::from_millis(5), None)
                 .map_err(|error| Error::from(error).at(self.path()))?;

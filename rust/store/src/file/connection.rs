@@ -14,11 +14,11 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::anchor::Anchor;
-use crate::database::{BUSY_TIMEOUT, Registry};
 use crate::error::{Error, Result};
-use crate::turn::{Turn, Turns};
-use crate::{migrations, mount};
+use crate::file::anchor::Anchor;
+use crate::file::database::{BUSY_TIMEOUT, Registry};
+use crate::file::turn::{Turn, Turns};
+use crate::file::{migrations, mount};
 
 /// What the WAL is cut back to when it starts anew; SQLite's own checkpoints keep it at a quarter of that.
 const WAL_LIMIT: u32 = 16 << 20;

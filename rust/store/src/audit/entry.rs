@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::broker::Broker;
-use crate::connection::Transaction;
-use crate::database::Rings;
 use crate::diff::hex;
 use crate::error::{Error, Result};
-use crate::proposal::{
+use crate::file::connection::Transaction;
+use crate::file::database::Rings;
+use crate::queue::proposal::{
     MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text, check_time,
 };
-use crate::response::check_surface;
-use crate::transport::Transport;
+use crate::queue::response::check_surface;
+use crate::stores::transport::Transport;
 
 /// `prev_hash` of the first entry, and the head of an empty log.
 pub const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";

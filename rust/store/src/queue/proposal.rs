@@ -9,14 +9,14 @@ use uuid::Uuid;
 
 use crate::broker::Broker;
 use crate::clock;
-use crate::connection::Transaction;
-use crate::database::Rings;
 use crate::diff::sha256_hex;
 use crate::error::{Error, Result};
-use crate::inbox::{self, ChangeKind, InboxItem};
-use crate::managed_file;
-use crate::response::{self, Decision, Response};
-use crate::transport::Transport;
+use crate::file::connection::Transaction;
+use crate::file::database::Rings;
+use crate::queue::managed_file;
+use crate::queue::response::{self, Decision, Response};
+use crate::stores::inbox::{self, ChangeKind, InboxItem};
+use crate::stores::transport::Transport;
 
 /// The longest payload, in bytes of UTF-8.
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;

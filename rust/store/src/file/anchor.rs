@@ -15,7 +15,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::connection::FileId;
+use crate::file::connection::FileId;
 
 /// The anchors of a process, by file.
 pub(crate) type Anchors = Mutex<HashMap<FileId, Weak<Anchor>>>;

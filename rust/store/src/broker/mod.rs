@@ -32,8 +32,8 @@ use parking_lot::Mutex;
 use rustix::event::{Timespec, poll};
 use rustix::process::{Pid, getpid};
 
-use crate::database::BUSY_TIMEOUT;
 use crate::error::{Error, Result};
+use crate::file::database::BUSY_TIMEOUT;
 use crate::wait::SIGNAL_CHECK;
 use connection::Connection;
 use endpoint::Endpoint;

@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicU32;
 use rustix::fs::{FlockOperation, flock};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::layout;
+use crate::file::layout;
 
 /// What the file begins with, in this machine's byte order. Zeros at first, but any numbers will do.
 #[repr(C)]

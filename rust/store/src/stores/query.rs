@@ -8,11 +8,11 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::Value;
 use rusqlite::{Connection, Statement};
 
-use crate::connection::Opened;
-use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::migrations::{self, MODULES, Step};
-use crate::turn::Turn;
+use crate::file::connection::Opened;
+use crate::file::database::Database;
+use crate::file::migrations::{self, MODULES, Step};
+use crate::file::turn::Turn;
 
 /// Tables of this crate, which only it writes.
 const OWN_TABLES: [&str; 12] = [
@@ -189,12 +189,12 @@ impl Database {
 
     /// Brings another program's module to the version its steps make.
     pub fn migrate(&self, module: &str, steps: &[Step]) -> Result<i64> {
-        crate::proposal::check_name("module", &module.replace('_', "-"))?;
+        crate::queue::proposal::check_name("module", &module.replace('_', "-"))?;
         if MODULES.iter().any(|known| known.name == module) {
             return Err(Error::input("module", format!("{module} is bot-bottle's own; choose another name")));
         }
         let mut opened = self.open_to_write()?;
-        let _turn = opened.turns.as_ref().map(crate::turn::Turns::take);
+        let _turn = opened.turns.as_ref().map(crate::file::turn::Turns::take);
         // On only while a step runs: the books of all modules are ours to keep.
         let guarded = Arc::new(AtomicBool::new(false));
         let guard = guarded.clone();
@@ -210,7 +210,7 @@ impl Database {
     /// A write transaction over other programs' tables.
     pub fn transaction(&self) -> Result<ForeignTransaction> {
         let opened = self.open_to_write()?;
-        let turn = opened.turns.as_ref().map(crate::turn::Turns::take);
+        let turn = opened.turns.as_ref().map(crate::file::turn::Turns::take);
         opened.conn.execute_batch("BEGIN IMMEDIATE").map_err(|error| Error::from(error).at(&opened.file))?;
         ForeignTransaction::new(opened, turn)
     }

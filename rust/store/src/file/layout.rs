@@ -64,7 +64,7 @@ pub(crate) fn locate(path: &Path, on_host: bool, create: bool) -> Result<Option<
     let dir = fs::canonicalize(dir).map_err(|error| {
         Error::unavailable(path, format!("its directory {} cannot be used: {error}", dir.display()))
     })?;
-    crate::mount::check(&dir.join(name))?;
+    crate::file::mount::check(&dir.join(name))?;
     let file = dir.join(name);
     // With the mode, not chmod afterwards: there is no moment in which others can read it. Exclusive: closing a
     // descriptor on a file that is already in use would drop this process's locks on it (FACTS 4).

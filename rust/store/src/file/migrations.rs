@@ -30,8 +30,8 @@ pub(crate) struct Module {
 macro_rules! step {
     ($path:literal) => {
         (
-            include_str!(concat!("../../../migrations/", $path, ".up.sql")),
-            include_str!(concat!("../../../migrations/", $path, ".down.sql")),
+            include_str!(concat!("../../../../migrations/", $path, ".up.sql")),
+            include_str!(concat!("../../../../migrations/", $path, ".down.sql")),
         )
     };
 }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::broker::{Broker, Client};
-use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::file::database::Database;
 
 /// One of the two; each verb of a sidecar works over both.
 pub(crate) enum Transport {

@@ -12,11 +12,11 @@ use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 use rustix::process::{Pid, getpid};
 
-use crate::anchor::Anchors;
-use crate::connection::{Opened, Syncs, Transaction, WAL_PATIENCE, is_outdated, is_usable};
 use crate::error::{Error, Result};
+use crate::file::anchor::Anchors;
+use crate::file::connection::{Opened, Syncs, Transaction, WAL_PATIENCE, is_outdated, is_usable};
+use crate::file::{bell, layout};
 use crate::wait::{Bunks, Watcher};
-use crate::{bell, layout};
 
 /// How long a write waits for other writers: a slow disk, a backup, a prune (DESIGN 3).
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,8 +37,8 @@ pub(crate) struct Shared {
     pub(crate) path: PathBuf,
     on_host: bool,
     /// For writes. Reads have their own, so that they never stand behind a writer that waits its turn.
-    writer: Mutex<Option<Opened>>,
-    reader: Mutex<Option<Opened>>,
+    pub(crate) writer: Mutex<Option<Opened>>,
+    pub(crate) reader: Mutex<Option<Opened>>,
     watcher: Mutex<Option<Arc<Watcher>>>,
     pub(crate) bunks: Bunks,
     /// Whether there was ever a connection.
@@ -428,6 +428,3 @@ impl Shared {
         Ok(slot.insert(watcher).clone())
     }
 }
-
-#[cfg(test)]
-mod cost;

@@ -20,13 +20,14 @@ use rustix::fs::{
 };
 use uuid::Uuid;
 
-use crate::connection::Transaction;
-use crate::database::{BUSY_TIMEOUT, Database, Rings};
+use crate::clock;
 use crate::diff::{render_diff, sha256_hex};
 use crate::error::{Error, Result};
-use crate::inbox::{self, ChangeKind, InboxItem};
-use crate::proposal::MAX_PAYLOAD_BYTES;
-use crate::{clock, layout};
+use crate::file::connection::Transaction;
+use crate::file::database::{BUSY_TIMEOUT, Database, Rings};
+use crate::file::layout;
+use crate::queue::proposal::MAX_PAYLOAD_BYTES;
+use crate::stores::inbox::{self, ChangeKind, InboxItem};
 
 /// Hash of a file that is not there.
 const ABSENT: &str = "";
@@ -284,7 +285,7 @@ fn settle(db: &Database, id: &str, failure: Option<&str>) -> Result<()> {
     const KNOW_SQL: &str = "UPDATE managed_files SET known_sha256 = :final WHERE bottle_slug = :bottle_slug AND path =
          (SELECT path FROM applies WHERE proposal_seq = :seq)";
     db.write(|tx| {
-        let found = crate::proposal::find(tx, id)?.ok_or_else(|| Error::not_found("proposal", id))?;
+        let found = crate::queue::proposal::find(tx, id)?.ok_or_else(|| Error::not_found("proposal", id))?;
         let (state, kind) = match failure {
             None => ("applied", ChangeKind::Applied),
             Some(_) => ("failed", ChangeKind::ApplyFailed),

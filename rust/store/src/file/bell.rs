@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, Timestamps, UTIME_NOW, utimensat};
 
-use crate::layout;
+use crate::file::layout;
 
 /// The operator's bell. No queue has this name: a key begins with a letter or digit.
 pub(crate) const INBOX: &str = ".inbox";

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::bell::INBOX;
 use crate::clock;
-use crate::database::{BUSY_TIMEOUT, Database, Shared};
 use crate::error::{Error, Result};
-use crate::inbox::{self, Inbox};
-use crate::proposal::QueueStore;
-use crate::response::Response;
-use crate::transport::Transport;
+use crate::file::bell::INBOX;
+use crate::file::database::{BUSY_TIMEOUT, Database, Shared};
+use crate::queue::proposal::QueueStore;
+use crate::queue::response::Response;
+use crate::stores::inbox::{self, Inbox};
+use crate::stores::transport::Transport;
 pub(crate) use sleeper::Bunks;
 use watcher::Entry;
 pub(crate) use watcher::Watcher;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::StatementStatus;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 
-use super::Database;
+use crate::file::database::{Database, Rings};
 use crate::{
     AuditEntry, AuditFields, AuditStore, BottleStore, Decision, GrantStore, Inbox, Proposal, QueueStore, Response,
     STATUS_APPROVED,
@@ -70,7 +70,7 @@ fn costs(past: usize, analyzed: bool) -> Vec<(&'static str, i64)> {
         (AuditStore::new(path).unwrap(), GrantStore::new(path).unwrap(), BottleStore::new(path).unwrap());
     bottles.register("dev", "docker", &[]).unwrap();
     let write = |sql: &str| {
-        queue.transport.host_only("").unwrap().write(|tx| Ok((tx.execute_batch(sql)?, super::Rings::NONE))).unwrap()
+        queue.transport.host_only("").unwrap().write(|tx| Ok((tx.execute_batch(sql)?, Rings::NONE))).unwrap()
     };
     write(&PAST_SQL.replace("{n}", &past.to_string()));
     if analyzed {

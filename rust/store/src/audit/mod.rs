@@ -1,0 +1,3 @@
+//! What was decided, in a log that is only ever added to.
+
+pub(crate) mod entry;
