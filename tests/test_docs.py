@@ -17,10 +17,11 @@ import pytest
 import bot_bottle.errors
 from bot_bottle import Inbox, sha256_hex
 from bot_bottle.errors import BotBottleError
+from checkout import CHECKOUT
 from cli_process import ROUTES, Host
 from store_process import Process, eventually
 
-ROOT = Path(__file__).parents[1]
+ROOT = CHECKOUT
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 

@@ -11,6 +11,7 @@ import pytest
 import bot_bottle
 from bot_bottle import errors
 from bot_bottle.errors import BotBottleError
+from checkout import CHECKOUT
 
 # The contract: class, the built-in it also is, exit code.
 TABLE: list[tuple[str, type[Exception] | None, int]] = [
@@ -39,8 +40,8 @@ BUILT_IN = (ValueError, LookupError, OSError, RuntimeError)
 CLASSES = {
     name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, BotBottleError)
 }
-CORE = (Path(__file__).parents[1] / "rust" / "store" / "src" / "error.rs").read_text()
-BINDING = (Path(__file__).parents[1] / "rust" / "python" / "src" / "error.rs").read_text()
+CORE = (CHECKOUT / "rust" / "store" / "src" / "error.rs").read_text()
+BINDING = (CHECKOUT / "rust" / "python" / "src" / "error.rs").read_text()
 
 
 def test_the_table_has_every_class_and_every_class_is_public() -> None:

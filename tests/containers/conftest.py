@@ -13,10 +13,9 @@ import pytest
 from engine import FINDINGS, Container, Images, mounting
 
 from bot_bottle import Database
+from checkout import CHECKOUT
 from cli_process import Host
 from needs import cannot
-
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

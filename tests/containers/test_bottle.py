@@ -18,14 +18,15 @@ import yaml
 from engine import Images, docker, until_healthy
 
 from bot_bottle import Inbox
-from bot_bottle.backends import docker as backend
-from bot_bottle.backends import names
+from bot_bottle.launch import docker as backend
+from bot_bottle.launch.backend import names
 from bot_bottle.supervise import Plan, Supervise
 from broker_process import Broker
+from checkout import CHECKOUT
 from cli_process import Host
 from needs import cannot
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "compose.yaml"
+EXAMPLE = CHECKOUT / "examples" / "compose.yaml"
 UPSTREAM = "upstream.test"
 # The proxy goes to no private address unless it is told to, and the upstream here is on a network of Docker's.
 PRIVATE = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"

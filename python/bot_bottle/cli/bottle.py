@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import click
 
 from bot_bottle import BottleStore
-from bot_bottle.backends import IMAGE, NAMES, docker, load
 from bot_bottle.cli.bottles import bottles
 from bot_bottle.cli.options import json_option
 from bot_bottle.cli.screen import print_json, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
+from bot_bottle.launch import address, docker
+from bot_bottle.launch.backend import IMAGE, NAMES, load
 from bot_bottle.supervise import Plan, Supervise
-from bot_bottle.web import address
 
 _run_option = click.option(
     "--run/--print", "run", help="Run the commands, or print them for a shell to run (the default)."

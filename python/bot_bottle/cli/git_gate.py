@@ -10,7 +10,7 @@ import click
 from bot_bottle import Database, host_db_path
 from bot_bottle.cli.options import duration, json_option
 from bot_bottle.cli.screen import Cell, print_fields, print_json, say
-from bot_bottle.sidecars.git_hook import (
+from bot_bottle.sidecars.git_gate.hook import (
     MAX_FILE_BYTES,
     WAIT_SECONDS,
     HookSettings,

@@ -17,7 +17,7 @@ import click
 from bot_bottle import bot_bottle_root
 from bot_bottle.cli import PROGRAM
 from bot_bottle.errors import BotBottleError, InvalidInputError
-from bot_bottle.web import address
+from bot_bottle.launch import address
 
 if TYPE_CHECKING:
     from bot_bottle.web.limits import Limits
@@ -77,7 +77,7 @@ async def run(host: str, port: int, path: Path | None, tls: bool, limits: Limits
     # Here, as they need packages that only this command has.
     from bot_bottle.web import certificate, listener
     from bot_bottle.web.access_log import AccessLog
-    from bot_bottle.web.broker import Broker
+    from bot_bottle.web.broker.app import Broker
     from bot_bottle.web.limits import Limits
 
     limits = limits or Limits()

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Final
 
-from bot_bottle.web import address
+from bot_bottle.launch import address
 
 # How sidecars call the host; addresses the broker listens on are added.
 _NAMES: Final = ("localhost", "host.container.internal", "host.docker.internal", "host.smolvm.internal")

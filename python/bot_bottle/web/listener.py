@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bot_bottle import BotBottleError, DatabaseBusyError, InvalidInputError
-from bot_bottle.web import address
+from bot_bottle.launch import address
 from bot_bottle.web.limits import Limits
 from bot_bottle.web.problems import MEDIA_TYPE, document, encode
 

@@ -1,0 +1,1 @@
+"""How is a bottle launched: what its sidecars need, and how each tool is told."""

@@ -1,0 +1,1 @@
+"""The proxy that stops secrets from leaving."""

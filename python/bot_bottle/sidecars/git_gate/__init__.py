@@ -1,0 +1,1 @@
+"""The gate that scans what the agent pushes."""

@@ -1,0 +1,1 @@
+"""The MCP server that the agent asks for changes."""

@@ -1,0 +1,1 @@
+"""What may a bottle ask of the host over HTTP? The broker."""

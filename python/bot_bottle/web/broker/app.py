@@ -1,0 +1,395 @@
+"""What may sidecars do over HTTP? Ask, wait, take back and note, for the bottle whose token they hold and no other.
+
+The routes are listed once, in :class:`Broker`; ``openapi.py`` says what each takes and returns, docs/broker.md why.
+Nothing here decides, lists other bottles or reaches a file: a bottle's queue is opened by the slug its token leads to,
+and by nothing that a request says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timezone
+from typing import Any, Final, TypeVar
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bot_bottle import (
+    MAX_PENDING_PER_BOTTLE,
+    AccessDeniedError,
+    AuditStore,
+    BotBottleError,
+    BottleStore,
+    GrantStore,
+    InvalidInputError,
+    InvalidProposalError,
+    NotFoundError,
+    QueueStore,
+    Wait,
+    __version__,
+    visible,
+)
+from bot_bottle.web.access_log import AccessLog
+from bot_bottle.web.broker import bodies, openapi
+from bot_bottle.web.broker.long_poll import Key, LongPoll, Pulse, Waits, envelope
+from bot_bottle.web.limits import Admission, Limits
+from bot_bottle.web.problems import Refusal, encode, problem, status_of
+
+T = TypeVar("T")
+Handler = Callable[[Request, str], Awaitable[Response]]
+
+_TOKEN: Final = re.compile(r"Bearer ([A-Za-z0-9_-]{43})", re.IGNORECASE)
+_ID: Final = re.compile(r"[0-9a-fA-F-]{32,36}")
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+# A client that went away before its answer; nginx's number, seen in the log only.
+_GONE: Final = 499
+
+
+class Broker:
+    """The ASGI application. Its stores are the host's database."""
+
+    def __init__(self, limits: Limits, log: AccessLog) -> None:
+        self._limits = limits
+        self._log = log
+        self._admission = Admission(limits)
+        self._waits = Waits(self._begin_wait)
+        self._pulse = Pulse(limits.sign_of_life_seconds)
+        self._bottles = BottleStore()
+        # Opens the database, and migrates it if need be: now, with the reason if it cannot be used.
+        self._bottles.check_token("")
+        self._audit = AuditStore()
+        self._grants = GrantStore()
+        self._queues: dict[str, QueueStore] = {}
+        # Apart, because a write may stand behind another writer for 30 s, and reads never do. The core runs one of
+        # each at a time anyway; the threads are for what is converted around that.
+        self._reads = ThreadPoolExecutor(4, "broker-read")
+        self._writes = ThreadPoolExecutor(8, "broker-write")
+        self._working: set[Future[Any]] = set()
+        self._document = _json(openapi.document(limits))
+        answer = self._answer
+        self._router = Router(
+            [
+                _at("/v1/health", GET=answer(self._health, needs_token=False)),
+                _at("/v1/openapi.json", GET=answer(self._openapi, needs_token=False)),
+                _at("/v1/bottle", GET=answer(self._bottle)),
+                _at("/v1/proposals", GET=answer(self._list), POST=answer(self._propose)),
+                _at("/v1/proposals/{id}", GET=answer(self._show)),
+                _at("/v1/proposals/{id}/response", GET=answer(self._wait, waits=True)),
+                _at("/v1/proposals/{id}/withdraw", POST=answer(self._withdraw)),
+                _at("/v1/proposals/{id}/archive", POST=answer(self._archive)),
+                _at("/v1/audit", POST=answer(self._append)),
+                _at("/v1/grants/use", POST=answer(self._use_grant)),
+            ],
+            redirect_slashes=False,
+        )
+
+    def stop(self) -> None:
+        """Answers the waits under way, and those that still come, with "pending"."""
+        self._waits.stop()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no thread is at work, so that the process can end."""
+        return not self._working
+
+    def close(self) -> None:
+        """Gives up what has not begun; what has is finished, or undone by SQLite if the process ends first."""
+        for pool in (self._reads, self._writes):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise TypeError(f"the broker speaks HTTP, not {scope['type']}")
+        begun = time.monotonic()  # uvloop's own counts whole milliseconds
+        status, sent = 0, 0
+
+        async def send_and_count(message: Message) -> None:
+            nonlocal status, sent
+            status = status or message.get("status", 0)
+            sent += len(message.get("body", b""))
+            await send(message)
+
+        scope["app"] = self  # so that the router raises its 404 and 405 instead of answering in plain text
+        scope["state"] = {}
+        try:
+            try:
+                await self._router(scope, receive, send_and_count)
+            except Exception as raised:
+                if isinstance(raised, ClientDisconnect):
+                    status = _GONE
+                    return
+                refusal = _refusal(raised)
+                scope["state"]["error"] = type(refusal.error).__name__
+                if refusal.status >= 500:
+                    scope["state"]["detail"] = str(refusal.error)
+                if not status:
+                    headers = raised.headers if isinstance(raised, HTTPException) else None
+                    response = problem(refusal.error, refusal.status, headers)
+                    await response(scope, receive, send_and_count)
+        finally:
+            self._note(scope, status, sent, time.monotonic() - begun)
+
+    def _note(self, scope: Scope, status: int, sent: int, seconds: float) -> None:
+        # Neither the path nor the query as they came: a client might put anything there.
+        proposal_id = scope.get("path_params", {}).get("id", "")
+        state = scope["state"]
+        self._log.write(
+            {
+                "event": "request",
+                "bottle": state.get("bottle"),
+                "method": scope["method"] if scope["method"] in ("GET", "POST", "HEAD") else "other",
+                "route": getattr(scope.get("endpoint"), "path", None),
+                "proposal": proposal_id if _ID.fullmatch(proposal_id) else None,
+                "status": status,
+                "error": state.get("error"),
+                "detail": state.get("detail"),
+                "outcome": state.get("outcome"),
+                "received": state.get("received", 0),
+                "sent": sent,
+                "ms": round(seconds * 1000, 3),
+                "peer": "{}:{}".format(*scope["client"]) if scope.get("client") else "unix",
+            }
+        )
+
+    def _answer(self, handler: Handler, *, needs_token: bool = True, waits: bool = False) -> ASGIApp:
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            request = Request(scope, receive)
+            slug = self._admit(request) if needs_token else ""
+            # Handler and answer, so that a client which reads slowly counts too.
+            with self._admission.wait(slug) if waits else self._admission.request(slug):
+                response = await handler(request, slug)
+                await response(scope, receive, send)
+
+        return answer
+
+    def _admit(self, request: Request) -> str:
+        """The bottle whose token the request carries, charged for it.
+
+        Raises:
+            Refusal: 401 without a good token, 429 where the bottle asks too fast.
+        """
+        given = request.headers.getlist("authorization")
+        token = _TOKEN.fullmatch(given[0]) if len(given) == 1 else None
+        # In place, not in a thread: it takes 20 µs, the way to a thread and back ten times that.
+        slug = self._bottles.check_token(token[1]) if token else None
+        if slug is None:
+            what = "this token is unknown or revoked, or its bottle has stopped" if token else "there is no token"
+            raise Refusal(401, AccessDeniedError(f"{what}; send the bottle's as 'Authorization: Bearer …'"))
+        request.state.bottle = slug
+        self._admission.charge(slug)
+        return slug
+
+    async def _read(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Runs a read of the store in a thread."""
+        return await self._run(self._reads, work, *arguments)
+
+    async def _write(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await self._run(self._writes, work, *arguments)
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[..., T], *arguments: Any) -> T:
+        # The thread's future, not the loop's: who gives up on the one does not end the other.
+        future = pool.submit(work, *arguments)
+        self._working.add(future)
+        future.add_done_callback(self._working.discard)
+        return await asyncio.wrap_future(future)
+
+    def _queue(self, slug: str) -> QueueStore:
+        # Kept: closing one wakes the watcher of all waits.
+        if slug not in self._queues:
+            self._queues[slug] = QueueStore(slug)
+        return self._queues[slug]
+
+    async def _body(self, request: Request, slug: str) -> Any:
+        """The JSON value of the request's body.
+
+        Raises:
+            Refusal: 400, 408 or 413: it is none, takes too long or is too long.
+        """
+        most = self._limits.body_bytes
+        kind = InvalidProposalError if request.url.path == "/v1/proposals" else InvalidInputError
+        too_long = Refusal(413, kind(f"the body is longer than the {most} bytes that a request may have"))
+        if int(request.headers.get("content-length", "0")) > most:
+            raise too_long
+        body = bytearray()
+
+        async def receive() -> None:
+            async for chunk in request.stream():
+                body.extend(chunk)
+                if len(body) > most:
+                    raise too_long
+
+        try:
+            await asyncio.wait_for(receive(), self._limits.body_seconds)
+        except asyncio.TimeoutError:
+            slow = InvalidInputError(f"the body did not arrive within {self._limits.body_seconds:g} s")
+            raise Refusal(408, slow) from None
+        request.state.received = len(body)
+        self._admission.charge(slug, body=len(body))
+        return bodies.parse(bytes(body))
+
+    async def _health(self, request: Request, slug: str) -> Response:
+        return _json({"status": "ok", "version": __version__})
+
+    async def _openapi(self, request: Request, slug: str) -> Response:
+        return self._document
+
+    async def _bottle(self, request: Request, slug: str) -> Response:
+        now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return _json({"slug": slug, "version": __version__, "time": now})
+
+    async def _propose(self, request: Request, slug: str) -> Response:
+        proposal = bodies.proposal(await self._body(request, slug), slug)
+        try:
+            written = await self._write(self._queue(slug).write_proposal, proposal)
+        except InvalidProposalError as error:
+            # Is there something wrong with it, or are there too many?
+            bottle = await self._read(self._bottles.read_bottle, slug)
+            full = bottle is not None and bottle.pending >= MAX_PENDING_PER_BOTTLE
+            raise Refusal(429 if full else 422, error) from None
+        return _json({"proposal": written.to_dict()})
+
+    async def _list(self, request: Request, slug: str) -> Response:
+        given = bodies.query(request.query_params.multi_items(), ("pending", "limit"))
+        pending = given.get("pending", "false")
+        if pending not in ("true", "false") or (pending == "true" and "limit" in given):
+            raise InvalidInputError("pending must be true or false, and limit is for lists of any state")
+        queue = self._queue(slug)
+        if pending == "true":
+            return _List("proposals", await self._read(queue.list_pending_proposals), self._limits.answer_seconds)
+        limit = _number(given.get("limit", "100"), "limit", 1, bodies.MAX_ITEMS)
+        if not limit.is_integer():
+            raise InvalidInputError("limit must be a whole number")
+        items = await self._read(lambda: queue.list_items(limit=int(limit)))
+        return _List("items", items, self._limits.answer_seconds)
+
+    async def _show(self, request: Request, slug: str) -> Response:
+        proposal_id = request.path_params["id"]
+        item = await self._read(self._queue(slug).inspect, proposal_id)
+        if item is None:
+            raise _no_proposal(proposal_id)
+        return _json(item.to_dict())
+
+    async def _wait(self, request: Request, slug: str) -> Response:
+        given = bodies.query(request.query_params.multi_items(), ("wait",))
+        seconds = min(_number(given.get("wait", "0"), "wait", 0, openapi.MAX_WAIT_SECONDS), self._limits.wait_seconds)
+        if seconds == 0:
+            return await self._look(request, slug)
+        return LongPoll(self._waits, self._pulse, (slug, request.path_params["id"]), seconds)
+
+    async def _look(self, request: Request, slug: str) -> Response:
+        found: list[Any] = []
+        await self._read(self._queue(slug).begin_wait, request.path_params["id"], found.append, 0.0)
+        return _json(envelope(found[0], request.scope["state"], known=True))
+
+    async def _begin_wait(self, key: Key, deliver: Callable[[Any], None]) -> Wait:
+        return await self._read(self._queue(key[0]).begin_wait, key[1], deliver)
+
+    async def _withdraw(self, request: Request, slug: str) -> Response:
+        given = bodies.texts(await self._body(request, slug), (), ("reason",))
+        arguments = [given["reason"]] if "reason" in given else []
+        await self._write(self._queue(slug).withdraw_proposal, request.path_params["id"], *arguments)
+        return Response(status_code=204)
+
+    async def _archive(self, request: Request, slug: str) -> Response:
+        await self._write(self._queue(slug).archive_proposal, request.path_params["id"])
+        return Response(status_code=204)
+
+    async def _append(self, request: Request, slug: str) -> Response:
+        entries = bodies.entries(await self._body(request, slug), slug)
+        for proposal_id in {entry.proposal_id for entry in entries if entry.proposal_id is not None}:
+            if await self._read(self._queue(slug).inspect, proposal_id) is None:
+                raise _no_proposal(proposal_id)
+        written = await self._write(self._audit.write_audit_entries, entries)
+        return _json({"entries": [entry.to_dict() for entry in written]})
+
+    async def _use_grant(self, request: Request, slug: str) -> Response:
+        given = bodies.texts(await self._body(request, slug), ("tool", "fingerprint"))
+        grant = await self._write(self._grants.use_grant, slug, given["tool"], given["fingerprint"])
+        if grant is None:
+            raise NotFoundError("no live grant fits this tool and fingerprint; ask the operator")
+        return _json(grant.to_dict())
+
+
+class _Endpoint:
+    """What is at one path, by method; it knows its path for the log."""
+
+    def __init__(self, path: str, methods: dict[str, ASGIApp]) -> None:
+        self.path = path
+        self._methods = methods | {"HEAD": methods["GET"]} if "GET" in methods else methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self._methods.get(scope["method"])
+        if answer is None:
+            raise HTTPException(405, headers={"Allow": ", ".join(self._methods)})
+        await answer(scope, receive, send)
+
+
+def _at(path: str, **methods: ASGIApp) -> Route:
+    return Route(path, _Endpoint(path, methods))
+
+
+class _List(Response):
+    """``{name: [...]}``, sent one by one: two hundred proposals of a megabyte need not be one text."""
+
+    def __init__(self, name: str, values: list[Any], seconds: float) -> None:
+        self._name = name
+        self._values = values
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.wait_for(self._send(send), self._seconds)
+        except asyncio.TimeoutError:
+            scope["state"]["outcome"] = "cut off"  # the connection closes on an answer without its end
+
+    async def _send(self, send: Send) -> None:
+        headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        opening = f'{{"{self._name}":['.encode()
+        for value in self._values:
+            await send({"type": "http.response.body", "body": opening + encode(value.to_dict()), "more_body": True})
+            opening = b","
+        await send({"type": "http.response.body", "body": b"]}" if self._values else opening + b"]}"})
+
+
+def _json(value: Any) -> Response:
+    return Response(encode(value), 200, _NO_STORE, "application/json")
+
+
+def _number(text: str, name: str, least: float, most: float) -> float:
+    # A number as JSON has it, of a length that no number needs.
+    if len(text) > 40 or not re.fullmatch(r"\d+(\.\d+)?([eE][+-]?\d+)?", text, re.ASCII):
+        raise InvalidInputError(f"{name} must be a number")
+    if not least <= float(text) <= most:
+        raise InvalidInputError(f"{name} must be a number from {least:g} to {most:g}")
+    return float(text)
+
+
+def _no_proposal(proposal_id: str) -> NotFoundError:
+    return NotFoundError(f"no proposal {visible(proposal_id[:64], multiline=False)!r} here; list them to see which are")
+
+
+def _refusal(error: Exception) -> Refusal:
+    """Any exception as what the client is told; of one that should not happen the log of the host has the reason."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, BotBottleError):
+        return Refusal(status_of(error), error)
+    if isinstance(error, HTTPException):
+        if error.status_code == 404:
+            return Refusal(404, NotFoundError("there is no such route; /v1/openapi.json lists them"))
+        return Refusal(error.status_code, InvalidInputError("this route is for other methods; see /v1/openapi.json"))
+    print(f"bot-bottle: this is a bug, please report it: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    if os.environ.get("BOT_BOTTLE_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    return Refusal(500, BotBottleError("the broker failed at this request; its operator can see why"))

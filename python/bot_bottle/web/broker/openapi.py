@@ -1,0 +1,369 @@
+"""What does the broker offer, in OpenAPI's words? The document at ``/v1/openapi.json``.
+
+Source: OpenAPI 3.1, https://spec.openapis.org/oas/v3.1.0. The tests hold the broker to it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from bot_bottle import MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, __version__
+from bot_bottle.web.broker import bodies
+from bot_bottle.web.limits import Limits
+from bot_bottle.web.problems import MEDIA_TYPE
+
+MAX_WAIT_SECONDS: Final = 86400
+
+_Schema = dict[str, Any]
+
+_TEXT: Final[_Schema] = {"type": "string"}
+_MAYBE_TEXT: Final[_Schema] = {"type": ["string", "null"]}
+_NUMBER: Final[_Schema] = {"type": "integer"}
+_MAYBE_NUMBER: Final[_Schema] = {"type": ["integer", "null"]}
+_FLAG: Final[_Schema] = {"type": "boolean"}
+_NAME: Final[_Schema] = {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$"}
+_HASH: Final[_Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_ID: Final[_Schema] = {"type": "string", "format": "uuid", "description": "UUIDv7 (RFC 9562)"}
+_TIME: Final[_Schema] = {
+    "type": "string",
+    "format": "date-time",
+    "description": "RFC 3339; the broker's own are UTC with microseconds and `Z`",
+}
+
+
+def document(limits: Limits) -> dict[str, Any]:
+    """The document, JSON-ready, for a broker with these limits."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "bot-bottle broker",
+            "version": __version__,
+            "license": {"name": "MIT", "identifier": "MIT"},
+            "description": "What the sidecars of one bottle may do on its host. The token says which bottle; nothing "
+            "here decides, lists other bottles or reaches a file. An error is a problem document (RFC 9457) whose "
+            "`title` is the class that a client raises.",
+        },
+        "paths": _paths(limits),
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {
+                "bottle": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "43 characters of base64url",
+                    "description": "The bottle's token, from the file that `Supervise.prepare` wrote.",
+                }
+            },
+            "responses": {
+                "Problem": {
+                    "description": "Refused; `title` names the class, `detail` says why and what to do.",
+                    "headers": {
+                        "Retry-After": {
+                            "description": "Seconds; there if the same request may succeed later (429 and 503).",
+                            "schema": {"type": "integer", "minimum": 0},
+                        }
+                    },
+                    "content": {MEDIA_TYPE: {"schema": _ref("Problem")}},
+                }
+            },
+        },
+        "security": [{"bottle": []}],
+    }
+
+
+def _paths(limits: Limits) -> dict[str, Any]:
+    proposal_id = {"name": "id", "in": "path", "required": True, "schema": _TEXT, "description": "A proposal's id."}
+    return {
+        "/v1/health": {
+            "get": _operation("health", "Is the broker there? Needs no token.", "Health", errors=(), security=[])
+        },
+        "/v1/openapi.json": {
+            "get": _operation("openapi", "This document. Needs no token.", {"type": "object"}, errors=(), security=[])
+        },
+        "/v1/bottle": {"get": _operation("bottle", "Whose token is this, and what time is it here?", "Bottle")},
+        "/v1/proposals": {
+            "get": _operation(
+                "listProposals",
+                "The pending proposals, oldest first (`pending=true`), or the newest of any state, newest first.",
+                {"oneOf": [_object({"proposals": _list("Proposal")}), _object({"items": _list("InboxItem")})]},
+                parameters=[
+                    {"name": "pending", "in": "query", "schema": {"type": "string", "enum": ["true", "false"]}},
+                    {
+                        "name": "limit",
+                        "in": "query",
+                        "description": "Not together with `pending=true`.",
+                        "schema": {"type": "integer", "minimum": 1, "maximum": bodies.MAX_ITEMS, "default": 100},
+                    },
+                ],
+            ),
+            "post": _operation(
+                "propose",
+                "Queues a proposal of this bottle. The same again, after a lost answer say, changes nothing; one that "
+                "asks what a pending one asks joins it, and the answer has that one's id.",
+                _object({"proposal": _ref("Proposal")}),
+                body="NewProposal",
+                errors=(400, 403, 408, 413, 422),
+            ),
+        },
+        "/v1/proposals/{id}": {
+            "get": _operation(
+                "showProposal", "A proposal and where it stands.", "InboxItem", parameters=[proposal_id], errors=(404,)
+            )
+        },
+        "/v1/proposals/{id}/response": {
+            "get": _operation(
+                "awaitResponse",
+                "Waits for the answer. What is known at once has its own status. Otherwise status 200 comes at once, a "
+                f"space every {limits.sign_of_life_seconds:g} s as a sign of life, then one envelope: `response`, a "
+                "`problem` (how the proposal ended instead), or `pending`, after which the client asks again.",
+                {
+                    "oneOf": [
+                        _object({"response": _ref("Response")}),
+                        _object({"problem": _ref("Problem")}),
+                        _object({"pending": {"const": True}}),
+                    ]
+                },
+                parameters=[
+                    proposal_id,
+                    {
+                        "name": "wait",
+                        "in": "query",
+                        "description": f"Seconds; more than {limits.wait_seconds:g} is as good as that. 0 only looks.",
+                        "schema": {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": 0},
+                    },
+                ],
+                errors=(404, 409, 422),
+            )
+        },
+        "/v1/proposals/{id}/withdraw": {
+            "post": _operation(
+                "withdrawProposal",
+                "Takes a proposal back; those who wait for it are told. Twice is no error.",
+                None,
+                parameters=[proposal_id],
+                body="Withdrawal",
+                errors=(400, 404, 408, 409, 413, 422),
+            )
+        },
+        "/v1/proposals/{id}/archive": {
+            "post": _operation(
+                "archiveProposal",
+                "Puts a proposal away; a pending one is withdrawn first. Twice is no error.",
+                None,
+                parameters=[proposal_id],
+                errors=(404,),
+            )
+        },
+        "/v1/audit": {
+            "post": _operation(
+                "audit",
+                "Appends entries to the audit log, all or none. They are this bottle's, and no person's: "
+                "`bottle_slug` and `decided_by` (the component) are set here, `surface` is `api` or `policy`.",
+                _object({"entries": _list("AuditEntry")}),
+                body="NewEntries",
+                errors=(400, 403, 404, 408, 413, 422),
+            )
+        },
+        "/v1/grants/use": {
+            "post": _operation(
+                "useGrant",
+                "Spends one use of a live grant for this tool and fingerprint.",
+                "Grant",
+                body="GrantUse",
+                errors=(400, 404, 408, 413, 422),
+            )
+        },
+    }
+
+
+def _operation(
+    name: str,
+    summary: str,
+    result: str | _Schema | None,
+    *,
+    parameters: list[_Schema] | None = None,
+    body: str | None = None,
+    errors: tuple[int, ...] = (422,),
+    security: list[Any] | None = None,
+) -> _Schema:
+    operation: _Schema = {"operationId": name, "summary": summary}
+    if parameters:
+        operation["parameters"] = parameters
+    if body:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(body)}}}
+    if result is None:
+        responses: _Schema = {"204": {"description": "Done."}}
+    else:
+        schema = _ref(result) if isinstance(result, str) else result
+        responses = {"200": {"description": "Done.", "content": {"application/json": {"schema": schema}}}}
+    always = () if security == [] else (401, 429, 500, 503)
+    for status in sorted((*errors, *always)):
+        responses[str(status)] = {"$ref": "#/components/responses/Problem"}
+    operation["responses"] = responses
+    if security is not None:
+        operation["security"] = security
+    return operation
+
+
+def _schemas() -> dict[str, _Schema]:
+    asked = {
+        "id": _ID,
+        "bottle_slug": _NAME,
+        "tool": _NAME,
+        "proposed_file": {
+            "type": "string",
+            "minLength": 1,
+            "description": f"At most {MAX_PAYLOAD_BYTES} bytes of UTF-8.",
+        },
+        "justification": {"type": "string", "description": f"At most {MAX_JUSTIFICATION_BYTES} bytes of UTF-8."},
+        "arrival_timestamp": _TIME,
+        "current_file_hash": {"type": ["string", "null"], "pattern": "^([0-9a-f]{64})?$"},
+        "expires_at": {**_TIME, "type": ["string", "null"]},
+        "fingerprint": {"type": ["string", "null"], "maxLength": 256},
+    }
+    proposal = {**asked, "payload_sha256": _HASH}
+    may_be_left_out = {"justification", "current_file_hash", "expires_at", "fingerprint", "payload_sha256"}
+    response = {
+        "proposal_id": _ID,
+        "status": {"enum": ["approved", "modified", "rejected"]},
+        "notes": _TEXT,
+        **dict.fromkeys(
+            (
+                "final_file",
+                "payload_sha256",
+                "final_sha256",
+                "decided_by",
+                "surface",
+                "decided_at",
+                "diff",
+                "applied_at",
+            ),
+            _MAYBE_TEXT,
+        ),
+    }
+    noted = {
+        "timestamp": _TIME,
+        "component": {"enum": list(bodies.COMPONENTS)},
+        "operator_action": {"type": "string", "maxLength": 256},
+        "operator_notes": {**_MAYBE_TEXT, "description": f"At most {MAX_NOTES_BYTES} bytes of UTF-8."},
+        "justification": _MAYBE_TEXT,
+        "diff": _MAYBE_TEXT,
+        "surface": {**_MAYBE_TEXT, "description": "`policy` stays, anything else becomes `api`."},
+        "proposal_id": {**_MAYBE_TEXT, "description": "One of this bottle's."},
+        "payload_sha256": {**_HASH, "type": ["string", "null"]},
+        "final_sha256": {**_HASH, "type": ["string", "null"]},
+    }
+    ignored = {
+        **{name: {**_MAYBE_TEXT, "description": "Set by the broker."} for name in ("bottle_slug", "decided_by")},
+        "seq": {**_MAYBE_NUMBER, "description": "Set by the log."},
+        **{name: {**_MAYBE_TEXT, "description": "Set by the log."} for name in ("prev_hash", "entry_hash")},
+    }
+    return {
+        "Health": _object({"status": {"const": "ok"}, "version": _TEXT}),
+        "Bottle": _object({"slug": _NAME, "version": _TEXT, "time": _TIME}),
+        "Problem": _object(
+            {
+                "type": {"type": "string", "pattern": "^urn:bot-bottle:error:[A-Za-z]+$"},
+                "title": {"type": "string", "description": "The error's class; see docs/cli.md for its exit code."},
+                "status": _NUMBER,
+                "detail": {"type": "string", "description": "One sentence."},
+                "data": {"type": "object", "description": "The attributes of the class."},
+            }
+        ),
+        "NewProposal": _object(
+            {**proposal, **{name: {**proposal[name], "type": ["string", "null"]} for name in may_be_left_out}},
+            optional=may_be_left_out,
+            closed=True,
+        ),
+        "Proposal": _object(proposal),
+        "Response": _object(response),
+        "InboxItem": _object(
+            {
+                **proposal,
+                "queue_key": _NAME,
+                "state": {"enum": ["pending", "approved", "modified", "rejected", "expired", "withdrawn"]},
+                "waiting": _FLAG,
+                "requests": _NUMBER,
+                "response": {"oneOf": [_ref("Response"), {"type": "null"}]},
+                **dict.fromkeys(
+                    (
+                        "waiting_until",
+                        "withdrawn_at",
+                        "withdrawn_reason",
+                        "archived_at",
+                        "managed_file",
+                        "apply_state",
+                        "apply_error",
+                    ),
+                    _MAYBE_TEXT,
+                ),
+            }
+        ),
+        "Withdrawal": _object({"reason": _MAYBE_TEXT}, optional={"reason"}, closed=True),
+        "NewEntries": _object(
+            {
+                "entries": {
+                    "type": "array",
+                    "maxItems": bodies.MAX_ENTRIES,
+                    "items": _object(
+                        {**noted, **ignored},
+                        optional={*noted, *ignored} - {"timestamp", "component", "operator_action"},
+                        closed=True,
+                    ),
+                }
+            },
+            closed=True,
+        ),
+        "AuditEntry": _object(
+            {
+                **dict.fromkeys(
+                    (
+                        "timestamp",
+                        "bottle_slug",
+                        "component",
+                        "operator_action",
+                        "operator_notes",
+                        "justification",
+                        "diff",
+                        "decided_by",
+                        "surface",
+                        "prev_hash",
+                        "entry_hash",
+                    ),
+                    _TEXT,
+                ),
+                **dict.fromkeys(("proposal_id", "payload_sha256", "final_sha256"), _MAYBE_TEXT),
+                "seq": _NUMBER,
+            }
+        ),
+        "GrantUse": _object({"tool": _NAME, "fingerprint": {"type": "string", "maxLength": 256}}, closed=True),
+        "Grant": _object(
+            {
+                **dict.fromkeys(
+                    ("id", "bottle_slug", "tool", "fingerprint", "scope", "created_at", "created_by"), _TEXT
+                ),
+                **dict.fromkeys(("expires_at", "proposal_id", "last_used_at", "revoked_at", "revoked_by"), _MAYBE_TEXT),
+                "uses_left": _MAYBE_NUMBER,
+                "live": _FLAG,
+            }
+        ),
+    }
+
+
+def _object(properties: _Schema, *, optional: set[str] | None = None, closed: bool = False) -> _Schema:
+    """An object all of whose properties are there but for ``optional``; a ``closed`` one has no others."""
+    schema: _Schema = {"type": "object", "properties": properties}
+    required = [name for name in properties if name not in (optional or set())]
+    if required:
+        schema["required"] = required
+    if closed:
+        schema["additionalProperties"] = False
+    return schema
+
+
+def _list(name: str) -> _Schema:
+    return {"type": "array", "items": _ref(name)}
+
+
+def _ref(name: str) -> _Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
