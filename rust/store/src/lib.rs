@@ -23,12 +23,15 @@ mod error;
 mod file;
 mod grant;
 mod queue;
+mod rules;
+mod state;
 mod stores;
+mod user;
 mod visible;
 mod wait;
 
-pub use audit::entry::{AuditEntry, AuditFields, AuditReport, AuditStore, NO_HASH};
-pub use bottle::{Bottle, BottleStore};
+pub use audit::entry::{AuditEntry, AuditFields, AuditReport, NO_HASH};
+pub use bottle::Bottle;
 pub use broker::{Broker, Probe};
 pub use clock::now;
 pub use diff::{render_diff, sha256_hex};
@@ -36,17 +39,24 @@ pub use error::{Error, Result};
 pub use file::database::Database;
 pub use file::layout::{DB_PATH_IN_CONTAINER, bot_bottle_root, host_db_path};
 pub use file::migrations::Step;
-pub use grant::{Grant, GrantStore};
-pub use queue::proposal::{
-    MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, MAX_PENDING_PER_BOTTLE, Proposal, QueueStore, new_id,
+pub use grant::Grant;
+pub use queue::changes::Change;
+pub use queue::decide::Decision;
+pub use queue::item::InboxItem;
+pub use queue::proposal::Proposal;
+pub use queue::response::Response;
+pub use rules::{MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, MAX_PENDING_PER_BOTTLE, new_id};
+pub use state::{
+    STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, TOOL_CAPABILITY_BLOCK, TOOL_EGRESS_ALLOW, TOOL_EGRESS_BLOCK,
+    TOOL_EGRESS_TOKEN_ALLOW, TOOL_GITLEAKS_ALLOW,
 };
-pub use queue::response::{
-    Decision, Response, STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, TOOL_CAPABILITY_BLOCK, TOOL_EGRESS_ALLOW,
-    TOOL_EGRESS_BLOCK, TOOL_EGRESS_TOKEN_ALLOW, TOOL_GITLEAKS_ALLOW,
-};
-pub use stores::inbox::{Change, Inbox, InboxItem};
+pub use stores::audit_store::AuditStore;
+pub use stores::bottle_store::BottleStore;
+pub use stores::grant_store::GrantStore;
+pub use stores::inbox::Inbox;
 pub use stores::maintenance::Status as DatabaseStatus;
 pub use stores::query::{ForeignTransaction, Params, Row};
+pub use stores::queue_store::QueueStore;
 pub use visible::visible;
 pub use wait::{Event, WaitHandle};
 

@@ -1,22 +1,17 @@
 //! What was decided, in a log that is only ever added to, each entry chained to the one before it (docs/audit.md).
 
-use std::path::Path;
-
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use crate::broker::Broker;
 use crate::diff::hex;
 use crate::error::{Error, Result};
 use crate::file::connection::Transaction;
-use crate::file::database::Rings;
-use crate::queue::proposal::{
+use crate::rules::{
     MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text, check_time,
 };
-use crate::queue::response::check_surface;
-use crate::stores::transport::Transport;
+use crate::state::check_surface;
 
 /// `prev_hash` of the first entry, and the head of an empty log.
 pub const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -49,7 +44,7 @@ pub struct AuditFields<T> {
     pub entry_hash: Option<T>,
 }
 
-const COLUMNS: &str = "timestamp, bottle_slug, component, operator_action, operator_notes, justification, diff, \
+pub(crate) const COLUMNS: &str = "timestamp, bottle_slug, component, operator_action, operator_notes, justification, diff, \
      decided_by, surface, proposal_id, payload_sha256, final_sha256, prev_hash, entry_hash, seq";
 
 /// How many fields are texts; the first so many of [`COLUMNS`].
@@ -135,7 +130,7 @@ impl AuditEntry {
         }
     }
 
-    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+    pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         let mut texts = [None; TEXTS];
         for (at, text) in texts.iter_mut().enumerate() {
             *text = row.get_ref(at)?.as_str_or_null()?;
@@ -208,7 +203,7 @@ pub(crate) fn append(tx: &Transaction<'_>, entry: &AuditEntry) -> Result<AuditEn
     Ok(written)
 }
 
-fn last(conn: &Connection) -> Result<(i64, String)> {
+pub(crate) fn last(conn: &Connection) -> Result<(i64, String)> {
     const LAST_SQL: &str = "SELECT seq, entry_hash FROM audit_entries ORDER BY seq DESC LIMIT 1";
     let last = conn.prepare_cached(LAST_SQL)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     Ok(last.unwrap_or_else(|| (0, NO_HASH.to_owned())))
@@ -223,128 +218,6 @@ pub struct AuditReport {
     pub first_seq: Option<i64>,
     pub last_seq: Option<i64>,
     pub head: String,
-}
-
-/// The append-only audit log.
-pub struct AuditStore {
-    transport: Transport,
-}
-
-impl AuditStore {
-    /// A handle; opens nothing.
-    pub fn new(path: Option<&Path>) -> Result<Self> {
-        Ok(AuditStore { transport: Transport::file(path)? })
-    }
-
-    /// A handle on the host's log, for a bottle's own entries; asks nothing yet.
-    pub fn over(broker: &Broker) -> Self {
-        AuditStore { transport: Transport::broker(broker) }
-    }
-
-    /// The path of the file it is in, or the broker's URL.
-    pub fn location(&self) -> String {
-        self.transport.location()
-    }
-
-    /// Ends its use.
-    pub fn close(&self) {
-        self.transport.close();
-    }
-
-    /// Appends one entry.
-    pub fn write_audit_entry(&self, entry: &AuditEntry) -> Result<AuditEntry> {
-        let db = match &self.transport {
-            Transport::Broker(broker) => return broker.write_audit_entry(entry),
-            Transport::File(db) => db,
-        };
-        db.write(|tx| Ok((append(tx, entry)?, Rings::NONE)))
-    }
-
-    /// Appends all or none.
-    pub fn write_audit_entries(&self, entries: &[AuditEntry]) -> Result<Vec<AuditEntry>> {
-        if entries.is_empty() {
-            return Ok(Vec::new());
-        }
-        let db = match &self.transport {
-            Transport::Broker(broker) => return broker.write_audit_entries(entries),
-            Transport::File(db) => db,
-        };
-        db.write(|tx| {
-            let written = entries.iter().map(|entry| append(tx, entry)).collect::<Result<_>>()?;
-            Ok((written, Rings::NONE))
-        })
-    }
-
-    /// The newest `limit` entries that match, in order of writing.
-    pub fn read_audit_entries(
-        &self,
-        component: Option<&str>,
-        bottle_slug: Option<&str>,
-        since: Option<&str>,
-        limit: Option<u32>,
-    ) -> Result<Vec<AuditEntry>> {
-        let db = self.transport.host_only("read the audit log")?;
-        let since = since.map(|since| check_time("since", since)).transpose()?;
-        // A condition that is not asked for is not in the SQL: `:x IS NULL OR …` would keep SQLite off the indexes. With
-        // a lower bound for seq it needs not look at older entries; the order of writing is not quite that of the clock.
-        let asked: [(&str, &str, Option<&dyn ToSql>); 3] = [
-            (":component", "component = :component", component.as_ref().map(|value| value as &dyn ToSql)),
-            (":bottle_slug", "bottle_slug = :bottle_slug", bottle_slug.as_ref().map(|value| value as &dyn ToSql)),
-            (
-                ":since",
-                "timestamp >= :since AND seq >= (SELECT min(seq) FROM audit_entries INDEXED BY audit_entries_by_time
-                     WHERE timestamp >= :since)",
-                since.as_ref().map(|value| value as &dyn ToSql),
-            ),
-        ];
-        let limit = limit.map_or(-1, i64::from);
-        let mut conditions = Vec::new();
-        let mut values: Vec<(&str, &dyn ToSql)> = vec![(":limit", &limit)];
-        for (name, condition, value) in asked {
-            if let Some(value) = value {
-                conditions.push(condition);
-                values.push((name, value));
-            }
-        }
-        let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
-        // SQLite would as soon take the component's index, and look at the row of every bottle's entry.
-        let index = if bottle_slug.is_some() { "INDEXED BY audit_entries_by_bottle" } else { "" };
-        let sql = format!("SELECT {COLUMNS} FROM audit_entries {index} {filter} ORDER BY seq DESC LIMIT :limit");
-        let entries = db.read(|conn| {
-            let mut statement = conn.prepare_cached(&sql)?;
-            let rows = statement.query_map(values.as_slice(), AuditEntry::from_row)?;
-            let mut entries = Vec::with_capacity(usize::try_from(limit).unwrap_or(0).min(1000));
-            for entry in rows {
-                entries.push(entry?);
-            }
-            entries.reverse();
-            Ok(entries)
-        })?;
-        Ok(entries.unwrap_or_default())
-    }
-
-    /// Recomputes the chain in one snapshot. With `head`, an entry with that hash must be in it.
-    pub fn verify(&self, head: Option<&str>) -> Result<AuditReport> {
-        if let Some(head) = head {
-            check_hash("head", head)?;
-        }
-        // A connection of its own: a log of millions takes seconds, and readers share theirs.
-        let opened = self.transport.host_only("verify the audit log")?.shared()?.open(false)?;
-        match opened {
-            Some(opened) => verify(&opened.conn, head).map_err(|error| error.at(&opened.file)),
-            None => check_head(
-                head,
-                false,
-                AuditReport { entries: 0, first_seq: None, last_seq: None, head: NO_HASH.to_owned() },
-            ),
-        }
-    }
-
-    /// Hash of the last entry.
-    pub fn head(&self) -> Result<String> {
-        let db = self.transport.host_only("read the audit log")?;
-        Ok(db.read(last)?.map_or_else(|| NO_HASH.to_owned(), |(_, hash)| hash))
-    }
 }
 
 pub(crate) fn verify(conn: &Connection, head: Option<&str>) -> Result<AuditReport> {
@@ -377,7 +250,7 @@ pub(crate) fn verify(conn: &Connection, head: Option<&str>) -> Result<AuditRepor
     check_head(head, seen_head, report)
 }
 
-fn check_head(head: Option<&str>, seen: bool, report: AuditReport) -> Result<AuditReport> {
+pub(crate) fn check_head(head: Option<&str>, seen: bool, report: AuditReport) -> Result<AuditReport> {
     match head {
         Some(head) if !seen && head != NO_HASH => Err(Error::AuditIntegrity {
             seq: None,

@@ -33,8 +33,8 @@ use rustix::event::{Timespec, poll};
 use rustix::process::{Pid, getpid};
 
 use crate::error::{Error, Result};
-use crate::file::database::BUSY_TIMEOUT;
-use crate::wait::SIGNAL_CHECK;
+use crate::rules::BUSY_TIMEOUT;
+use crate::rules::SIGNAL_CHECK;
 use connection::Connection;
 use endpoint::Endpoint;
 use poller::Poller;

@@ -12,8 +12,8 @@ use crate::audit::entry::AuditEntry;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::grant::Grant;
+use crate::queue::item::InboxItem;
 use crate::queue::proposal::Proposal;
-use crate::stores::inbox::InboxItem;
 use crate::wait::{Done, WaitHandle};
 
 static NEXT_HANDLE: AtomicU64 = AtomicU64::new(1);

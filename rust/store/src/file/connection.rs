@@ -16,9 +16,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::{Error, Result};
 use crate::file::anchor::Anchor;
-use crate::file::database::{BUSY_TIMEOUT, Registry};
+use crate::file::database::Registry;
 use crate::file::turn::{Turn, Turns};
 use crate::file::{migrations, mount};
+use crate::rules::BUSY_TIMEOUT;
 
 /// What the WAL is cut back to when it starts anew; SQLite's own checkpoints keep it at a quarter of that.
 const WAL_LIMIT: u32 = 16 << 20;

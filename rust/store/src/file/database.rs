@@ -16,10 +16,9 @@ use crate::error::{Error, Result};
 use crate::file::anchor::Anchors;
 use crate::file::connection::{Opened, Syncs, Transaction, WAL_PATIENCE, is_outdated, is_usable};
 use crate::file::{bell, layout};
-use crate::wait::{Bunks, Watcher};
-
-/// How long a write waits for other writers: a slow disk, a backup, a prune (DESIGN 3).
-pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::rules::BUSY_TIMEOUT;
+use crate::wait::sleeper::Bunks;
+use crate::wait::watcher::Watcher;
 
 /// The one SQLite file. Cheap to make: it opens nothing until it is used, and all of a process's handles on one path
 /// share their connections. A forked child never touches its parent's, and is refused what its parent had open.

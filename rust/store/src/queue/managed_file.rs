@@ -24,10 +24,12 @@ use crate::clock;
 use crate::diff::{render_diff, sha256_hex};
 use crate::error::{Error, Result};
 use crate::file::connection::Transaction;
-use crate::file::database::{BUSY_TIMEOUT, Database, Rings};
+use crate::file::database::{Database, Rings};
 use crate::file::layout;
-use crate::queue::proposal::MAX_PAYLOAD_BYTES;
-use crate::stores::inbox::{self, ChangeKind, InboxItem};
+use crate::queue::changes;
+use crate::queue::item::InboxItem;
+use crate::rules::{BUSY_TIMEOUT, MAX_PAYLOAD_BYTES};
+use crate::state::ChangeKind;
 
 /// Hash of a file that is not there.
 const ABSENT: &str = "";
@@ -285,7 +287,7 @@ fn settle(db: &Database, id: &str, failure: Option<&str>) -> Result<()> {
     const KNOW_SQL: &str = "UPDATE managed_files SET known_sha256 = :final WHERE bottle_slug = :bottle_slug AND path =
          (SELECT path FROM applies WHERE proposal_seq = :seq)";
     db.write(|tx| {
-        let found = crate::queue::proposal::find(tx, id)?.ok_or_else(|| Error::not_found("proposal", id))?;
+        let found = crate::queue::life::find(tx, id)?.ok_or_else(|| Error::not_found("proposal", id))?;
         let (state, kind) = match failure {
             None => ("applied", ChangeKind::Applied),
             Some(_) => ("failed", ChangeKind::ApplyFailed),
@@ -303,7 +305,7 @@ fn settle(db: &Database, id: &str, failure: Option<&str>) -> Result<()> {
                 named_params! {":final": final_sha256, ":bottle_slug": found.bottle_slug, ":seq": found.seq},
             )?;
         }
-        inbox::record(tx, kind, &found.id, &found.bottle_slug, &found.tool)?;
+        changes::record(tx, kind, &found.id, &found.bottle_slug, &found.tool)?;
         Ok(((), Rings::queue(&found.queue_key)))
     })
 }

@@ -1,5 +1,9 @@
 //! What is asked and how is it answered: the rows, and what may happen to them.
 
+pub(crate) mod changes;
+pub(crate) mod decide;
+pub(crate) mod item;
+pub(crate) mod life;
 pub(crate) mod managed_file;
 pub(crate) mod proposal;
 pub(crate) mod response;

@@ -18,8 +18,9 @@ use crate::file::connection::Transaction;
 use crate::file::database::{Database, Rings};
 use crate::file::migrations::{self, MODULES};
 use crate::file::{bell, mount};
-use crate::queue::response;
-use crate::stores::inbox;
+use crate::queue::changes;
+use crate::stores::audit_store::AuditStore;
+use crate::user::os_user;
 
 /// A backup in one step, so in one read transaction: in smaller ones every write by others would start it over.
 const ALL_PAGES: i32 = i32::MAX;
@@ -144,7 +145,7 @@ impl Database {
         if fs::canonicalize(source).ok() == self.shared()?.file()? {
             return Err(Error::input("backup", format!("{} is the database itself", source.display())));
         }
-        let audit = audit::AuditStore::new(Some(self.path()))?;
+        let audit = AuditStore::new(Some(self.path()))?;
         let saved = self.save_aside().and_then(|saved| Ok((saved, audit.head()?)));
         let (saved, head) = match saved {
             Ok(saved) => saved,
@@ -152,7 +153,7 @@ impl Database {
             Err(Error::Corrupt { .. }) => (Some(self.move_aside()?), "unreadable".to_owned()),
             Err(error) => return Err(error),
         };
-        let newest = self.read(inbox::newest_change)?.flatten();
+        let newest = self.read(changes::newest_change)?.flatten();
         {
             let mut opened = self.open_to_write()?;
             let _turn = opened.turns.as_ref().map(crate::file::turn::Turns::take);
@@ -167,8 +168,8 @@ impl Database {
         self.write(|tx| {
             let notes =
                 format!("from {}; the log before it had head {head} and is in {}", source.display(), saved.display());
-            audit::note(tx, "host", "database", "restored", &notes, &response::os_user(), "cli")?;
-            newest.as_ref().map_or(Ok(()), |newest| inbox::go_on_from(tx, newest))?;
+            audit::note(tx, "host", "database", "restored", &notes, &os_user(), "cli")?;
+            newest.as_ref().map_or(Ok(()), |newest| changes::go_on_from(tx, newest))?;
             Ok(((), Rings::inbox()))
         })?;
         bell::ring_all(&self.real_path()?);

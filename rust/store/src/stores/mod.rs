@@ -1,8 +1,12 @@
 //! The public verbs, over the file or over the host's broker.
 
+pub(crate) mod audit_store;
+pub(crate) mod bottle_store;
+pub(crate) mod grant_store;
 pub(crate) mod inbox;
 pub(crate) mod maintenance;
 pub(crate) mod query;
+pub(crate) mod queue_store;
 pub(crate) mod transport;
 
 #[cfg(test)]

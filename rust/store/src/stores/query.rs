@@ -189,7 +189,7 @@ impl Database {
 
     /// Brings another program's module to the version its steps make.
     pub fn migrate(&self, module: &str, steps: &[Step]) -> Result<i64> {
-        crate::queue::proposal::check_name("module", &module.replace('_', "-"))?;
+        crate::rules::check_name("module", &module.replace('_', "-"))?;
         if MODULES.iter().any(|known| known.name == module) {
             return Err(Error::input("module", format!("{module} is bot-bottle's own; choose another name")));
         }

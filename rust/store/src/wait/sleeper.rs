@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{Done, Event, Seen, Target, WaitHandle, Watcher, look_for, start};
+use super::on_file::{look_for, start};
+use super::standing::{Seen, Target};
+use super::watcher::Watcher;
+use super::{Done, Event, WaitHandle};
 use crate::error::{Error, Result};
 use crate::file::bell::{self, Heard, Listener};
 use crate::file::database::{Database, Shared};
@@ -23,7 +26,7 @@ const RETRY: Duration = Duration::from_millis(20);
 const MOST: usize = 4;
 
 /// Sleeps until `begin`'s callback was called. Signals end a `poll` at once; the slices are for one that came before it.
-pub(super) fn block(
+pub(crate) fn block(
     begin: impl FnOnce(Done) -> Result<WaitHandle>,
     mut interrupted: impl FnMut() -> bool,
 ) -> Result<Event> {
@@ -43,7 +46,7 @@ pub(super) fn block(
 }
 
 /// Sleeps on the bell, and looks when it rings.
-pub(super) fn listen(
+pub(crate) fn listen(
     db: &Database,
     target: &Target,
     timeout: Option<Duration>,

@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::named_params;
 
-use super::{Done, Event, Pending, Seen, Target, Waits, answers, timed_out};
+use super::standing::{Pending, Seen, Target, answers};
+use super::{Done, Event, Waits, timed_out};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::bell::{self, Heard, INBOX, Listener};
 use crate::file::connection::{Opened, Transaction};
 use crate::file::database::Shared;
-use crate::queue::proposal::expire;
-use crate::stores::inbox;
+use crate::queue::changes;
+use crate::queue::life::expire;
 
 /// Where nobody rings: how soon a commit is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -322,7 +323,7 @@ impl Watcher {
                 continue;
             }
             let ended = if bell == INBOX {
-                self.with_connection(shared, |watching| inbox::last_change(&watching.opened.conn)).map(|last| {
+                self.with_connection(shared, |watching| changes::last_change(&watching.opened.conn)).map(|last| {
                     let last = last.unwrap_or(0);
                     let changed = waits.iter().filter(|(.., after)| last > *after);
                     changed.map(|(id, ..)| (*id, Ok(Event::Changed))).collect::<Vec<_>>()

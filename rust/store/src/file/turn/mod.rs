@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::process::{Pid, getpid};
 
-use crate::file::database::BUSY_TIMEOUT;
+use crate::rules::BUSY_TIMEOUT;
 use page::{Counters, Page};
 
 mod page;

@@ -1,0 +1,69 @@
+//! What happened to which proposal, for whoever watches?
+
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::error::Result;
+use crate::file::connection::Transaction;
+use crate::state::ChangeKind;
+
+/// One step of a proposal's life.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub struct Change {
+    pub seq: i64,
+    pub kind: String,
+    pub proposal_id: String,
+    pub bottle_slug: String,
+    pub tool: String,
+    pub at: String,
+}
+
+/// Notes a step, for whoever watches.
+pub(crate) fn record(tx: &Transaction<'_>, kind: ChangeKind, id: &str, bottle_slug: &str, tool: &str) -> Result<()> {
+    const RECORD_SQL: &str = "INSERT INTO changes (kind, proposal_id, bottle_slug, tool, at)
+         VALUES (?1, ?2, ?3, ?4, ?5)";
+    tx.prepare_cached(RECORD_SQL)?.execute((kind.name(), id, bottle_slug, tool, clock::now()))?;
+    Ok(())
+}
+
+/// `seq` of the newest change.
+pub(crate) fn last_change(conn: &Connection) -> Result<i64> {
+    Ok(conn.prepare_cached("SELECT ifnull(max(seq), 0) FROM changes")?.query_row([], |row| row.get(0))?)
+}
+
+pub(crate) const CHANGE_COLUMNS: &str = "seq, kind, proposal_id, bottle_slug, tool, at";
+
+pub(crate) fn change_from_row(row: &Row<'_>) -> rusqlite::Result<Change> {
+    Ok(Change {
+        seq: row.get(0)?,
+        kind: row.get(1)?,
+        proposal_id: row.get(2)?,
+        bottle_slug: row.get(3)?,
+        tool: row.get(4)?,
+        at: row.get(5)?,
+    })
+}
+
+/// The newest change.
+pub(crate) fn newest_change(conn: &Connection) -> Result<Option<Change>> {
+    let sql = format!("SELECT {CHANGE_COLUMNS} FROM changes ORDER BY seq DESC LIMIT 1");
+    Ok(conn.prepare_cached(&sql)?.query_row([], change_from_row).optional()?)
+}
+
+/// Makes what comes next larger than `newest`: a restored backup must not take those who watch back in the numbers.
+pub(crate) fn go_on_from(tx: &Transaction<'_>, newest: &Change) -> Result<()> {
+    const GO_ON_SQL: &str = "INSERT INTO changes (seq, kind, proposal_id, bottle_slug, tool, at)
+         SELECT :seq, :kind, :id, :bottle_slug, :tool, :at WHERE :seq > (SELECT ifnull(max(seq), 0) FROM changes)";
+    tx.prepare_cached(GO_ON_SQL)?.execute(named_params! {
+        ":seq": newest.seq,
+        ":kind": newest.kind,
+        ":id": newest.proposal_id,
+        ":bottle_slug": newest.bottle_slug,
+        ":tool": newest.tool,
+        ":at": newest.at,
+    })?;
+    Ok(())
+}

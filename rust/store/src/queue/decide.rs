@@ -1,0 +1,239 @@
+//! How is a proposal decided, once, with its evidence?
+
+use rusqlite::named_params;
+
+use crate::audit::entry::{self as audit, AuditFields};
+use crate::clock;
+use crate::diff::{render_diff, sha256_hex};
+use crate::error::{Error, Result};
+use crate::file::connection::Transaction;
+use crate::file::database::{Database, Rings};
+use crate::grant::{self, Granted, Scope};
+use crate::queue::changes;
+use crate::queue::item::{self, InboxItem};
+use crate::queue::life;
+use crate::queue::managed_file::{self, Staged};
+use crate::queue::proposal::Proposal;
+use crate::queue::response::Response;
+use crate::rules::{check_hash, check_text};
+use crate::state::{ChangeKind, FINDING_TOOLS, STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, check_surface};
+use crate::user::os_user;
+
+/// What an operator decides, about what, and how.
+pub struct Decision<'a> {
+    /// Which proposal, by its full id.
+    pub proposal_id: &'a str,
+    /// `approved`, `modified` or `rejected`.
+    pub status: &'a str,
+    /// The hash of the payload the operator saw.
+    pub payload_sha256: &'a str,
+    /// The operator's words.
+    pub notes: &'a str,
+    /// For `modified`: what runs instead.
+    pub final_file: Option<&'a str>,
+    /// Who; `None` is the operating system's user.
+    pub decided_by: Option<&'a str>,
+    /// Through what.
+    pub surface: &'a str,
+    /// What the approval allows again, such as `uses:3`.
+    pub grant: Option<&'a str>,
+}
+
+/// Decides. For a managed file: stages the new content, commits the decision with the intent, puts it in place,
+/// records that. Everything else is one transaction.
+pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response> {
+    let answer = Response::checked(
+        decision.proposal_id,
+        decision.status,
+        decision.notes,
+        decision.final_file.map(str::as_bytes),
+    )?;
+    check_hash("payload_sha256", decision.payload_sha256)?;
+    check_surface(decision.surface)?;
+    let scope = decision.grant.map(Scope::parse).transpose()?;
+    let decided_by = match decision.decided_by {
+        Some(name) => check_text("decided_by", name.as_bytes(), 256)?.to_owned(),
+        None => os_user(),
+    };
+    let item = db
+        .read(|conn| item::read(conn, decision.proposal_id))?
+        .flatten()
+        .ok_or_else(|| Error::not_found("proposal", decision.proposal_id))?;
+    // That it is too late goes before what is wrong with the decision; the transaction asks again.
+    item.ended().map_or(Ok(()), Err)?;
+    check_rules(&item.proposal, &answer, scope.as_ref())?;
+    check_reviewed(&item, decision.payload_sha256)?;
+    let runs = answer.status != STATUS_REJECTED;
+    let text = answer.final_file.as_deref().unwrap_or(&item.proposal.proposed_file);
+    let staged = match item.managed_file.as_deref().filter(|_| runs) {
+        Some(path) => Some(Staged::prepare(db, &item, path, text)?),
+        None => None,
+    };
+    let diff = evidence(&item, &answer, staged.as_ref());
+    let made = Made { item: &item, answer: &answer, decided_by: &decided_by, surface: decision.surface, diff: &diff };
+    let committed = db.write(|tx| made.commit(tx, staged.as_ref(), scope.as_ref()));
+    match (committed, staged) {
+        (Ok(()), None) => {}
+        (Ok(()), Some(staged)) => staged.apply(db)?,
+        (Err(error), staged) => {
+            // Of these two nobody knows for sure that nothing was committed.
+            if let (Some(staged), Error::WriteLost { .. } | Error::Unavailable { .. }) = (staged, &error) {
+                staged.keep();
+            }
+            return Err(error);
+        }
+    }
+    db.read(|conn| item::read(conn, &item.proposal.id))?
+        .flatten()
+        .and_then(|item| item.response)
+        .ok_or_else(|| Error::not_found("response", decision.proposal_id))
+}
+
+fn check_rules(proposal: &Proposal, answer: &Response, scope: Option<&Scope>) -> Result<()> {
+    let finding = FINDING_TOOLS.contains(&proposal.tool.as_str());
+    match answer.status.as_str() {
+        STATUS_MODIFIED if finding => {
+            return Err(Error::input(
+                "modify",
+                format!("has nothing to change for {}; approve or reject it", proposal.tool),
+            ));
+        }
+        STATUS_APPROVED if finding && answer.notes.trim().is_empty() => {
+            return Err(Error::input(
+                "notes",
+                format!("are needed to approve {}: record why it may pass", proposal.tool),
+            ));
+        }
+        _ => {}
+    }
+    if scope.is_some() && answer.status == STATUS_REJECTED {
+        return Err(Error::input("grant", "goes with an approval, not with a rejection"));
+    }
+    if scope.is_some() && proposal.fingerprint.is_none() {
+        return Err(Error::input(
+            "grant",
+            format!("is not possible for {}: the proposal has no fingerprint", proposal.tool),
+        ));
+    }
+    Ok(())
+}
+
+/// What was reviewed is what is there.
+fn check_reviewed(item: &InboxItem, seen: &str) -> Result<()> {
+    let actual = sha256_hex(&item.proposal.proposed_file);
+    if actual == seen {
+        return Ok(());
+    }
+    Err(Error::StalePayload { id: item.proposal.id.clone(), expected: seen.to_owned(), actual })
+}
+
+/// The audit log's diff: for a managed file what changed on the host (or would have), else what the operator changed.
+fn evidence(item: &InboxItem, answer: &Response, staged: Option<&Staged>) -> String {
+    let proposed = &item.proposal.proposed_file;
+    match (staged, answer.final_file.as_deref()) {
+        (Some(staged), final_file) => staged.diff(final_file.unwrap_or(proposed)),
+        (None, Some(final_file)) => render_diff(proposed, final_file, &item.proposal.tool),
+        (None, None) => {
+            item.managed_file.as_deref().map_or_else(String::new, |path| managed_file::diff(path, proposed))
+        }
+    }
+}
+
+struct Made<'a> {
+    item: &'a InboxItem,
+    answer: &'a Response,
+    decided_by: &'a str,
+    surface: &'a str,
+    diff: &'a str,
+}
+
+impl Made<'_> {
+    /// Decision, audit entry, grant and intent: all or nothing.
+    fn commit(&self, tx: &Transaction<'_>, staged: Option<&Staged>, scope: Option<&Scope>) -> Result<((), Rings)> {
+        const DECIDE_SQL: &str = "UPDATE proposals SET state = :status
+             WHERE id = :id AND state = 'pending' AND archived_at IS NULL
+               AND (expires_at IS NULL OR expires_at > :now) AND payload_sha256 = :payload_sha256
+             RETURNING seq";
+        let (proposal, answer) = (&self.item.proposal, self.answer);
+        let now = clock::now();
+        let mut statement = tx.prepare_cached(DECIDE_SQL)?;
+        let mut decided = statement.query(named_params! {
+            ":id": proposal.id,
+            ":status": answer.status,
+            ":now": now,
+            ":payload_sha256": proposal.payload_sha256,
+        })?;
+        let Some(seq) = decided.next()?.map(|row| row.get::<_, i64>(0)).transpose()? else {
+            let found = life::find(tx, &proposal.id)?.ok_or_else(|| Error::not_found("proposal", &proposal.id))?;
+            return Err(item::why_not(tx, &found)?);
+        };
+        drop(decided);
+        let now = now.max(proposal.arrival_timestamp.clone()); // a clock set back must not date it before the question
+        let final_sha256 = match answer.status.as_str() {
+            STATUS_MODIFIED => answer.final_file.as_deref().map(sha256_hex),
+            STATUS_APPROVED => Some(proposal.payload_sha256.clone()),
+            _ => None,
+        };
+        self.insert(tx, seq, &now, final_sha256.as_deref())?;
+        audit::append(
+            tx,
+            &AuditFields {
+                timestamp: now.as_str(),
+                bottle_slug: &proposal.bottle_slug,
+                component: &proposal.tool,
+                operator_action: &answer.status,
+                operator_notes: &answer.notes,
+                justification: &proposal.justification,
+                diff: self.diff,
+                decided_by: self.decided_by,
+                surface: self.surface,
+                proposal_id: Some(&proposal.id),
+                payload_sha256: Some(&proposal.payload_sha256),
+                final_sha256: final_sha256.as_deref(),
+                ..AuditFields::default()
+            }
+            .into(),
+        )?;
+        if let Some((scope, fingerprint)) = scope.zip(proposal.fingerprint.as_deref()) {
+            let granted = Granted {
+                bottle_slug: &proposal.bottle_slug,
+                tool: &proposal.tool,
+                fingerprint,
+                scope,
+                proposal_id: &proposal.id,
+                by: self.decided_by,
+                now: &now,
+            };
+            grant::create(tx, &granted)?;
+        }
+        let kind = match answer.status.as_str() {
+            STATUS_APPROVED => ChangeKind::Approved,
+            STATUS_MODIFIED => ChangeKind::Modified,
+            _ => ChangeKind::Rejected,
+        };
+        changes::record(tx, kind, &proposal.id, &proposal.bottle_slug, &proposal.tool)?;
+        match staged {
+            // Its waiters go on once the file is in effect, not before.
+            Some(staged) => staged.intend(tx, seq, &now).map(|()| ((), Rings::inbox())),
+            None => Ok(((), Rings::queue(&self.item.queue_key))),
+        }
+    }
+
+    fn insert(&self, tx: &Transaction<'_>, seq: i64, now: &str, final_sha256: Option<&str>) -> Result<()> {
+        const INSERT_SQL: &str = "INSERT INTO responses (proposal_seq, status, notes, payload_sha256, final_sha256,
+                 decided_by, surface, decided_at, final_file)
+             VALUES (:seq, :status, :notes, :payload_sha256, :final_sha256, :decided_by, :surface, :now, :final_file)";
+        tx.prepare_cached(INSERT_SQL)?.execute(named_params! {
+            ":seq": seq,
+            ":status": self.answer.status,
+            ":notes": self.answer.notes,
+            ":payload_sha256": self.item.proposal.payload_sha256,
+            ":final_sha256": final_sha256,
+            ":decided_by": self.decided_by,
+            ":surface": self.surface,
+            ":now": now,
+            ":final_file": self.answer.final_file,
+        })?;
+        Ok(())
+    }
+}

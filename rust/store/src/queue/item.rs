@@ -1,0 +1,130 @@
+//! Where does a proposal stand: itself, its answer, who waits, and what is wrong?
+
+use rusqlite::{Connection, OptionalExtension, Params, Row, named_params};
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::queue::life::Found;
+use crate::queue::proposal::{self, Proposal};
+use crate::queue::response::Response;
+
+/// A proposal and where it stands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs)] // named and explained in the Python stub and the schema
+pub struct InboxItem {
+    #[serde(flatten)]
+    pub proposal: Proposal,
+    pub queue_key: String,
+    pub state: String,
+    pub waiting: bool,
+    pub waiting_until: Option<String>,
+    pub requests: i64,
+    pub withdrawn_at: Option<String>,
+    pub withdrawn_reason: Option<String>,
+    pub archived_at: Option<String>,
+    pub response: Option<Response>,
+    pub managed_file: Option<String>,
+    pub apply_state: Option<String>,
+    pub apply_error: Option<String>,
+    pub base_sha256: Option<String>,
+}
+
+impl InboxItem {
+    /// Why nothing can be decided here any more, or `None` while it can.
+    pub fn ended(&self) -> Option<Error> {
+        let id = self.proposal.id.clone();
+        match (self.state.as_str(), &self.response) {
+            ("pending", _) => None,
+            ("expired", _) => {
+                Some(Error::Expired { id, expires_at: self.proposal.expires_at.clone().unwrap_or_default() })
+            }
+            ("withdrawn", _) => Some(Error::Withdrawn {
+                id,
+                at: self.withdrawn_at.clone().unwrap_or_default(),
+                reason: self.withdrawn_reason.clone().unwrap_or_default(),
+            }),
+            (status, response) => {
+                let of = |field: fn(&Response) -> Option<&String>| {
+                    response.as_ref().and_then(field).cloned().unwrap_or_default()
+                };
+                Some(Error::AlreadyDecided {
+                    id,
+                    status: status.to_owned(),
+                    by: of(|r| r.decided_by.as_ref()),
+                    surface: of(|r| r.surface.as_ref()),
+                    at: of(|r| r.decided_at.as_ref()),
+                    archived: self.archived_at.is_some(),
+                })
+            }
+        }
+    }
+}
+
+/// Where an item's parts come from. `:now` decides what is expired and who still waits.
+fn select(rest: &str) -> String {
+    let (proposal, response) = (proposal::COLUMNS, Response::COLUMNS);
+    format!(
+        "SELECT {proposal}, p.queue_key,
+            CASE WHEN p.state = 'pending' AND p.expires_at <= :now THEN 'expired' ELSE p.state END,
+            p.waiting_until, p.state = 'pending' AND p.waiting_until > :now,
+            (p.requester_left_at IS NULL)
+              + (SELECT count(*) FROM aliases a WHERE a.proposal_seq = p.seq AND a.withdrawn_at IS NULL),
+            p.withdrawn_at, p.withdrawn_reason, p.archived_at, coalesce(m.path, f.path), m.state, m.error,
+            p.base_sha256, {response}
+         FROM proposals p
+         LEFT JOIN responses r ON r.proposal_seq = p.seq
+         LEFT JOIN applies m ON m.proposal_seq = p.seq
+         LEFT JOIN managed_files f ON f.bottle_slug = p.bottle_slug AND f.tool = p.tool
+         {rest}"
+    )
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<InboxItem> {
+    let proposal = proposal::from_row(row)?;
+    let response = Response::from_row(row, 22, &proposal.id)?;
+    Ok(InboxItem {
+        proposal,
+        queue_key: row.get(10)?,
+        state: row.get(11)?,
+        waiting_until: row.get(12)?,
+        waiting: row.get::<_, Option<bool>>(13)?.unwrap_or(false),
+        requests: row.get(14)?,
+        withdrawn_at: row.get(15)?,
+        withdrawn_reason: row.get(16)?,
+        archived_at: row.get(17)?,
+        managed_file: row.get(18)?,
+        apply_state: row.get(19)?,
+        apply_error: row.get(20)?,
+        base_sha256: row.get(21)?,
+        response,
+    })
+}
+
+pub(crate) fn list(conn: &Connection, rest: &str, params: impl Params) -> Result<Vec<InboxItem>> {
+    let mut statement = conn.prepare_cached(&select(rest))?;
+    let rows = statement.query_map(params, from_row)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// One proposal by its full id or an alias.
+pub(crate) fn read(conn: &Connection, id: &str) -> Result<Option<InboxItem>> {
+    let rest = "WHERE p.seq = coalesce((SELECT proposal_seq FROM aliases WHERE id = :id), (SELECT seq FROM proposals WHERE id = :id))";
+    let mut statement = conn.prepare_cached(&select(rest))?;
+    Ok(statement.query_row(named_params! {":id": id, ":now": clock::now()}, from_row).optional()?)
+}
+
+pub(crate) fn newest_of_queue(conn: &Connection, queue_key: &str, limit: u32) -> Result<Vec<InboxItem>> {
+    list(
+        conn,
+        "WHERE p.queue_key = :queue_key ORDER BY p.seq DESC LIMIT :limit",
+        named_params! {":queue_key": queue_key, ":limit": limit, ":now": clock::now()},
+    )
+}
+
+/// Why a proposal that is not pending any more cannot be decided or withdrawn.
+pub(crate) fn why_not(conn: &Connection, found: &Found) -> Result<Error> {
+    let item = read(conn, &found.id)?.ok_or_else(|| Error::not_found("proposal", &found.id))?;
+    Ok(item.ended().unwrap_or_else(|| Error::not_found("pending proposal", &found.id)))
+}

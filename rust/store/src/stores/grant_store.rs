@@ -1,0 +1,134 @@
+//! How are grants spent, listed and revoked?
+
+use std::path::Path;
+
+use rusqlite::{OptionalExtension, named_params};
+
+use crate::audit::entry as audit;
+use crate::broker::Broker;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::file::database::Rings;
+use crate::grant::{COLUMNS, Grant, LIVE, from_row};
+use crate::rules::{check_name, check_text};
+use crate::stores::transport::Transport;
+use crate::user::os_user;
+
+/// All grants of the file.
+pub struct GrantStore {
+    transport: Transport,
+}
+
+impl GrantStore {
+    /// A handle; opens nothing.
+    pub fn new(path: Option<&Path>) -> Result<Self> {
+        Ok(GrantStore { transport: Transport::file(path)? })
+    }
+
+    /// A handle on the grants of the bottle that the broker's token speaks for; asks nothing yet.
+    pub fn over(broker: &Broker) -> Self {
+        GrantStore { transport: Transport::broker(broker) }
+    }
+
+    /// Ends its use.
+    pub fn close(&self) {
+        self.transport.close();
+    }
+
+    /// Spends one use of a live grant, with an audit entry, or finds none.
+    pub fn use_grant(&self, bottle_slug: &str, tool: &str, fingerprint: &str) -> Result<Option<Grant>> {
+        check_name("bottle_slug", bottle_slug)?;
+        check_name("tool", tool)?;
+        check_text("fingerprint", fingerprint.as_bytes(), 256)?;
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.use_grant(bottle_slug, tool, fingerprint),
+            Transport::File(db) => db,
+        };
+        const FILTER: &str = "bottle_slug = :bottle_slug AND tool = :tool AND fingerprint = :fingerprint";
+        let now = clock::now();
+        let params =
+            named_params! {":bottle_slug": bottle_slug, ":tool": tool, ":fingerprint": fingerprint, ":now": now};
+        // Most requests have no grant: they need not stand in the writers' queue to learn it.
+        let any = db.read(|conn| {
+            let mut statement = conn.prepare_cached(&format!("SELECT 1 FROM grants WHERE {FILTER} AND {LIVE}"))?;
+            Ok(statement.exists(params)?)
+        })?;
+        if any != Some(true) {
+            return Ok(None);
+        }
+        // Grants without a count go first, then the ones that end soonest: a use that was counted is kept.
+        let spend = format!(
+            "UPDATE grants SET uses_left = uses_left - 1, last_used_at = :now
+             WHERE id = (SELECT id FROM grants WHERE {FILTER} AND {LIVE}
+                         ORDER BY uses_left IS NOT NULL, expires_at IS NULL, expires_at, id LIMIT 1)
+               AND {LIVE}
+             RETURNING {COLUMNS}, {LIVE}"
+        );
+        db.write(|tx| {
+            let spent = tx.prepare_cached(&spend)?.query_row(params, from_row).optional()?;
+            if let Some(grant) = &spent {
+                // A policy's yes, never to be taken for a person's: it names the grant it rests on.
+                let notes = format!("grant {} of proposal {}", grant.id, grant.proposal_id.as_deref().unwrap_or("-"));
+                audit::note(tx, bottle_slug, tool, "grant-used", &notes, &grant.created_by, "policy")?;
+            }
+            Ok((spent, Rings::NONE))
+        })
+    }
+
+    /// Grants, newest first.
+    pub fn list_grants(&self, bottle_slug: Option<&str>, live: bool) -> Result<Vec<Grant>> {
+        let db = self.transport.host_only("list grants")?;
+        let sql = format!(
+            "SELECT {COLUMNS}, {LIVE} AS live FROM grants
+             WHERE (:bottle_slug IS NULL OR bottle_slug = :bottle_slug) AND (NOT :live OR {LIVE})
+             ORDER BY created_at DESC, id DESC"
+        );
+        let grants = db.read(|conn| {
+            let mut statement = conn.prepare_cached(&sql)?;
+            let params = named_params! {":bottle_slug": bottle_slug, ":live": live, ":now": clock::now()};
+            Ok(statement.query_map(params, from_row)?.collect::<rusqlite::Result<_>>()?)
+        })?;
+        Ok(grants.unwrap_or_default())
+    }
+
+    /// Ends a grant, by its id or a unique beginning of it.
+    pub fn revoke_grant(&self, prefix: &str, revoked_by: Option<&str>, surface: &str) -> Result<Grant> {
+        let db = self.transport.host_only("revoke grants")?;
+        let by = revoked_by.map_or_else(os_user, str::to_owned);
+        let revoke = format!(
+            "UPDATE grants SET revoked_at = :now, revoked_by = :by WHERE id = :id AND revoked_at IS NULL
+             RETURNING {COLUMNS}, {LIVE}"
+        );
+        let known = format!("SELECT {COLUMNS}, {LIVE} FROM grants WHERE id = :id");
+        let exists = db.read(|_| Ok(()))?.is_some();
+        if !exists || prefix.len() < 4 {
+            return Err(Error::not_found("grant", prefix));
+        }
+        db.write(|tx| {
+            let ids: Vec<String> = tx
+                .prepare_cached("SELECT id FROM grants WHERE id >= ?1 AND id < ?1 || '~' ORDER BY id LIMIT 6")?
+                .query_map([prefix], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            let id = match ids.as_slice() {
+                [] => return Err(Error::not_found("grant", prefix)),
+                [id] => id,
+                _ => return Err(Error::Ambiguous { prefix: prefix.to_owned(), matches: ids }),
+            };
+            let params = named_params! {":id": id, ":now": clock::now(), ":by": by};
+            let Some(grant) = tx.prepare_cached(&revoke)?.query_row(params, from_row).optional()? else {
+                let params = named_params! {":id": id, ":now": clock::now()};
+                return Ok((tx.prepare_cached(&known)?.query_row(params, from_row)?, Rings::NONE));
+            };
+            audit::note(
+                tx,
+                &grant.bottle_slug,
+                &grant.tool,
+                "grant-revoked",
+                &format!("grant {}", grant.id),
+                &by,
+                surface,
+            )?;
+            Ok((grant, Rings::inbox()))
+        })
+    }
+}

@@ -1,0 +1,280 @@
+//! What does a sidecar do with its bottle's queue?
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::named_params;
+
+use crate::broker::Broker;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::file::database::Rings;
+use crate::queue::changes;
+use crate::queue::decide::{self, Decision};
+use crate::queue::item::{self, InboxItem, why_not};
+use crate::queue::life::{
+    Arrival, add_alias, check_cap, expire, find_in_queue, insert, known_by_id, leave, others_ask, pending_twin,
+    withdraw,
+};
+use crate::queue::managed_file;
+use crate::queue::proposal::{COLUMNS, PENDING, Proposal, from_row};
+use crate::queue::response::Response;
+use crate::rules::{MAX_NOTES_BYTES, check_name, check_text};
+use crate::state::ChangeKind;
+use crate::stores::transport::Transport;
+use crate::wait::standing::Target;
+use crate::wait::{Event, WaitHandle, on_file, sleeper};
+
+/// The queue of one bottle, as its sidecars use it.
+pub struct QueueStore {
+    pub(crate) transport: Transport,
+    pub(crate) queue_key: String,
+}
+
+impl QueueStore {
+    /// A handle on one queue; opens nothing.
+    pub fn new(queue_key: &str, path: Option<&Path>) -> Result<Self> {
+        check_name("queue_key", queue_key)?;
+        Ok(QueueStore { transport: Transport::file(path)?, queue_key: queue_key.to_owned() })
+    }
+
+    /// A handle on the queue of the bottle that the broker's token speaks for, whose slug is the key; asks nothing yet.
+    pub fn over(queue_key: &str, broker: &Broker) -> Result<Self> {
+        check_name("queue_key", queue_key)?;
+        Ok(QueueStore { transport: Transport::broker(broker), queue_key: queue_key.to_owned() })
+    }
+
+    /// Names the queue.
+    pub fn queue_key(&self) -> &str {
+        &self.queue_key
+    }
+
+    /// The path of the file it is in, or the broker's URL.
+    pub fn location(&self) -> String {
+        self.transport.location()
+    }
+
+    /// Ends its waits, and its use.
+    pub fn close(&self) {
+        self.transport.close();
+    }
+
+    /// Queues it, and returns the proposal that stands for it: itself, or an older pending one that asks the same.
+    pub fn write_proposal(&self, proposal: &Proposal) -> Result<Proposal> {
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.write_proposal(&self.queue_key, proposal),
+            Transport::File(db) => db,
+        };
+        let mut looked = None;
+        loop {
+            let written = db.write_then_sync(|tx| {
+                let now = clock::now();
+                let Arrival { managed, clear } = Arrival::of(proposal, tx, &self.queue_key, &now)?;
+                let base = match base_of(managed, proposal, looked.as_ref()) {
+                    Base::Known(base) => base,
+                    Base::Look(path) => return Ok((Err(path), Rings::NONE)),
+                };
+                if !clear {
+                    expire(tx, &self.queue_key, &now)?;
+                    if let Some(known) = known_by_id(tx, &self.queue_key, proposal)? {
+                        return Ok((Ok(known), Rings::NONE));
+                    }
+                    if let Some((seq, twin)) = pending_twin(tx, &self.queue_key, proposal, base.as_deref())? {
+                        add_alias(tx, seq, proposal)?;
+                        return Ok((Ok(twin), Rings::inbox()));
+                    }
+                    check_cap(tx, &self.queue_key)?;
+                }
+                insert(tx, &self.queue_key, proposal, base.as_deref())?;
+                changes::record(tx, ChangeKind::Proposed, &proposal.id, &proposal.bottle_slug, &proposal.tool)?;
+                Ok((Ok(proposal.clone()), Rings::inbox()))
+            })?;
+            match written {
+                Ok(proposal) => return Ok(proposal),
+                // Between two transactions: a slow disk behind a managed file must not hold up other bottles' writes.
+                Err(path) => looked = Some((managed_file::seen(&path), path)),
+            }
+        }
+    }
+
+    /// The proposal with this id (or the one it coalesced with), archived ones included.
+    pub fn read_proposal(&self, id: &str) -> Result<Option<Proposal>> {
+        Ok(self.inspect(id)?.map(|item| item.proposal))
+    }
+
+    /// What can be decided now, in order of arrival.
+    pub fn list_pending_proposals(&self) -> Result<Vec<Proposal>> {
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.list_pending_proposals(&self.queue_key),
+            Transport::File(db) => db,
+        };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM {PENDING} AND p.queue_key = :queue_key
+             AND (p.expires_at IS NULL OR p.expires_at > :now) ORDER BY p.seq"
+        );
+        let listed = db.read(|conn| {
+            let mut statement = conn.prepare_cached(&sql)?;
+            let rows =
+                statement.query_map(named_params! {":queue_key": self.queue_key, ":now": clock::now()}, from_row)?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })?;
+        Ok(listed.unwrap_or_default())
+    }
+
+    /// The proposal and where it stands, if it is in this queue.
+    pub fn inspect(&self, id: &str) -> Result<Option<InboxItem>> {
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.inspect(&self.queue_key, id),
+            Transport::File(db) => db,
+        };
+        let item = db.read(|conn| item::read(conn, id))?.flatten();
+        Ok(item.filter(|item| item.queue_key == self.queue_key))
+    }
+
+    /// This queue's newest proposals of any state, newest first.
+    pub fn list_items(&self, limit: u32) -> Result<Vec<InboxItem>> {
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.list_items(&self.queue_key, limit),
+            Transport::File(db) => db,
+        };
+        Ok(db.read(|conn| item::newest_of_queue(conn, &self.queue_key, limit))?.unwrap_or_default())
+    }
+
+    /// Decides as the operator would, for a caller that is one.
+    pub fn write_response(&self, response: &Response) -> Result<Response> {
+        let db = self.transport.host_only("decide")?;
+        let item = self.inspect(&response.proposal_id)?;
+        let item = item.ok_or_else(|| Error::not_found("proposal", &response.proposal_id))?;
+        decide::decide(
+            db,
+            &Decision {
+                proposal_id: &response.proposal_id,
+                status: &response.status,
+                payload_sha256: response.payload_sha256.as_deref().unwrap_or(&item.proposal.payload_sha256),
+                notes: &response.notes,
+                final_file: response.final_file.as_deref(),
+                decided_by: response.decided_by.as_deref(),
+                surface: response.surface.as_deref().unwrap_or("api"),
+                grant: None,
+            },
+        )
+    }
+
+    /// The answer, once it is in effect.
+    pub fn read_response(&self, id: &str) -> Result<Option<Response>> {
+        Ok(self.inspect(id)?.and_then(|item| match item.apply_state.as_deref() {
+            Some("intended" | "failed") => None,
+            _ => item.response,
+        }))
+    }
+
+    /// Takes it back, for this requester: identical requests of others keep the row.
+    pub fn withdraw_proposal(&self, id: &str, reason: &str) -> Result<()> {
+        check_text("reason", reason.as_bytes(), MAX_NOTES_BYTES)?;
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.withdraw_proposal(&self.queue_key, id, reason),
+            Transport::File(db) => db,
+        };
+        db.write(|tx| {
+            expire(tx, &self.queue_key, &clock::now())?;
+            let found = find_in_queue(tx, &self.queue_key, id)?;
+            match found.state.as_str() {
+                "pending" => {}
+                "withdrawn" => return Ok(((), Rings::NONE)),
+                _ => return Err(why_not(tx, &found)?),
+            }
+            leave(tx, &found, id)?;
+            if others_ask(tx, &found)? {
+                // The leaver's own waits end; the row stays for the others.
+                return Ok(((), Rings::queue(&self.queue_key)));
+            }
+            withdraw(tx, &found, reason)?;
+            Ok(((), Rings::queue(&self.queue_key)))
+        })
+    }
+
+    /// Puts it away; a pending one is withdrawn first, so that nobody waits for what cannot come. One that others ask for
+    /// too stays theirs.
+    pub fn archive_proposal(&self, id: &str) -> Result<()> {
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.archive_proposal(&self.queue_key, id),
+            Transport::File(db) => db,
+        };
+        db.write(|tx| {
+            expire(tx, &self.queue_key, &clock::now())?;
+            let found = find_in_queue(tx, &self.queue_key, id)?;
+            if found.archived_at.is_some() {
+                return Ok(((), Rings::NONE));
+            }
+            if found.state == "pending" {
+                leave(tx, &found, id)?;
+                if others_ask(tx, &found)? {
+                    return Ok(((), Rings::queue(&self.queue_key)));
+                }
+                withdraw(tx, &found, "archived before a decision")?;
+            }
+            const ARCHIVE_SQL: &str =
+                "UPDATE proposals SET archived_at = :now WHERE seq = :seq AND archived_at IS NULL";
+            tx.prepare_cached(ARCHIVE_SQL)?.execute(named_params! {":seq": found.seq, ":now": clock::now()})?;
+            changes::record(tx, ChangeKind::Archived, &found.id, &found.bottle_slug, &found.tool)?;
+            Ok(((), Rings::queue(&self.queue_key)))
+        })
+    }
+}
+
+/// What a proposal is written against, or the managed file to look at first.
+enum Base {
+    Known(Option<String>),
+    Look(String),
+}
+
+/// As the proposal says; or the managed file as it is, or, where it cannot be seen, as the host last saw it.
+fn base_of(managed: Option<(String, String)>, proposal: &Proposal, looked: Option<&(Option<String>, String)>) -> Base {
+    if let Some(hash) = proposal.current_file_hash.as_ref().filter(|hash| !hash.is_empty()) {
+        return Base::Known(Some(hash.clone()));
+    }
+    match (managed, looked) {
+        (None, _) => Base::Known(None),
+        (Some((path, known)), Some((seen, at))) if *at == path => Base::Known(Some(seen.clone().unwrap_or(known))),
+        (Some((path, _)), _) => Base::Look(path),
+    }
+}
+
+impl QueueStore {
+    /// Starts a wait; `done` is called once, from the watcher's thread or, where the answer is there, from this one.
+    pub fn begin_wait(
+        &self,
+        id: &str,
+        timeout: Option<Duration>,
+        done: impl FnOnce(Result<Event>) + Send + 'static,
+    ) -> Result<WaitHandle> {
+        let db = match &self.transport {
+            Transport::Broker(broker) => return broker.begin_wait(&self.queue_key, id, timeout, Box::new(done)),
+            Transport::File(db) => db,
+        };
+        let target = Target::Answer { queue_key: self.queue_key.clone(), id: id.to_owned() };
+        on_file::begin(db, target, timeout, Box::new(done))
+    }
+
+    /// Blocks until the answer is in effect. `interrupted` is asked at every signal and five times a second, and ends the wait with its yes.
+    pub fn wait_for_response(
+        &self,
+        id: &str,
+        timeout: Option<Duration>,
+        interrupted: impl FnMut() -> bool,
+    ) -> Result<Response> {
+        let ended = match &self.transport {
+            Transport::Broker(broker) => {
+                sleeper::block(|done| broker.begin_wait(&self.queue_key, id, timeout, done), interrupted)
+            }
+            Transport::File(db) => {
+                let target = Target::Answer { queue_key: self.queue_key.clone(), id: id.to_owned() };
+                sleeper::listen(db, &target, timeout, interrupted)
+            }
+        };
+        match ended? {
+            Event::Answer(response) => Ok(*response),
+            Event::Changed => unreachable!("a wait for an answer ends with one"),
+        }
+    }
+}

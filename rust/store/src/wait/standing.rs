@@ -1,0 +1,120 @@
+//! Where does what is waited for stand?
+
+use std::sync::LazyLock;
+
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::file::bell::INBOX;
+use crate::queue::response::Response;
+use crate::wait::Event;
+
+#[derive(Clone)]
+pub(crate) enum Target {
+    Answer { queue_key: String, id: String },
+    Change { after: i64 },
+}
+
+impl Target {
+    pub(super) fn bell(&self) -> &str {
+        match self {
+            Target::Answer { queue_key, .. } => queue_key,
+            Target::Change { .. } => INBOX,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Target::Answer { id, .. } => id,
+            Target::Change { .. } => "inbox",
+        }
+    }
+}
+
+pub(crate) enum Seen {
+    Ended(Result<Event>),
+    Open(Option<Pending>),
+}
+
+pub(crate) struct Pending {
+    pub(super) row: String,
+    pub(super) expires_at: Option<String>,
+}
+
+/// Reads [`answer`]'s columns of the proposals that `from` finds, each asked for as `asked`, and left by its requester
+/// at `left_at`.
+fn answers_sql(asked: &str, left_at: &str, from: &str) -> String {
+    format!(
+        "SELECT {asked}, p.id, p.state, p.expires_at, {left_at}, p.withdrawn_at, p.withdrawn_reason,
+             m.state, m.path, m.expected_sha256, {}
+         FROM {from}
+         LEFT JOIN responses r ON r.proposal_seq = p.seq
+         LEFT JOIN applies m ON m.proposal_seq = p.seq",
+        Response::COLUMNS
+    )
+}
+
+/// Where each of these ids of one queue stands: one query, however many wait.
+pub(crate) fn answers(conn: &Connection, queue_key: &str, ids: &[&str]) -> Result<Vec<(String, Seen)>> {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        let from = "json_each(?1) asked
+             LEFT JOIN aliases a ON a.id = asked.value
+             LEFT JOIN proposals p ON p.seq = coalesce(a.proposal_seq, (SELECT seq FROM proposals WHERE id = asked.value))
+                 AND p.queue_key = ?2";
+        let left_at = "coalesce(a.withdrawn_at, CASE WHEN a.id IS NULL THEN p.requester_left_at END)";
+        answers_sql("asked.value", left_at, from)
+    });
+    let ids = serde_json::Value::from(ids).to_string();
+    let mut statement = conn.prepare_cached(&SQL)?;
+    let rows = statement.query_map((ids, queue_key), |row| Ok((row.get(0)?, answer(row)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Where one stands, by the shortest way: after a sleep the caches are cold, and each step costs ten times as much.
+pub(crate) fn answer_to(conn: &Connection, queue_key: &str, id: &str) -> Result<Seen> {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        answers_sql("?1", "p.requester_left_at", "proposals p") + " WHERE p.id = ?1 AND p.queue_key = ?2"
+    });
+    if let Some(seen) = conn.prepare_cached(&SQL)?.query_row((id, queue_key), answer).optional()? {
+        return Ok(seen);
+    }
+    // An alias, or none.
+    let found = answers(conn, queue_key, &[id])?.pop();
+    Ok(found.map_or_else(|| Seen::Ended(Err(Error::not_found("proposal", id))), |(_, seen)| seen))
+}
+
+fn answer(row: &Row<'_>) -> rusqlite::Result<Seen> {
+    let Some(id): Option<String> = row.get(1)? else {
+        return Ok(Seen::Ended(Err(Error::not_found("proposal", &row.get::<_, String>(0)?))));
+    };
+    let state: String = row.get(2)?;
+    let expires_at: Option<String> = row.get(3)?;
+    let has_expired = state == "pending" && expires_at.as_ref().is_some_and(|at| *at <= clock::now());
+    if state == "expired" || has_expired {
+        return Ok(Seen::Ended(Err(Error::Expired { id, expires_at: expires_at.unwrap_or_default() })));
+    }
+    let left_at: Option<String> = row.get(4)?;
+    if let (Some(at), "pending") = (left_at, state.as_str()) {
+        let reason = "withdrawn by the requester".to_owned();
+        return Ok(Seen::Ended(Err(Error::Withdrawn { id, at, reason })));
+    }
+    if state == "withdrawn" {
+        let (at, reason) = (row.get::<_, Option<String>>(5)?, row.get::<_, Option<String>>(6)?);
+        let error = Error::Withdrawn { id, at: at.unwrap_or_default(), reason: reason.unwrap_or_default() };
+        return Ok(Seen::Ended(Err(error)));
+    }
+    match row.get::<_, Option<String>>(7)?.as_deref() {
+        // Decided, but an approval the agent hears of is already in effect.
+        Some("intended") => return Ok(Seen::Open(Some(Pending { row: id, expires_at: None }))),
+        Some("failed") => {
+            let (path, expected) = (row.get(8)?, row.get(9)?);
+            return Ok(Seen::Ended(Err(Error::StaleFile { id, path, expected: Some(expected), actual: None })));
+        }
+        _ => {}
+    }
+    Ok(match Response::from_row(row, 10, &id)? {
+        Some(response) => Seen::Ended(Ok(Event::Answer(Box::new(response)))),
+        None => Seen::Open(Some(Pending { row: id, expires_at })),
+    })
+}
