@@ -93,9 +93,12 @@ def visible(text: str, *, multiline: bool = True) -> str:
     """``text`` with everything that could deceive a reader spelled out; the one sanitiser of all surfaces.
 
     Control characters (ANSI escapes among them), bidi overrides, zero-width and other invisible
-    or blank look-alike characters become ``<U+XXXX>``. With ``multiline`` newline and tab stay.
-    Source: Unicode ``Cc``, ``Cf``, ``Zl``, ``Zp``, ``Zs`` (but for U+0020), default-ignorable code points and blank
-    letters.
+    or blank look-alike characters, noncharacters, and combining marks from the fifth in a row on become
+    ``<U+XXXX>``. With ``multiline`` newline and tab stay. A word that mixes scripts no language mixes is
+    followed by ``<mixed scripts: Cyrillic, Latin>``; a line with letters written from right to left ends
+    with ``<right-to-left>``.
+    Source: Unicode ``Cc``, ``Cf``, ``Zl``, ``Zp``, ``Zs`` (but for U+0020), noncharacters, default-ignorable code
+    points, blank letters; UTS 39, "highly restrictive".
     """
 
 def bot_bottle_root() -> str:
