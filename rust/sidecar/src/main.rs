@@ -1,6 +1,6 @@
 //! What can a sidecar do without Python? Propose, wait, look, take back, audit; it has no verb that decides.
 //!
-//! Parse, one call of the core, exit code (DESIGN: the same codes as `bot-bottle`). Answers go to standard output, as
+//! Parse, one call of the core, exit code (the same codes as `bot-bottle`). Answers go to standard output, as
 //! text or with `--json` as one line of JSON; whatever went wrong is one sentence on standard error.
 
 mod gitleaks;

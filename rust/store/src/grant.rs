@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::file::connection::Transaction;
+use crate::file::transaction::Transaction;
 use crate::rules::{check_time, new_id};
 
 /// Leave to do a thing again without asking.

@@ -22,6 +22,7 @@ mod diff;
 mod error;
 mod file;
 mod grant;
+mod process;
 mod queue;
 mod rules;
 mod state;

@@ -62,7 +62,7 @@ pub(crate) fn check_time(what: &'static str, text: &str) -> Result<String> {
         .ok_or_else(|| Error::proposal(what, format!("must be RFC 3339 such as 2026-01-31T12:00:00Z, not {text:?}")))
 }
 
-/// How long a write waits for other writers: a slow disk, a backup, a prune (DESIGN 3).
+/// How long a write waits for other writers: a slow disk, a backup, a prune.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often one asks that cannot be woken by a signal.

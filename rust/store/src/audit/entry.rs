@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::diff::hex;
 use crate::error::{Error, Result};
-use crate::file::connection::Transaction;
+use crate::file::transaction::Transaction;
 use crate::rules::{
     MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text, check_time,
 };

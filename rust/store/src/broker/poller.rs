@@ -14,9 +14,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
 
 use super::connection::Connection;
+use super::exchange::{Backoff, Exchange, PATIENCE, silent};
 use super::problem::{self, Problem, Verdict};
 use super::reply::Answer;
-use super::{Backoff, Inner, PATIENCE, silent};
 use crate::error::{Error, Result};
 use crate::queue::response::Response;
 use crate::wait::{self, Done, Event, Waits};
@@ -78,7 +78,7 @@ struct Envelope {
 }
 
 impl Poller {
-    pub(super) fn start(broker: Weak<Inner>) -> io::Result<Arc<Self>> {
+    pub(super) fn start(broker: Weak<Exchange>) -> io::Result<Arc<Self>> {
         let (reader, writer) = io::pipe()?;
         rustix::io::ioctl_fionbio(&reader, true)?;
         rustix::io::ioctl_fionbio(&writer, true)?;
@@ -142,7 +142,7 @@ impl Poller {
         let _ = (&self.wake).write(&[1]);
     }
 
-    fn run(&self, broker: &Weak<Inner>) {
+    fn run(&self, broker: &Weak<Exchange>) {
         let mut polls: Vec<Poll> = Vec::new();
         loop {
             {
@@ -199,14 +199,14 @@ impl Waits for Poller {
 
 impl Poll {
     /// Gets on as far as is possible without blocking; what the wait ends with, if it does.
-    fn step(&mut self, broker: &Inner) -> Option<Result<Event>> {
+    fn step(&mut self, broker: &Exchange) -> Option<Result<Event>> {
         match self.advance(broker).transpose() {
             None => self.time_is_up(broker),
             ended => ended,
         }
     }
 
-    fn advance(&mut self, broker: &Inner) -> Result<Option<Event>> {
+    fn advance(&mut self, broker: &Exchange) -> Result<Option<Event>> {
         loop {
             match &mut self.stage {
                 Stage::Due(at) if *at <= Instant::now() => {
@@ -238,7 +238,7 @@ impl Poll {
         }
     }
 
-    fn request(&self, broker: &Inner) -> Result<Vec<u8>> {
+    fn request(&self, broker: &Exchange) -> Result<Vec<u8>> {
         let rest = self.deadline.map_or(ROUND, |at| at.saturating_duration_since(Instant::now()).min(ROUND));
         // Rounded up to a millisecond, so that it is not over before the wait is.
         let millis = rest.as_micros().div_ceil(1000);
@@ -246,7 +246,7 @@ impl Poll {
     }
 
     /// The answer to one request; its connection is kept for the next.
-    fn understand(&mut self, broker: &Inner, answer: Answer) -> Result<Option<Event>> {
+    fn understand(&mut self, broker: &Exchange, answer: Answer) -> Result<Option<Event>> {
         self.heard = true;
         let now = Instant::now();
         if let Stage::Asked(connection) = std::mem::replace(&mut self.stage, Stage::Due(now)) {
@@ -279,7 +279,7 @@ impl Poll {
     }
 
     /// The connection broke: it is made again, at once if it was only kept too long.
-    fn lose(&mut self, broker: &Inner, failure: &io::Error, stale: bool) -> Result<()> {
+    fn lose(&mut self, broker: &Exchange, failure: &io::Error, stale: bool) -> Result<()> {
         self.ready = false;
         self.trouble = Some(broker.unreachable(failure)?);
         let pause = if stale { Duration::ZERO } else { self.backoff.next() };
@@ -287,7 +287,7 @@ impl Poll {
         Ok(())
     }
 
-    fn time_is_up(&mut self, broker: &Inner) -> Option<Result<Event>> {
+    fn time_is_up(&mut self, broker: &Exchange) -> Option<Result<Event>> {
         let now = Instant::now();
         if matches!(&self.stage, Stage::Asked(connection) if connection.patience_ends(SILENCE) <= now)
             && let Err(error) = self.lose(broker, &silent(), false)

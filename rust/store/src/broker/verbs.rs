@@ -7,7 +7,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Broker, PATIENCE};
+use super::Broker;
+use super::exchange::PATIENCE;
 use crate::audit::entry::AuditEntry;
 use crate::clock;
 use crate::error::{Error, Result};
@@ -177,7 +178,7 @@ impl Client {
             None => Vec::new(),
         };
         let body = (method == "POST").then_some(body);
-        self.broker.0.ask(method, path, body.as_deref(), PATIENCE, &|| self.check_open())
+        self.broker.0.exchange.ask(method, path, body.as_deref(), PATIENCE, &|| self.check_open())
     }
 
     fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T> {
@@ -215,7 +216,7 @@ impl Broker {
         let mut round_trips = Vec::new();
         loop {
             let start = Instant::now();
-            let body = self.0.ask("GET", "/v1/bottle", None, Duration::ZERO, &|| Ok(()))?;
+            let body = self.0.exchange.ask("GET", "/v1/bottle", None, Duration::ZERO, &|| Ok(()))?;
             round_trips.push(start.elapsed());
             // The first connects.
             if round_trips.len() > 10 {
@@ -234,7 +235,7 @@ impl Broker {
     }
 
     fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T> {
-        serde_json::from_slice(body).map_err(|error| self.0.unreadable(&error))
+        serde_json::from_slice(body).map_err(|error| self.0.exchange.unreadable(&error))
     }
 }
 

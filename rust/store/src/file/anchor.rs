@@ -2,7 +2,7 @@
 //!
 //! POSIX locks are the process's: whoever in it closes any descriptor on the file, such as a second copy of SQLite, drops
 //! the ones that SQLite holds. Then another program takes itself for the last to close, checkpoints, and removes the WAL
-//! into which this process goes on committing (FACTS 4). A `stat` after the commit notices a WAL that is gone, not one that
+//! into which this process goes on committing. A `stat` after the commit notices a WAL that is gone, not one that
 //! goes a moment later. So each process also holds the lock that SQLite holds while it is connected (shared, on SQLite's
 //! shared bytes; sqlite.org/lockingv3.html) in a way that nobody else in it can drop: as an open file description lock, of
 //! a descriptor that stays open as long as any connection. Not on macOS, where the `stat` has to do.
@@ -11,21 +11,29 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 
 use parking_lot::Mutex;
 
-use crate::file::connection::FileId;
+use crate::file::identity::FileId;
+use crate::process::{Own, PerProcess};
+
+type Anchors = Mutex<HashMap<FileId, Weak<Anchor>>>;
 
 /// The anchors of a process, by file.
-pub(crate) type Anchors = Mutex<HashMap<FileId, Weak<Anchor>>>;
+static ANCHORS: LazyLock<PerProcess<Anchors>> = LazyLock::new(|| PerProcess::new(Anchors::default()));
+
+fn anchors() -> Arc<Own<Anchors>> {
+    ANCHORS.get(|_| Anchors::default())
+}
 
 /// Held by each connection; the last one's is let go before SQLite closes, which may then remove the WAL itself.
 pub(crate) struct Anchor(File);
 
 impl Anchor {
     /// Holds the file that a connection is open on. `None` if another one is at the path by now.
-    pub(crate) fn hold(anchors: &Anchors, path: &Path, id: FileId) -> Option<Arc<Self>> {
+    pub(crate) fn hold(path: &Path, id: FileId) -> Option<Arc<Self>> {
+        let anchors = anchors();
         let mut all = anchors.lock();
         let anchor = match all.get(&id).and_then(Weak::upgrade) {
             Some(anchor) => anchor,
@@ -46,7 +54,8 @@ impl Anchor {
     }
 
     /// Before its connection is closed: SQLite may need the file for itself.
-    pub(crate) fn let_go(self: &Arc<Self>, anchors: &Anchors) {
+    pub(crate) fn let_go(self: &Arc<Self>) {
+        let anchors = anchors();
         let _all = anchors.lock();
         if Arc::strong_count(self) == 1 {
             self.set(false);

@@ -3,7 +3,7 @@
 //! A bell is an empty file, one per queue and one for the operator's inbox, in a directory beside the database. A writer
 //! rings after its commit by touching it: one system call, and none of its business whether anybody listens. A listener
 //! has the kernel tell it of the touch. The bell only ever says "look again"; the database is the truth, and who misses
-//! a ring looks once a second anyway (FACTS 3).
+//! a ring looks once a second anyway.
 
 use std::collections::HashMap;
 use std::fs::{DirBuilder, Metadata, symlink_metadata};
@@ -251,6 +251,42 @@ pub(crate) fn test(database: &Path, limit: Duration) -> Option<Duration> {
     }
     let _ = std::fs::remove_file(directory(database).join(&name));
     heard
+}
+
+/// Which bells a commit rings.
+#[derive(Default)]
+pub(crate) struct Rings {
+    queues: Vec<String>,
+    inbox: bool,
+}
+
+impl Rings {
+    pub(crate) const NONE: Rings = Rings { queues: Vec::new(), inbox: false };
+
+    /// Those who wait for answers in this queue, and the operator.
+    pub(crate) fn queue(key: &str) -> Self {
+        Rings { queues: vec![key.to_owned()], inbox: true }
+    }
+
+    /// The operator only.
+    pub(crate) fn inbox() -> Self {
+        Rings { queues: Vec::new(), inbox: true }
+    }
+
+    /// Before the commit: who waits for an answer is out of its sleep, and its caches are warm from looking in vain, when
+    /// the bell rings for good.
+    pub(crate) fn stir(&self, database: &Path) {
+        for queue in &self.queues {
+            ring(database, queue);
+        }
+    }
+
+    pub(crate) fn ring(&self, database: &Path) {
+        self.stir(database);
+        if self.inbox {
+            ring(database, INBOX);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ pub(crate) fn locate(path: &Path, on_host: bool, create: bool) -> Result<Option<
     crate::file::mount::check(&dir.join(name))?;
     let file = dir.join(name);
     // With the mode, not chmod afterwards: there is no moment in which others can read it. Exclusive: closing a
-    // descriptor on a file that is already in use would drop this process's locks on it (FACTS 4).
+    // descriptor on a file that is already in use would drop this process's locks on it.
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file) {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}

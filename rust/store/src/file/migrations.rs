@@ -2,7 +2,7 @@
 //!
 //! Per module an ordered list of up/down pairs. `schema_versions` says how far each module is, so modules that share the
 //! file never clobber each other; `schema_steps` keeps the checksum of each applied step, so an edit after release is
-//! noticed. The version is read inside the write transaction (FACTS 5), and each step commits with its version.
+//! noticed. The version is read inside the write transaction, and each step commits with its version.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

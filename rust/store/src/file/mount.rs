@@ -1,5 +1,5 @@
 //! May the database be shared from where it lies? Asked before SQLite touches it, because the ways in which it may not
-//! lose data without an error (FACTS 1 and 2).
+//! lose data without an error.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::error::Result;
-use crate::file::connection::Transaction;
+use crate::file::transaction::Transaction;
 use crate::state::ChangeKind;
 
 /// One step of a proposal's life.

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, named_params};
 
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::file::connection::Transaction;
+use crate::file::transaction::Transaction;
 use crate::queue::changes;
 use crate::queue::proposal::{COLUMNS, PENDING, Proposal, from_row};
 use crate::rules::MAX_PENDING_PER_BOTTLE;

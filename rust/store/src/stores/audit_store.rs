@@ -7,7 +7,7 @@ use rusqlite::types::ToSql;
 use crate::audit::entry::{AuditEntry, AuditReport, COLUMNS, NO_HASH, append, check_head, last, verify};
 use crate::broker::Broker;
 use crate::error::Result;
-use crate::file::database::Rings;
+use crate::file::bell::Rings;
 use crate::rules::{check_hash, check_time};
 use crate::stores::transport::Transport;
 

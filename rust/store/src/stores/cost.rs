@@ -9,7 +9,8 @@ use std::time::Duration;
 use rusqlite::StatementStatus;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 
-use crate::file::database::{Database, Rings};
+use crate::file::bell::Rings;
+use crate::file::database::Database;
 use crate::{
     AuditEntry, AuditFields, AuditStore, BottleStore, Decision, GrantStore, Inbox, Proposal, QueueStore, Response,
     STATUS_APPROVED,

@@ -8,7 +8,7 @@ use crate::audit::entry as audit;
 use crate::broker::Broker;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::file::database::Rings;
+use crate::file::bell::Rings;
 use crate::grant::{COLUMNS, Grant, LIVE, from_row};
 use crate::rules::{check_name, check_text};
 use crate::stores::transport::Transport;

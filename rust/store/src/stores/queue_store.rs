@@ -8,7 +8,7 @@ use rusqlite::named_params;
 use crate::broker::Broker;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::file::database::Rings;
+use crate::file::bell::Rings;
 use crate::queue::changes;
 use crate::queue::decide::{self, Decision};
 use crate::queue::item::{self, InboxItem, why_not};

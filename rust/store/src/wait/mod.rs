@@ -10,10 +10,12 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::queue::response::Response;
 
+mod bunk;
 pub(crate) mod on_file;
 pub(crate) mod sleeper;
 pub(crate) mod standing;
-pub(crate) mod watcher;
+mod waiters;
+mod watcher;
 
 /// What a wait ends with.
 #[derive(Debug, Clone)]

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::file::database::{Database, Shared};
+use crate::file::database::Database;
+use crate::file::shared::Shared;
 use crate::queue::changes;
 use crate::rules::BUSY_TIMEOUT;
 use crate::wait::standing::{Seen, Target, answer_to};
+use crate::wait::waiters::Waiters;
 use crate::wait::watcher::{Entry, Watcher};
 use crate::wait::{Done, Event, WaitHandle, Waits, timed_out};
 
@@ -38,7 +40,7 @@ pub(crate) fn start(
         done(Err(timed_out(target.name(), timeout)));
         return Ok(None);
     }
-    let watcher = shared.watcher()?;
+    let watcher = Waiters::watcher(shared)?;
     let file = shared.file()?;
     let own = file.as_ref().is_some_and(|file| listen(file));
     let entry = Entry::new(db.id(), target.clone(), timeout, seen, done, own);
@@ -66,7 +68,7 @@ pub(crate) fn look_for(shared: &Arc<Shared>, target: &Target, patience: Duration
         Target::Answer { queue_key, id } => {
             let seen = shared.read_within(patience, |conn| answer_to(conn, queue_key, id))?;
             if let Some(Seen::Ended(Err(Error::Expired { .. }))) = &seen {
-                shared.watcher()?.settle_expiries(shared, queue_key);
+                Waiters::watcher(shared)?.settle_expiries(shared, queue_key);
             }
             Ok(seen.unwrap_or_else(|| Seen::Ended(Err(Error::not_found("proposal", id)))))
         }

@@ -18,8 +18,9 @@ use super::{Done, Event, Waits, timed_out};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::bell::{self, Heard, INBOX, Listener};
-use crate::file::connection::{Opened, Transaction};
-use crate::file::database::Shared;
+use crate::file::connection::Opened;
+use crate::file::shared::Shared;
+use crate::file::transaction::Transaction;
 use crate::queue::changes;
 use crate::queue::life::expire;
 

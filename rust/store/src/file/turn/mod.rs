@@ -1,7 +1,7 @@
 //! In which order do writers of several processes write?
 //!
 //! SQLite's busy handler sleeps in growing steps while rivals re-take the lock, so a writer can starve for seconds
-//! (FACTS 3). Writers here draw a ticket first and are served in that order, from two counters that all processes share.
+//!. Writers here draw a ticket first and are served in that order, from two counters that all processes share.
 //! Who waits sleeps in the kernel until the one before it is done and wakes it, and nobody else; if nobody waits, nobody
 //! is woken.
 //!

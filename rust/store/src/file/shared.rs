@@ -1,0 +1,304 @@
+//! What do all handles of a process on one file share, so that an acknowledged write is in the file others read?
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+use rusqlite::Connection;
+use rustix::process::{Pid, getpid};
+
+use crate::error::{Error, Result};
+use crate::file::bell::Rings;
+use crate::file::connection::{Opened, is_outdated, is_usable};
+use crate::file::layout;
+use crate::file::transaction::Transaction;
+use crate::file::wal::{Syncs, WAL_PATIENCE};
+use crate::process::{Own, PerProcess};
+use crate::rules::BUSY_TIMEOUT;
+
+/// What the handles of one process on one path share.
+pub(crate) struct Shared {
+    pid: Pid,
+    pub(crate) path: PathBuf,
+    on_host: bool,
+    /// For writes. Reads have their own, so that they never stand behind a writer that waits its turn.
+    pub(crate) writer: Mutex<Option<Opened>>,
+    pub(crate) reader: Mutex<Option<Opened>>,
+    guest: OnceLock<Arc<dyn Guest>>,
+    /// Whether there was ever a connection.
+    opened: AtomicBool,
+    /// Whether the WAL has a part that could not be synced.
+    torn: AtomicBool,
+}
+
+/// Who keeps a connection of its own on the file, beside reader and writer, for as long as the process has any.
+pub(crate) trait Guest: Any + Send + Sync {
+    /// Whether its connection has files open that are not at their paths any more.
+    fn is_outdated(&self) -> bool;
+
+    /// Closes its connection together with the others: `close_others` is called while it can neither be used nor opened.
+    fn abandon(&self, close_others: &mut dyn FnMut());
+
+    /// Ends what it does for one handle.
+    fn end_all(&self, handle: u64);
+
+    /// Ends all it does, for good.
+    fn stop(&self);
+}
+
+/// Shared state by path, for this process.
+pub(crate) struct Registry {
+    shared: Mutex<HashMap<PathBuf, Weak<Shared>>>,
+    /// What the processes this one was forked from had open; `None` if that cannot be told, so anything.
+    inherited: Option<Vec<PathBuf>>,
+}
+
+static REGISTRY: LazyLock<PerProcess<Registry>> = LazyLock::new(|| PerProcess::new(Registry::new(Some(Vec::new()))));
+
+impl Registry {
+    fn new(inherited: Option<Vec<PathBuf>>) -> Self {
+        Registry { shared: Mutex::new(HashMap::new()), inherited }
+    }
+
+    /// What a child forked now must not open: SQLite counts a process's locks per file, and a fork inherits the count
+    /// but not the locks, so a connection opened there would take none.
+    fn open_files(&self) -> Option<Vec<PathBuf>> {
+        let mut files = self.inherited.clone()?;
+        // Held by another thread at the moment of the fork, it is held for ever.
+        for (path, shared) in self.shared.try_lock()?.iter() {
+            let Some(shared) = shared.upgrade() else { continue };
+            if shared.opened.load(Ordering::Acquire) {
+                files.push(path.clone());
+            }
+            std::mem::forget(shared); // the parent's: never to be dropped here
+        }
+        Some(files)
+    }
+
+    fn refuse_inherited(&self, file: &Path) -> Result<()> {
+        let is_it = |path: &PathBuf| fs::canonicalize(path).is_ok_and(|path| path == file);
+        if self.inherited.as_ref().is_some_and(|files| !files.iter().any(is_it)) {
+            return Ok(());
+        }
+        let reason = "this process was forked from one that had it open, whose locks it did not inherit; \
+                      fork before opening it, or start processes by spawn";
+        Err(Error::unavailable(file, reason))
+    }
+
+    fn current() -> Arc<Own<Self>> {
+        REGISTRY.get(|parent| Registry::new(parent.open_files()))
+    }
+
+    pub(crate) fn shared(path: &Path, on_host: bool) -> Arc<Shared> {
+        let registry = Registry::current();
+        let mut all = registry.shared.lock();
+        if let Some(shared) = all.get(path).and_then(Weak::upgrade) {
+            return shared;
+        }
+        all.retain(|_, shared| shared.strong_count() > 0);
+        let shared = Arc::new(Shared {
+            pid: getpid(),
+            path: path.to_owned(),
+            on_host,
+            writer: Mutex::new(None),
+            reader: Mutex::new(None),
+            guest: OnceLock::new(),
+            opened: AtomicBool::new(false),
+            torn: AtomicBool::new(false),
+        });
+        all.insert(path.to_owned(), Arc::downgrade(&shared));
+        shared
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.pid != getpid() {
+            // Inherited by a fork: closing them here would drop locks and write to files that are the parent's.
+            std::mem::forget(self.writer.get_mut().take());
+            std::mem::forget(self.reader.get_mut().take());
+            std::mem::forget(self.guest.take());
+        } else if let Some(guest) = self.guest.take() {
+            guest.stop();
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn write<T>(
+        &self,
+        syncs: Syncs,
+        work: impl FnOnce(&Transaction<'_>) -> Result<(T, Rings)>,
+    ) -> Result<T> {
+        let mut slot = self.writer.try_lock_for(BUSY_TIMEOUT).ok_or_else(|| self.busy())?;
+        if !is_usable(&slot) {
+            if slot.is_some() || self.others_are_outdated() {
+                self.abandon(&mut slot);
+            }
+            *slot = self.connect(true)?;
+            slot.iter_mut().for_each(|opened| opened.wal.checkpoint_apart(&mut opened.conn));
+        }
+        let Some(opened) = slot.as_ref() else {
+            return Err(Error::unavailable(&self.path, "it vanished while it was being created; try again"));
+        };
+        let wal = if syncs == Syncs::AfterTurn { opened.wal.file() } else { None };
+        let syncs = if wal.is_some() { Syncs::AfterTurn } else { Syncs::InTurn };
+        if self.torn.load(Ordering::Acquire) {
+            self.mend(opened)?;
+        }
+        let file = opened.file.clone();
+        let done = opened.transact(syncs, work, |(_, rings)| rings.stir(&file)).map_err(|error| error.at(&file));
+        let ((result, rings), turn) = match done {
+            Ok(done) => done,
+            // The file went away under the transaction: whatever SQLite made of that, this is what happened.
+            Err(Error::Corrupt { .. } | Error::Unavailable { .. }) if !opened.is_current() => {
+                self.abandon(&mut slot);
+                return Err(Error::WriteLost { path: file.display().to_string() });
+            }
+            Err(error) => return Err(error),
+        };
+        if wal.is_none() {
+            // First, as who waits may begin to wake up. A ring says no more than that it is worth a look.
+            rings.ring(&file);
+        }
+        // An acknowledged write is in the file others read: two `stat`s turn silent loss into an error.
+        if !opened.is_current() {
+            self.abandon(&mut slot);
+            return Err(Error::WriteLost { path: file.display().to_string() });
+        }
+        opened.wal.checkpoint(&opened.conn, turn);
+        if opened.wal.is_long() {
+            opened.wal.restart(&opened.conn, opened.turns.as_ref(), WAL_PATIENCE);
+        }
+        if let Some(wal) = wal {
+            drop(slot); // other threads' writes need not wait
+            if wal.sync_data().is_err() {
+                self.torn.store(true, Ordering::Release);
+                let slot = self.writer.try_lock_for(BUSY_TIMEOUT).ok_or_else(|| self.busy())?;
+                let lost = || Error::WriteLost { path: file.display().to_string() };
+                self.mend(slot.as_ref().ok_or_else(lost)?)?;
+            }
+            rings.ring(&file);
+        }
+        Ok(result)
+    }
+
+    /// The disk refused a part of the WAL that is committed: after a power cut nothing behind it would be found. The kernel
+    /// still has it, though, and a checkpoint puts it into the database.
+    fn mend(&self, opened: &Opened) -> Result<()> {
+        // Twice: SQLite's own descriptor may have to hear of the error, too.
+        if opened.wal.restart(&opened.conn, opened.turns.as_ref(), BUSY_TIMEOUT)
+            || opened.wal.restart(&opened.conn, opened.turns.as_ref(), BUSY_TIMEOUT)
+        {
+            self.torn.store(false, Ordering::Release);
+            return Ok(());
+        }
+        Err(Error::unavailable(
+            &opened.file,
+            "its disk does not take what is written; look at the disk, nothing is queued until then",
+        ))
+    }
+
+    pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
+        self.read_on(self.reader.lock(), work)
+    }
+
+    /// The same, but [`Error::Busy`] where other threads read for longer than that.
+    pub(crate) fn read_within<T>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.read_on(self.reader.try_lock_for(patience).ok_or_else(|| self.busy())?, work)
+    }
+
+    fn read_on<'s, T>(
+        &'s self,
+        mut slot: MutexGuard<'s, Option<Opened>>,
+        work: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<Option<T>> {
+        if !is_usable(&slot) {
+            drop(slot);
+            self.close_outdated();
+            slot = self.reader.lock();
+        }
+        if slot.is_none() {
+            *slot = self.connect(false)?;
+        }
+        let Some(opened) = slot.as_ref() else { return Ok(None) };
+        let result = work(&opened.conn).map_err(|error| error.at(&opened.file));
+        if let Err(Error::Unavailable { .. }) = result {
+            *slot = None; // the schema may have gone from under it: the next use looks at that anew
+        }
+        result.map(Some)
+    }
+
+    fn busy(&self) -> Error {
+        Error::Busy { path: self.path.display().to_string() }
+    }
+
+    /// A connection of its own, for work that must not hold up others; `None` while there is no database.
+    pub(crate) fn open(&self, create: bool) -> Result<Option<Opened>> {
+        self.close_outdated();
+        self.connect(create)
+    }
+
+    /// To be called once nothing outdated is open, see [`Shared::close_outdated`].
+    pub(crate) fn connect(&self, create: bool) -> Result<Option<Opened>> {
+        match layout::locate(&self.path, self.on_host, create)? {
+            Some(file) => {
+                Registry::current().refuse_inherited(&file)?;
+                self.opened.store(true, Ordering::Release);
+                Opened::open(file).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The file behind the path, if there is one.
+    pub(crate) fn file(&self) -> Result<Option<PathBuf>> {
+        layout::locate(&self.path, self.on_host, false)
+    }
+
+    /// Before anything is opened: SQLite keeps one index of the WAL per file and process, so beside a connection that
+    /// still has a removed WAL open a new one would read the new WAL by the old one's index.
+    pub(crate) fn close_outdated(&self) {
+        // Whoever holds the writer checks it as it lets go.
+        let outdated = self.writer.try_lock().is_some_and(|slot| is_outdated(&slot)) || self.others_are_outdated();
+        if outdated {
+            let mut writer = self.writer.lock();
+            self.abandon(&mut writer);
+        }
+    }
+
+    fn others_are_outdated(&self) -> bool {
+        is_outdated(&self.reader.lock()) || self.guest.get().is_some_and(|guest| guest.is_outdated())
+    }
+
+    /// Closes every connection, all together: SQLite counts a process's locks per file, so one that stays open would
+    /// hand lost locks on to the next.
+    fn abandon(&self, writer: &mut MutexGuard<'_, Option<Opened>>) {
+        let mut reader = self.reader.lock();
+        let mut close = || drop((writer.take(), reader.take()));
+        match self.guest.get() {
+            Some(guest) => guest.abandon(&mut close),
+            None => close(),
+        }
+    }
+
+    /// The guest of this type, made by its first use. There is one type of guest only.
+    pub(crate) fn guest<G: Guest + Default>(&self) -> Result<Arc<G>> {
+        let guest: Arc<dyn Any + Send + Sync> = self.guest.get_or_init(|| Arc::new(G::default())).clone();
+        guest.downcast().map_err(|_| Error::unavailable(&self.path, "another kind of guest is on it"))
+    }
+
+    /// The guest, if there is one.
+    pub(crate) fn any_guest(&self) -> Option<&Arc<dyn Guest>> {
+        self.guest.get()
+    }
+}
