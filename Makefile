@@ -3,7 +3,12 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := -m pip --disable-pip-version-check --quiet
+
+# Exactly these versions, by hash, and nothing that is not listed; pyproject.toml says what is admitted, `make lock` picks.
+# Only wheels: what has to be built first would fetch tools that nobody listed.
+LOCKED := python/locked
+INSTALL := $(PIP) install --only-binary :all: --require-hashes --requirement
 
 # pyo3's build script is told one interpreter by every target, or each would rebuild it for its own.
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
@@ -13,12 +18,12 @@ HELPER := target/$(HOST)/helper/bot-bottle-sidecar
 
 # Before Python 3.13 the pins of mitmproxy and of the MCP SDK exclude each other: there the proxy has its own environment.
 APART := $(shell $(PYTHON) -c 'import sys; print("egress" if sys.version_info < (3, 13) else "")' 2>/dev/null)
-EXTRAS := supervise$(if $(APART),,$(shell echo ,egress))
+EXTRAS := supervise serve git-gate $(if $(APART),,egress)
 
 RUST_SOURCES := .cargo/config.toml Cargo.toml Cargo.lock $(shell find rust migrations -name '*.rs' -o -name '*.sql' -o -name Cargo.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench bench-full sdist-check clean tools
+.PHONY: help build demo test test-latest lint lock bench bench-full sdist-check clean tools
 .DELETE_ON_ERROR:
 
 help: ## print this list
@@ -29,17 +34,41 @@ build: $(BIN)/.extension $(BIN)/bot-bottle-sidecar $(if $(APART),.venv/egress/.m
 demo: build ## play a bottle, its agent and its operator with real processes in a throw-away root
 	$(BIN)/python examples/demo.py
 
-test: build $(BIN)/.test ## all tests; those of containers where a Docker Engine can be had
+test: build ## all tests; those of containers where a Docker Engine can be had
 	cargo test --workspace --locked --quiet
 	$(BIN)/python -m pytest
 
-lint: build $(BIN)/.lint ## formatting, clippy, ruff, mypy and the stub against the extension
+test-latest: build ## Python's tests with the newest version of every package, in .venv-latest, and which of them moved
+	rm -rf .venv-latest && $(PYTHON) -m venv .venv-latest
+	$(BIN)/uv pip install --system-certs --quiet --python .venv-latest --requirement pyproject.toml $(EXTRAS:%=--extra %) --group dev
+	VIRTUAL_ENV='$(CURDIR)/.venv-latest' PIP_NO_INDEX=1 $(BIN)/maturin develop --release --locked --quiet
+	cp -p $(BIN)/bot-bottle-sidecar .venv-latest/bin/
+	$(BIN)/uv pip freeze --quiet --python .venv --exclude-editable >.venv-latest/locked
+	$(BIN)/uv pip freeze --quiet --python .venv-latest --exclude-editable >.venv-latest/newest
+	.venv-latest/bin/python -m pytest; passed=$$?; \
+	diff .venv-latest/locked .venv-latest/newest | sed -n 's/^</locked:/p; s/^>/newest:/p'; \
+	exit $$passed
+
+lint: build ## formatting, clippy, ruff, mypy and the stub against the extension
 	cargo fmt --check
 	cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/stubtest bot_bottle._native
+
+# One list for every supported Python on Linux and macOS.
+LOCK := $(BIN)/uv pip compile --system-certs --universal --upgrade --generate-hashes --no-annotate --no-emit-package bot-bottle --quiet \
+    --custom-compile-command 'make lock'
+lock: $(BIN)/.installed ## the newest versions that pyproject.toml admits, into python/locked
+	echo '.' | $(LOCK) --python-version 3.10 --output-file $(LOCKED)/package.txt -
+	printf '%s\n' '.[supervise,serve,git-gate]' ".[egress] ; python_version >= '3.13'" | \
+	    $(LOCK) --python-version 3.10 --group dev --constraint $(LOCKED)/package.txt --output-file $(LOCKED)/development.txt -
+	echo '.[egress]' | $(LOCK) --python-version 3.10 --output-file $(LOCKED)/egress.txt -
+	echo '.[supervise,egress]' | $(LOCK) --python-version 3.13 --constraint $(LOCKED)/development.txt \
+	    --output-file $(LOCKED)/sidecars.txt -
+	$(LOCK) --python-version 3.10 --group tools --output-file $(LOCKED)/tools.txt
+	$(LOCK) --python-version 3.11 --group peers --output-file benchmarks/requirements.txt
 
 bench: build ## ours beside peers and limits, into docs/performance.md; about five minutes
 	$(BIN)/python -m benchmarks
@@ -50,15 +79,16 @@ bench-full: build ## the same with more rounds, 10^7 audit entries and a backup 
 sdist-check: tools $(BIN)/python ## a wheel built from the sdist alone installs and works
 	rm -rf target/sdist-check && mkdir -p target/sdist-check
 	$(BIN)/maturin sdist --out target/sdist-check
-	CARGO_TARGET_DIR='$(CURDIR)/target' \
-	    $(PIP) wheel --no-deps --wheel-dir target/sdist-check target/sdist-check/*.tar.gz
+	PATH='$(CURDIR)/$(BIN)':"$$PATH" CARGO_TARGET_DIR='$(CURDIR)/target' $(BIN)/python $(PIP) wheel \
+	    --no-build-isolation --no-deps --wheel-dir target/sdist-check target/sdist-check/*.tar.gz
 	$(PYTHON) -m venv target/sdist-check/venv
-	target/sdist-check/venv/bin/python -m pip --disable-pip-version-check --quiet install target/sdist-check/*.whl
+	target/sdist-check/venv/bin/python $(INSTALL) $(LOCKED)/package.txt
+	target/sdist-check/venv/bin/python $(PIP) install --no-index target/sdist-check/*.whl
 	cd target/sdist-check && BOT_BOTTLE_ROOT="$$PWD/root" venv/bin/bot-bottle db migrate
 	cd target/sdist-check && BOT_BOTTLE_ROOT="$$PWD/root" venv/bin/bot-bottle pending
 
 clean: ## remove what the targets above made
-	rm -rf .venv target
+	rm -rf .venv .venv-latest target
 
 # One line for each thing that is missing, all of them at once.
 tools:
@@ -74,21 +104,24 @@ tools:
 	    || lacks 'a C compiler' 'install one (apt install build-essential, xcode-select --install)'; \
 	exit $$missing
 
-# pip 25.1 is the first that installs dependency groups.
 $(BIN)/python: | tools
 	$(PYTHON) -m venv .venv
-	$(PIP) install --upgrade 'pip>=25.1' 'maturin>=1.9,<2'
+	$@ $(INSTALL) $(LOCKED)/tools.txt
 
-$(BIN)/.extension: pyproject.toml $(RUST_SOURCES) | $(BIN)/python
-	$(BIN)/maturin develop --release --locked --quiet --extras $(EXTRAS),serve
+$(BIN)/.installed: $(LOCKED)/tools.txt $(LOCKED)/development.txt | $(BIN)/python
+	$(BIN)/python $(INSTALL) $(LOCKED)/tools.txt
+	$(BIN)/python $(INSTALL) $(LOCKED)/development.txt
+	@touch $@
+
+# Without an index: what the package depends on is there, or the lock is wrong.
+$(BIN)/.extension: pyproject.toml $(RUST_SOURCES) $(BIN)/.installed
+	PIP_NO_INDEX=1 $(BIN)/maturin develop --release --locked --quiet
 	@touch $@
 
 # The package itself is the checkout's: its extension serves every CPython from 3.10 on.
-.venv/egress/.made: pyproject.toml | $(BIN)/python
+.venv/egress/.made: $(LOCKED)/egress.txt | $(BIN)/python
 	$(PYTHON) -m venv .venv/egress
-	$(BIN)/python -c 'import pip._vendor.tomli as toml; print(*toml.load(open("pyproject.toml", "rb"))["project"] \
-	    ["optional-dependencies"]["egress"], sep="\n")' >.venv/egress/requirements.txt
-	.venv/egress/bin/python -m pip --disable-pip-version-check --quiet install -r .venv/egress/requirements.txt
+	.venv/egress/bin/python $(INSTALL) $(LOCKED)/egress.txt --no-binary pyperclip
 	echo '$(CURDIR)/python' >"$$(.venv/egress/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
 	@touch $@
 
@@ -103,7 +136,3 @@ $(BIN)/bot-bottle-sidecar: $(HELPER) | $(BIN)/python
 	    exit 1; \
 	fi
 	install -m 755 $(HELPER) $@.new && mv -f $@.new $@
-
-$(BIN)/.test $(BIN)/.lint: $(BIN)/.%: pyproject.toml | $(BIN)/python
-	$(PIP) install --group $*
-	@touch $@

@@ -57,9 +57,12 @@ def parse(text: str) -> Node | None:
                 root = _read(next(events), events, 0)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise PlainYamlError(mark.line + 1 if mark else 1, f"not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, UnicodeError) as error:  # a character that YAML does not allow; PyYAML gives no line
-        raise PlainYamlError(1, f"not YAML: {getattr(error, 'reason', 'unreadable characters')}") from None
+        where = f" at column {mark.column + 1}" if mark else ""
+        # Not the parser's own words: they change from one of its versions to the next.
+        advice = "look at the indentation, tabs, quotes and brackets around it"
+        raise PlainYamlError(mark.line + 1 if mark else 1, f"not YAML{where}; {advice}") from None
+    except (yaml.YAMLError, UnicodeError):  # a character that YAML does not allow; PyYAML gives no line
+        raise PlainYamlError(1, "not YAML: it has a character that YAML does not allow") from None
     return root
 
 
