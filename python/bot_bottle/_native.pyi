@@ -53,12 +53,14 @@ __all__ = [
     "Proposal",
     "QueueStore",
     "Response",
+    "Routes",
     "Transaction",
     "Wait",
     "Watch",
     "__version__",
     "_rebuild",
     "bot_bottle_root",
+    "canonical_host",
     "host_db_path",
     "new_id",
     "render_diff",
@@ -100,6 +102,33 @@ def visible(text: str, *, multiline: bool = True) -> str:
     Source: Unicode ``Cc``, ``Cf``, ``Zl``, ``Zp``, ``Zs`` (but for U+0020), noncharacters, default-ignorable code
     points, blank letters; UTS 39, "highly restrictive".
     """
+
+def canonical_host(host: str) -> str:
+    """``host`` as names are compared: lower case, no final dot, IPv6 without brackets and shortened.
+
+    Raises:
+        ValueError: it is neither an ASCII host name nor an IP address.
+    """
+
+@final
+class Routes:
+    """A ``routes.yaml`` as the egress proxy reads it; ``bot_bottle.documents.routes`` is the form to use."""
+
+    def __new__(cls, text: str) -> Routes:
+        """Reads the whole text.
+
+        Raises:
+            InvalidInputError: it is not valid; the message names the line, which is also the attribute ``line``.
+        """
+
+    def to_list(self) -> list[tuple[dict[str, Any], int]]:
+        """Each route in the file's own shape, defaults spelled out, and the line it begins on."""
+
+    def find(self, host: str) -> int | None:
+        """The place in the list of the route for this host, the most specific one; ``None``: denied."""
+
+    def allows(self, at: int, method: str, path: str, headers: list[tuple[str, str]]) -> bool:
+        """Whether the route at this place lets the request through; ``path`` as sent, without query."""
 
 def bot_bottle_root() -> str:
     """``~/.bot-bottle``, or ``$BOT_BOTTLE_ROOT`` (absolute). Creates nothing.

@@ -10,6 +10,7 @@ mod exit;
 mod inbox;
 mod queue_store;
 mod registers;
+mod routes;
 mod values;
 
 use bot_bottle_store as store;
@@ -91,6 +92,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<audit_store::AuditStore>()?;
     module.add_class::<registers::GrantStore>()?;
     module.add_class::<registers::BottleStore>()?;
+    module.add_class::<routes::Routes>()?;
+    module.add_function(wrap_pyfunction!(routes::canonical_host, module)?)?;
     module.add_class::<database::Database>()?;
     module.add_class::<database::Transaction>()?;
     Ok(())

@@ -1,0 +1,52 @@
+//! `Routes`: a `routes.yaml` as the egress proxy reads it.
+
+use bot_bottle_routes as routes;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::convert::{Text, json};
+
+#[pyclass(frozen, module = "bot_bottle._native")]
+pub struct Routes(routes::Routes);
+
+#[pymethods]
+impl Routes {
+    #[new]
+    fn new(py: Python<'_>, text: Text) -> PyResult<Self> {
+        // What is no text has no line that could be named; the replacement is not printable either.
+        let text = String::from_utf8(text.into_bytes()).unwrap_or_else(|_| "\u{ffff}".to_owned());
+        match py.detach(|| routes::load(&text)) {
+            Ok(found) => Ok(Routes(found)),
+            Err(error) => {
+                let line = PyDict::new(py);
+                line.set_item("line", error.line)?;
+                let class = py.import("bot_bottle.errors")?.getattr("InvalidInputError")?;
+                Err(PyErr::from_value(class.call((error.to_string(),), Some(&line))?))
+            }
+        }
+    }
+
+    fn to_list<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, usize)>> {
+        self.0.routes().iter().map(|route| Ok((json(py, &route.to_json())?, route.line))).collect()
+    }
+
+    fn find(&self, host: Text) -> Option<usize> {
+        std::str::from_utf8(host.bytes()).ok().and_then(|host| self.0.position(host))
+    }
+
+    fn allows(&self, at: usize, method: Text, path: Text, headers: Vec<(Text, Text)>) -> bool {
+        // What is no UTF-8 is in no rule, so its place may be taken by what is in none either.
+        let [method, path] = [method, path].map(|text| String::from_utf8_lossy(text.bytes()).into_owned());
+        let names: Vec<_> = headers.iter().map(|(name, _)| String::from_utf8_lossy(name.bytes())).collect();
+        let headers: Vec<_> =
+            names.iter().zip(&headers).map(|(name, (_, value))| (name.as_ref(), value.bytes())).collect();
+        self.0.routes().get(at).is_some_and(|route| route.allows(&method, &path, &headers))
+    }
+}
+
+#[pyfunction]
+pub fn canonical_host(host: Text) -> PyResult<String> {
+    let host = String::from_utf8_lossy(host.bytes());
+    routes::canonical_host(&host).map_err(PyValueError::new_err)
+}
