@@ -49,13 +49,14 @@ test-latest: build ## Python's tests with the newest version of every package, i
 	diff .venv-latest/locked .venv-latest/newest | sed -n 's/^</locked:/p; s/^>/newest:/p'; \
 	exit $$passed
 
-lint: build ## formatting, clippy, ruff, mypy and the stub against the extension
+lint: build ## formatting, clippy, ruff, mypy, the stub against the extension, and which way imports run
 	cargo fmt --check
 	cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/stubtest bot_bottle._native
+	$(BIN)/python tests/house/python_rooms.py
 
 # One list for every supported Python on Linux and macOS.
 LOCK := $(BIN)/uv pip compile --system-certs --universal --upgrade --generate-hashes --no-annotate --no-emit-package bot-bottle --quiet \

@@ -25,7 +25,7 @@ from cli_process import PROGRAMS, Host
 _WITH_LIMITS = """
 import json, sys
 import uvloop
-from bot_bottle.cli.serve import run
+from bot_bottle.web.server import run
 from bot_bottle.web.limits import Limits
 uvloop.run(run("127.0.0.1", int(sys.argv[1]), None, False, Limits(**json.loads(sys.argv[2]))))
 """

@@ -6,7 +6,8 @@ import click
 
 from bot_bottle import AuditEntry, AuditStore
 from bot_bottle.cli.options import bottle_option, digest, json_option, moment
-from bot_bottle.cli.screen import clock, first_line, print_fields, print_json, print_quoted, print_table, say
+from bot_bottle.cli.screen import print_fields, print_json, print_quoted, print_table, say
+from bot_bottle.operator import words
 
 
 @click.group()
@@ -43,20 +44,20 @@ def list_(bottle: str | None, component: str | None, since: str | None, limit: i
             [
                 (
                     str(entry.seq),
-                    clock(entry.timestamp),
+                    words.clock(entry.timestamp),
                     entry.bottle_slug,
                     entry.component,
                     entry.operator_action,
-                    _who(entry),
-                    first_line(entry.operator_notes),
+                    words.author(entry),
+                    words.first_line(entry.operator_notes),
                 )
                 for entry in entries
             ],
             text_last=True,
         )
-        say("--full adds justifications and diffs, and whatever [+N characters] counts.", "dim")
+        say("--full adds justifications and diffs, and whatever [+N characters] counts.", "quiet")
     if more:
-        say(f"There are older entries; --limit {limit * 10} shows more.", "dim")
+        say(f"There are older entries; --limit {limit * 10} shows more.", "quiet")
 
 
 @audit.command()
@@ -76,23 +77,19 @@ def verify(head: str | None, as_json: bool) -> None:
     elif report.entries == 0:
         say("The log is empty.")
     else:
-        say(f"{report.entries} entries verify, {report.first_seq} to {report.last_seq}.", "green")
+        say(f"{report.entries} entries verify, {report.first_seq} to {report.last_seq}.", "good")
         say(f"Head: {report.head}")
 
 
-def _who(entry: AuditEntry) -> str:
-    return f"{entry.decided_by} ({entry.surface})" if entry.decided_by else entry.surface
-
-
 def _print_entry(entry: AuditEntry) -> None:
-    say(f"Entry {entry.seq}", "bold")
+    say(f"Entry {entry.seq}", "strong")
     print_fields(
         [
             ("Time", entry.timestamp),
             ("Bottle", entry.bottle_slug),
             ("Component", entry.component),
             ("Action", entry.operator_action),
-            ("By", _who(entry)),
+            ("By", words.author(entry)),
             ("Proposal", entry.proposal_id or "-"),
             ("Payload", entry.payload_sha256 or "-"),
             ("Final", entry.final_sha256 or "-"),
@@ -101,9 +98,9 @@ def _print_entry(entry: AuditEntry) -> None:
     )
     for name, text in (("Justification", entry.justification), ("Notes", entry.operator_notes)):
         if text:
-            say(name, "dim")
+            say(name, "quiet")
             print_quoted(text)
     if entry.diff:
-        say("Diff", "dim")
+        say("Diff", "quiet")
         print_quoted(entry.diff, diff=True)
     say("")

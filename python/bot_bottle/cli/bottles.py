@@ -6,7 +6,8 @@ import click
 
 from bot_bottle import BottleStore
 from bot_bottle.cli.options import json_option
-from bot_bottle.cli.screen import clock, print_json, print_table, say
+from bot_bottle.cli.screen import print_json, print_table, say
+from bot_bottle.operator import words
 
 
 @click.command()
@@ -25,11 +26,11 @@ def bottles(everything: bool, as_json: bool) -> None:
         ["Bottle", "Backend", "Started", "State", "Pending", "Managed files"],
         [
             (
-                (bottle.slug, "bold"),
+                (bottle.slug, "strong"),
                 bottle.backend,
-                clock(bottle.started_at),
-                (f"stopped {clock(bottle.stopped_at)}", "dim") if bottle.stopped_at else ("running", "green"),
-                (str(bottle.pending), "yellow" if bottle.pending else ""),
+                words.clock(bottle.started_at),
+                (f"stopped {words.clock(bottle.stopped_at)}", "quiet") if bottle.stopped_at else ("running", "good"),
+                (str(bottle.pending), "waits" if bottle.pending else "plain"),
                 ", ".join(f"{tool} → {path}" for tool, path in sorted(bottle.files.items())),
             )
             for bottle in found

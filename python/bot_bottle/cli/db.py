@@ -45,7 +45,7 @@ def status(as_json: bool) -> None:
             fields.append((name.replace("_", " "), text))
     for module, version in state["modules"].items():
         found, supported = version["found"], version["supported"]
-        fields.append((module, (f"schema {found} of {supported}", "" if found == supported else "bold yellow")))
+        fields.append((module, (f"schema {found} of {supported}", "plain" if found == supported else "soon")))
     print_fields(fields)
 
 
@@ -125,7 +125,7 @@ def check(as_json: bool) -> None:
         print_json(findings)
     else:
         for finding in findings:
-            say(finding, "red")
+            say(finding, "bad")
     if findings:
         raise DatabaseCorruptError(
             f"{where} is damaged (see the {len(findings)} findings above): keep it as evidence, "
@@ -133,7 +133,7 @@ def check(as_json: bool) -> None:
             path=where,
         )
     if not as_json:
-        say("The database is sound.", "green")
+        say("The database is sound.", "good")
 
 
 @db.command()
@@ -185,7 +185,7 @@ def _json_value(value: Any) -> Any:
 
 
 def _cell(value: Any) -> Cell:
-    return ("NULL", "dim") if value is None else str(_json_value(value))
+    return ("NULL", "quiet") if value is None else str(_json_value(value))
 
 
 def _ask(question: str, yes: bool, as_json: bool) -> None:

@@ -1,18 +1,8 @@
-"""How does an operator answer a proposal?
-
-Every decision names the hash of the payload that was looked at, so that nothing else can run.
-"""
+"""How does an operator answer a proposal from the command line?"""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shlex
-import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -20,7 +10,8 @@ import click
 from bot_bottle import Inbox, InboxItem, Response
 from bot_bottle.cli.options import hash_option, json_option, notes_option, pending_id, scope, yes_option
 from bot_bottle.cli.screen import confirmed, interactive, print_json, say
-from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError, StaleReviewError
+from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
+from bot_bottle.operator import decisions
 
 
 @click.command()
@@ -43,7 +34,7 @@ def approve(proposal_id: str, notes: str, grant: str | None, reviewed: str | Non
     """
     with Inbox() as inbox:
         item = inbox.read(proposal_id)
-        _check_hash(item, reviewed)
+        decisions.check_hash(item, reviewed)
         if item.state == "pending" and not (yes or reviewed or as_json) and interactive():
             from bot_bottle.cli.review import print_review
 
@@ -51,14 +42,7 @@ def approve(proposal_id: str, notes: str, grant: str | None, reviewed: str | Non
             say("")
             if not confirmed("Approve this?"):
                 raise BotBottleError("nothing was decided: the answer was not yes")
-        answer = inbox.decide(
-            item.proposal.id,
-            "approved",
-            payload_sha256=item.proposal.payload_sha256,
-            notes=notes,
-            grant=grant,
-            surface="cli",
-        )
+        answer = decisions.decide(inbox, item, "approved", surface="cli", notes=notes, grant=grant)
     _print_answer(item, answer, as_json)
 
 
@@ -71,14 +55,8 @@ def reject(proposal_id: str, notes: str, reviewed: str | None, as_json: bool) ->
     """Refuse it; the notes tell the agent why."""
     with Inbox() as inbox:
         item = inbox.read(proposal_id)
-        _check_hash(item, reviewed)
-        answer = inbox.decide(
-            item.proposal.id,
-            "rejected",
-            payload_sha256=item.proposal.payload_sha256,
-            notes=notes,
-            surface="cli",
-        )
+        decisions.check_hash(item, reviewed)
+        answer = decisions.decide(inbox, item, "rejected", surface="cli", notes=notes)
     _print_answer(item, answer, as_json)
 
 
@@ -96,42 +74,18 @@ def modify(proposal_id: str, source: str | None, notes: str, reviewed: str | Non
     """
     with Inbox() as inbox:
         item = inbox.read(proposal_id)
-        _check_hash(item, reviewed)
+        decisions.check_hash(item, reviewed)
 
         def decide(final: bytes) -> Response:
-            return inbox.decide(
-                item.proposal.id,
-                "modified",
-                payload_sha256=item.proposal.payload_sha256,
-                final_file=final,
-                notes=notes,
-                surface="cli",
-            )
+            return decisions.decide(inbox, item, "modified", surface="cli", notes=notes, final_file=final)
 
         if source is not None:
             answer = decide(_read(source))
         else:
-            _refuse_early(inbox, item)
-            with _draft(item) as draft:
-                answer = decide(_edit(item, draft))
+            decisions.refuse_early(inbox, item, surface="cli")
+            with decisions.drafted(item, _kept) as draft:
+                answer = decide(_edited(item, draft))
     _print_answer(item, answer, as_json)
-
-
-def _check_hash(item: InboxItem, reviewed: str | None) -> None:
-    """Refuses if ``reviewed``, the hash of what the caller has looked at, is not the payload's.
-
-    Raises:
-        StaleReviewError: it is another one's.
-    """
-    actual = item.proposal.payload_sha256
-    if reviewed and not actual.startswith(reviewed):
-        raise StaleReviewError(
-            f"nothing was decided: the payload of {item.proposal.id} has the hash {actual}, not {reviewed}; "
-            f"look again with 'bot-bottle show {item.proposal.id}'",
-            proposal_id=item.proposal.id,
-            expected=reviewed,
-            actual=actual,
-        )
 
 
 def _read(source: str) -> bytes:
@@ -147,87 +101,21 @@ def _read(source: str) -> bytes:
         raise NotFoundError(f"there is no file {source}") from error
 
 
-def _refuse_early(inbox: Inbox, item: InboxItem) -> None:
-    """Raises what would refuse any modification of ``item``, before somebody spends time on one.
-
-    It is the store that knows, so it is asked, with a hash that no payload has: this cannot decide.
-    """
-    with contextlib.suppress(StaleReviewError):
-        inbox.decide(
-            item.proposal.id,
-            "modified",
-            payload_sha256="0" * 64,
-            final_file=item.proposal.proposed_file,
-            surface="cli",
-        )
-
-
-@contextlib.contextmanager
-def _draft(item: InboxItem) -> Iterator[Path]:
-    """A file with the proposed text, for an editor. It is gone afterwards, unless what it was for failed
-    and there is an operator's work in it: then the error says where it is."""
-    proposed = item.proposal.proposed_file.encode()
-    # A directory of our own (0700), so that the file can have the name by which editors know its kind.
-    name = os.path.basename(item.managed_file) if item.managed_file else "proposal.txt"
-    draft = Path(tempfile.mkdtemp(prefix="bot-bottle-"), name)
-    draft.write_bytes(proposed)
+def _edited(item: InboxItem, draft: Path) -> bytes:
     try:
-        yield draft
-    except BaseException as error:
-        if draft.exists() and not _without_result(draft.read_bytes(), proposed):
-            if isinstance(error, BotBottleError):
-                error.message += f"; your version is kept in {draft}"
-            else:
-                print(f"Your version is kept in {draft}", file=sys.stderr)
-            raise
-        _discard(draft)
+        return decisions.edited(item, draft, editor="vi" if interactive() else "")
+    except InvalidInputError as error:
+        error.message += ", or give your version with --file"
         raise
-    _discard(draft)
 
 
-def _discard(draft: Path) -> None:
-    # Editors leave backups and swap files beside it.
-    shutil.rmtree(draft.parent, ignore_errors=True)
-
-
-def _without_result(final: bytes, proposed: bytes) -> bool:
-    # Editors end the last line of a file that did not.
-    return not final.strip() or final in (proposed, proposed + b"\n")
-
-
-def _edit(item: InboxItem, draft: Path) -> bytes:
-    """Opens ``draft`` in the operator's editor; returns what they made of it.
-
-    Raises:
-        BotBottleError: unchanged, empty, or the editor failed.
-        InvalidInputError: there is no editor to start.
-    """
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("vi" if interactive() else "")
-    if not editor:
-        raise InvalidInputError("there is no editor: set $VISUAL or $EDITOR, or give your version with --file")
-    try:
-        code = subprocess.run([*shlex.split(editor), str(draft)], check=False).returncode
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(
-            f"the editor '{editor}' cannot be started ({error}): "
-            "set $VISUAL or $EDITOR, or give your version with --file"
-        ) from error
-    if code != 0:
-        raise BotBottleError(f"nothing was decided: the editor '{editor}' ended with exit code {code}")
-    final = draft.read_bytes()
-    if _without_result(final, item.proposal.proposed_file.encode()):
-        raise BotBottleError(
-            "nothing was decided: the file is empty or unchanged; "
-            f"to let it run as it is: bot-bottle approve {item.proposal.id}"
-        )
-    return final
+def _kept(where: str) -> None:
+    print(f"{where[0].upper()}{where[1:]}", file=sys.stderr)
 
 
 def _print_answer(item: InboxItem, answer: Response, as_json: bool) -> None:
     if as_json:
         print_json(answer.to_dict())
         return
-    effect = f"; {item.managed_file} is in effect" if answer.applied_at else ""
-    say(f"{answer.status} {item.proposal.id} ({item.proposal.tool} of {item.proposal.bottle_slug}){effect}")
-    if not item.waiting:
-        say("Nobody is waiting for it right now; the agent learns of it when it asks again.", "dim")
+    for text, tone in decisions.told(item, answer):
+        say(text, tone)

@@ -10,6 +10,7 @@ import click
 from bot_bottle import Database, host_db_path
 from bot_bottle.cli.options import duration, json_option
 from bot_bottle.cli.screen import Cell, print_fields, print_json, say
+from bot_bottle.operator.words import Said
 from bot_bottle.sidecars.git_gate.hook import (
     MAX_FILE_BYTES,
     WAIT_SECONDS,
@@ -21,12 +22,12 @@ from bot_bottle.sidecars.git_gate.hook import (
     uninstall,
 )
 
-_SAYS = {
-    "installed": ("the git gate's", "green"),
-    "outdated": ("the git gate's, of another release; install it again", "yellow"),
-    "bypassed": ("the git gate's, but git does not run it; install it again", "red"),
-    "foreign": ("somebody else's", "red"),
-    "missing": ("none", "red"),
+_SAYS: dict[str, Said] = {
+    "installed": ("the git gate's", "good"),
+    "outdated": ("the git gate's, of another release; install it again", "waits"),
+    "bypassed": ("the git gate's, but git does not run it; install it again", "bad"),
+    "foreign": ("somebody else's", "bad"),
+    "missing": ("none", "bad"),
 }
 
 _repository = click.argument("repository", type=click.Path(path_type=Path), metavar="REPO")
@@ -77,7 +78,7 @@ def install_(repository: Path, bottle: str, timeout: float, rules: str | None, m
     hook = install(repository, settings)
     say(f"pushes to {hook.parent.parent} are scanned, and held as bottle {bottle} if they may have secrets")
     for program in _missing(settings):
-        say(f"every push will be refused until {program} is installed; then install the git gate again", "yellow")
+        say(f"every push will be refused until {program} is installed; then install the git gate again", "waits")
 
 
 @git_gate.command("uninstall")
@@ -101,7 +102,7 @@ def status(repository: Path, as_json: bool) -> None:
     missing = _missing(found.settings) if found.settings else []
     for name, value in _settings(found).items():
         shown = f"{value} (not there)" if value in missing else str(value)
-        fields.append((name.replace("_", " "), (shown, "red" if value in missing else "")))
+        fields.append((name.replace("_", " "), (shown, "bad" if value in missing else "plain")))
     print_fields(fields)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem
 
-from bot_bottle import Grant, GrantStore
+from bot_bottle import GrantStore
 from bot_bottle.cli.options import bottle_option, json_option
-from bot_bottle.cli.screen import print_json, print_table, say, seconds_since, short_ids, span
+from bot_bottle.cli.screen import print_json, print_table, say
 from bot_bottle.errors import BotBottleError
+from bot_bottle.operator import words
 
 
 @click.group()
@@ -29,38 +30,23 @@ def list_(bottle: str | None, everything: bool, as_json: bool) -> None:
     if not found:
         say("There are no grants." if everything else "No grant is in force; --all lists former ones.")
         return
-    ids = short_ids(grant.id for grant in found)
+    ids = words.short_ids(grant.id for grant in found)
     print_table(
         ["ID", "Bottle", "Tool", "In force", "Given", "Last used", "Fingerprint"],
         [
             (
-                (ids[grant.id], "bold"),
+                (ids[grant.id], "strong"),
                 grant.bottle_slug,
                 grant.tool,
-                (_reach(grant), "green" if grant.live else "dim"),
-                f"{_ago(grant.created_at)} by {grant.created_by}",
-                _ago(grant.last_used_at) if grant.last_used_at else "never",
+                words.reach(grant),
+                f"{words.ago(grant.created_at)} by {grant.created_by}",
+                words.ago(grant.last_used_at) if grant.last_used_at else "never",
                 grant.fingerprint,
             )
             for grant in found
         ],
         text_last=True,
     )
-
-
-def _ago(timestamp: str) -> str:
-    return f"{span(seconds_since(timestamp))} ago"
-
-
-def _reach(grant: Grant) -> str:
-    if grant.revoked_at:
-        return f"revoked {_ago(grant.revoked_at)}"
-    if grant.uses_left is not None:
-        return f"{grant.uses_left} more uses" if grant.uses_left != 1 else "1 more use"
-    if grant.expires_at:
-        left = -seconds_since(grant.expires_at)
-        return f"for {span(left)}" if left > 0 else f"lapsed {span(-left)} ago"
-    return "until the bottle stops" if grant.live else "the bottle has stopped"
 
 
 def _live_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:

@@ -8,22 +8,9 @@ import click
 
 from bot_bottle import Inbox, QueueStore
 from bot_bottle.cli.options import any_id, bottle_option, json_option
-from bot_bottle.cli.screen import (
-    STATE_STYLES,
-    Cell,
-    cut,
-    expiry,
-    first_line,
-    print_fields,
-    print_json,
-    print_table,
-    say,
-    seconds_since,
-    short_ids,
-    span,
-    waiter,
-)
+from bot_bottle.cli.screen import Cell, print_fields, print_json, print_table, say
 from bot_bottle.errors import InvalidInputError
+from bot_bottle.operator import words
 
 
 @click.command()
@@ -40,33 +27,33 @@ def pending(bottle: str | None, as_json: bool) -> None:
     if not items:
         say(f"No proposal of bottle {bottle} is pending." if bottle else "No proposal is pending.")
     else:
-        ids = short_ids(item.proposal.id for item in items)
+        ids = words.short_ids(item.proposal.id for item in items)
         print_table(
             ["ID", "Bottle", "Tool", "Age", "Requester", "Expires", "Justification"],
             [
                 (
-                    (ids[item.proposal.id], "bold"),
+                    (ids[item.proposal.id], "strong"),
                     item.proposal.bottle_slug,
                     item.proposal.tool,
-                    span(seconds_since(item.proposal.arrival_timestamp)),
-                    waiter(item),
-                    expiry(item),
-                    first_line(item.proposal.justification),
+                    words.age(item.proposal.arrival_timestamp),
+                    words.waiter(item),
+                    words.expiry(item),
+                    words.first_line(item.proposal.justification),
                 )
                 for item in items
             ],
             text_last=True,
         )
-        if any(cut(item.proposal.justification) for item in items):
-            say("[+N characters] is left out here: bot-bottle show ID has all of it.", "dim")
+        if any(words.cut(item.proposal.justification) for item in items):
+            say("[+N characters] is left out here: bot-bottle show ID has all of it.", "quiet")
     for item in failed:
         if bottle in (None, item.proposal.bottle_slug):
             say(
                 f"{item.proposal.id} is {item.state}, but {item.managed_file} is not in effect: "
                 f"{item.apply_error or 'not written yet'}.",
-                "bold red",
+                "alarm",
             )
-            say(f"Once you have seen to it: bot-bottle archive {item.proposal.id}", "dim")
+            say(f"Once you have seen to it: bot-bottle archive {item.proposal.id}", "quiet")
 
 
 @click.command()
@@ -119,7 +106,7 @@ def history(bottle: str | None, limit: int, before: str | None, as_json: bool) -
     if not items:
         say("There are no proposals.")
         return
-    ids = short_ids(item.proposal.id for item in items)
+    ids = words.short_ids(item.proposal.id for item in items)
     rows: list[tuple[Cell, ...]] = []
     for item in items:
         answer = item.response
@@ -129,15 +116,15 @@ def history(bottle: str | None, limit: int, before: str | None, as_json: bool) -
                 ids[item.proposal.id],
                 item.proposal.bottle_slug,
                 item.proposal.tool,
-                span(seconds_since(item.proposal.arrival_timestamp)),
-                (item.state, STATE_STYLES.get(item.state, "")),
+                words.age(item.proposal.arrival_timestamp),
+                words.state(item.state),
                 (answer.decided_by or "") if answer else "",
-                first_line(notes),
+                words.first_line(notes),
             )
         )
     print_table(["ID", "Bottle", "Tool", "Age", "State", "By", "Notes"], rows, text_last=True)
     if more:
-        say(f"There are older ones: bot-bottle history --before {items[-1].proposal.id}", "dim")
+        say(f"There are older ones: bot-bottle history --before {items[-1].proposal.id}", "quiet")
 
 
 @click.command()
@@ -160,7 +147,7 @@ def _flat(counts: dict[str, Any], prefix: str = "") -> list[tuple[str, Cell]]:
         if isinstance(value, dict):
             lines += _flat(value, f"{label} ")
         elif isinstance(value, float):
-            lines.append((label, span(value)))
+            lines.append((label, words.span(value)))
         else:
             lines.append((label, "-" if value is None else str(value)))
     return lines

@@ -10,35 +10,33 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timezone
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from bot_bottle import visible
+from bot_bottle.operator.words import Said, Tone
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
-    from bot_bottle import InboxItem
+# A cell of a table: text, or text and its tone.
+Cell = str | Said
 
-# A cell of a table: text, or text and a Rich style.
-Cell = str | tuple[str, str]
-
-# A UUIDv7's first 13 characters are its millisecond (RFC 9562): shorter would seldom be unique for long.
-_SHORTEST_ID = 13
-_FIRST_LINE = 100
 _NARROWEST = 20
 _NARROWEST_CELL = 10
 
-STATE_STYLES = {
-    "pending": "yellow",
-    "approved": "green",
-    "modified": "cyan",
-    "rejected": "red",
-    "expired": "dim",
-    "withdrawn": "dim",
+_STYLES: Final[Mapping[Tone, str]] = {
+    "plain": "",
+    "strong": "bold",
+    "quiet": "dim",
+    "waits": "yellow",
+    "good": "green",
+    "changed": "cyan",
+    "bad": "red",
+    "soon": "bold yellow",
+    "alarm": "bold red",
 }
 
 
@@ -83,9 +81,9 @@ def console() -> Console:
     return Screen(markup=False, emoji=False, highlight=False, width=width, height=25)
 
 
-def say(text: str, style: str = "") -> None:
+def say(text: str, tone: Tone = "plain") -> None:
     """Prints a sentence of ours; what it quotes is made visible."""
-    console().print(visible(text), style=style, overflow="fold")
+    console().print(visible(text), style=_STYLES[tone], overflow="fold")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, text_last: bool = False) -> None:
@@ -100,7 +98,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, text_
     from rich.padding import Padding
 
     rows = list(rows)
-    table = [_texts((name, "bold") for name in columns), *map(_texts, rows)]
+    table = [_texts((name, "strong") for name in columns), *map(_texts, rows)]
     below: list[Text] = []
     if text_last and sys.stdout.isatty():
         below = [row.pop() for row in table]
@@ -142,9 +140,9 @@ def _texts(cells: Iterable[Cell]) -> list[Text]:
 
     texts = []
     for cell in cells:
-        content, style = cell if isinstance(cell, tuple) else (cell, "")
+        content, tone = cell if isinstance(cell, tuple) else (cell, "plain")
         # The style is the text's own, not that of the blanks which fill its column.
-        texts.append(Text(overflow="fold").append(visible(content, multiline=False), style))
+        texts.append(Text(overflow="fold").append(visible(content, multiline=False), _STYLES[tone]))
     return texts
 
 
@@ -156,7 +154,7 @@ def print_fields(fields: Iterable[tuple[str, Cell]]) -> None:
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, cell in fields:
-        grid.add_row(*_texts([(name, "dim"), cell]))
+        grid.add_row(*_texts([(name, "quiet"), cell]))
     _print_block(grid)
 
 
@@ -218,66 +216,3 @@ def _folded(line: str, width: int) -> Iterator[str]:
         yield piece
         start += len(piece)
     yield line[start:]
-
-
-def first_line(text: str) -> str:
-    """The first line of ``text``, at most 100 characters of it; what is left out is counted."""
-    line = text.strip().split("\n", 1)[0][:_FIRST_LINE].rstrip()
-    hidden = len(text.strip()) - len(line)
-    return f"{line} [+{hidden} characters]" if hidden else line
-
-
-def cut(text: str) -> bool:
-    """Does ``first_line`` leave anything out?"""
-    return first_line(text) != text.strip()
-
-
-def short_ids(ids: Iterable[str]) -> dict[str, str]:
-    """Each id → its prefix, as short as keeps them apart; all of one length, so that they align."""
-    known = set(ids)
-    for length in range(_SHORTEST_ID, 37):
-        prefixes = {i: i[:length] for i in known}
-        if len(set(prefixes.values())) == len(known) and not any(p.endswith("-") for p in prefixes.values()):
-            return prefixes
-    return {i: i for i in known}
-
-
-def seconds_since(timestamp: str) -> float:
-    """Seconds from ``timestamp`` until now; negative if it is still to come."""
-    # Python 3.10 does not read the "Z".
-    moment = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
-    return (datetime.now(timezone.utc) - moment).total_seconds()
-
-
-def span(seconds: float) -> str:
-    """A length of time in one unit: ``12 s``, ``4 min``, ``2 h`` or ``3 d``; never negative."""
-    seconds = max(0.0, seconds)
-    for limit, divisor, unit in ((100, 1, "s"), (6000, 60, "min"), (172800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / divisor:.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"
-
-
-def clock(timestamp: str) -> str:
-    """``timestamp`` to the second, still UTC."""
-    return f"{timestamp[:10]} {timestamp[11:19]}Z"
-
-
-def waiter(item: InboxItem) -> Cell:
-    """Does anybody still wait for the answer?"""
-    times = f", {item.requests}x" if item.requests > 1 else ""
-    if item.waiting:
-        return f"waiting now{times}", "green"
-    if item.waiting_until is None:
-        return f"nobody waited{times}", "dim"
-    return f"gone for {span(seconds_since(item.waiting_until))}{times}", "dim"
-
-
-def expiry(item: InboxItem) -> Cell:
-    """When does the question lapse?"""
-    if item.proposal.expires_at is None:
-        return "never", "dim"
-    left = -seconds_since(item.proposal.expires_at)
-    if left <= 0:
-        return f"expired {span(-left)} ago", "dim"
-    return f"in {span(left)}", "bold yellow" if left < 60 else ""

@@ -12,7 +12,8 @@ import click
 from bot_bottle import Change, Inbox
 from bot_bottle.cli import PROGRAM
 from bot_bottle.cli.options import bottle_option, json_option
-from bot_bottle.cli.screen import STATE_STYLES, clock, print_json_line, say, short_ids
+from bot_bottle.cli.screen import print_json_line, say
+from bot_bottle.operator import feed, words
 
 
 @click.command()
@@ -41,20 +42,19 @@ def watch(bottle: str | None, command: str | None, since: int | None, as_json: b
       bot-bottle watch --exec 'jq -r .kind | xargs -I{} notify-send "bot-bottle: {}"'
     """
     with Inbox() as inbox:
-        for change in inbox.watch(since):
-            if bottle in (None, change.bottle_slug):
-                _print(change, as_json)
-                if command:
-                    _execute(command, change)
+        for change in feed.events(inbox, since, bottle_slug=bottle):
+            _print(change, as_json)
+            if command:
+                _execute(command, change)
 
 
 def _print(change: Change, as_json: bool) -> None:
     if as_json:
         print_json_line(change.to_dict())
         return
-    short = short_ids([change.proposal_id])[change.proposal_id]
-    style = STATE_STYLES.get(change.kind, "bold red" if change.kind == "apply_failed" else "")
-    say(f"{clock(change.at)}  {change.kind:<9}  {short}  {change.bottle_slug}  {change.tool}", style)
+    short = words.short_ids([change.proposal_id])[change.proposal_id]
+    kind, tone = words.state(change.kind)
+    say(f"{words.clock(change.at)}  {kind:<9}  {short}  {change.bottle_slug}  {change.tool}", tone)
 
 
 def _execute(command: str, change: Change) -> None:

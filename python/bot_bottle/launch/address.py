@@ -13,7 +13,8 @@ import socket
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bot_bottle import InvalidInputError, bot_bottle_root
+from bot_bottle._native import bot_bottle_root
+from bot_bottle.errors import InvalidInputError
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 9101

@@ -1,0 +1,154 @@
+"""In which words, and in which tone, does an operator hear of ages, waiters, states and decisions?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from bot_bottle import AuditEntry, Grant, InboxItem, Response
+
+Tone = Literal["plain", "strong", "quiet", "waits", "good", "changed", "bad", "soon", "alarm"]
+"""What a face expresses by colour: ``waits`` for a decision, ``soon`` too late, ``alarm`` wants somebody to act."""
+Said = tuple[str, Tone]
+
+# A UUIDv7's first 13 characters are its millisecond (RFC 9562): shorter would seldom be unique for long.
+_SHORTEST_ID = 13
+_FIRST_LINE = 100
+
+_TONES: Final[Mapping[str, Tone]] = {
+    "pending": "waits",
+    "approved": "good",
+    "modified": "changed",
+    "rejected": "bad",
+    "expired": "quiet",
+    "withdrawn": "quiet",
+    "apply_failed": "alarm",
+}
+
+
+def state(name: str) -> Said:
+    """The state of a proposal, or the kind of a change."""
+    return name, _TONES.get(name, "plain")
+
+
+def seconds_since(timestamp: str) -> float:
+    """Seconds from ``timestamp`` until now; negative if it is still to come."""
+    # Python 3.10 does not read the "Z".
+    moment = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
+    return (datetime.now(timezone.utc) - moment).total_seconds()
+
+
+def span(seconds: float) -> str:
+    """A length of time in one unit: ``12 s``, ``4 min``, ``2 h`` or ``3 d``; never negative."""
+    seconds = max(0.0, seconds)
+    for limit, divisor, unit in ((100, 1, "s"), (6000, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / divisor:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def age(timestamp: str) -> str:
+    """How long ago ``timestamp`` was, as a span."""
+    return span(seconds_since(timestamp))
+
+
+def ago(timestamp: str) -> str:
+    """``4 min ago``."""
+    return f"{age(timestamp)} ago"
+
+
+def clock(timestamp: str) -> str:
+    """``timestamp`` to the second, still UTC."""
+    return f"{timestamp[:10]} {timestamp[11:19]}Z"
+
+
+def waiter(item: InboxItem) -> Said:
+    """Does anybody still wait for the answer?"""
+    times = f", {item.requests}x" if item.requests > 1 else ""
+    if item.waiting:
+        return f"waiting now{times}", "good"
+    if item.waiting_until is None:
+        return f"nobody waited{times}", "quiet"
+    return f"gone for {age(item.waiting_until)}{times}", "quiet"
+
+
+def expiry(item: InboxItem) -> Said:
+    """When does the question lapse?"""
+    if item.proposal.expires_at is None:
+        return "never", "quiet"
+    left = -seconds_since(item.proposal.expires_at)
+    if left <= 0:
+        return f"expired {span(-left)} ago", "quiet"
+    return f"in {span(left)}", "soon" if left < 60 else "plain"
+
+
+def decided(answer: Response) -> str:
+    """When was it decided, by whom and through what? ``2026-01-31 12:00:00Z by alice (web)``."""
+    when = clock(answer.decided_at) if answer.decided_at else "-"
+    return f"{when} by {answer.decided_by or '-'} ({answer.surface or '-'})"
+
+
+def effect(item: InboxItem) -> Said | None:
+    """Is the managed file that the decision writes in effect? ``None`` if there is none."""
+    if item.apply_state is None:
+        return None
+    applied_at = item.response.applied_at if item.response else None
+    if item.apply_state == "applied" and applied_at:
+        return clock(applied_at), "plain"
+    return f"NO: {item.apply_error or 'not written yet'}", "alarm"
+
+
+def ended(item: InboxItem) -> str:
+    """What became of a proposal that can no longer be decided, in a sentence: who did what and when."""
+    proposal, answer = item.proposal, item.response
+    about = f"{proposal.tool} of {proposal.bottle_slug}"
+    if answer:
+        notes = f": {first_line(answer.notes)}" if answer.notes else ""
+        return f"{about} was {answer.status} {decided(answer)}{notes}"
+    if item.withdrawn_at:
+        return f"{about} was withdrawn {clock(item.withdrawn_at)}: {first_line(item.withdrawn_reason or '-')}"
+    if item.state == "expired" and proposal.expires_at:
+        return f"{about} expired {clock(proposal.expires_at)}"
+    return f"{about} is {item.state}"
+
+
+def author(entry: AuditEntry) -> str:
+    """Who made an entry of the log, and through what."""
+    return f"{entry.decided_by} ({entry.surface})" if entry.decided_by else entry.surface
+
+
+def reach(grant: Grant) -> Said:
+    """What a grant still allows."""
+    tone: Tone = "good" if grant.live else "quiet"
+    if grant.revoked_at:
+        return f"revoked {ago(grant.revoked_at)}", tone
+    if grant.uses_left is not None:
+        return f"{grant.uses_left} more uses" if grant.uses_left != 1 else "1 more use", tone
+    if grant.expires_at:
+        left = -seconds_since(grant.expires_at)
+        return f"for {span(left)}" if left > 0 else f"lapsed {span(-left)} ago", tone
+    return "until the bottle stops" if grant.live else "the bottle has stopped", tone
+
+
+def first_line(text: str) -> str:
+    """The first line of ``text``, at most 100 characters of it; what is left out is counted."""
+    line = text.strip().split("\n", 1)[0][:_FIRST_LINE].rstrip()
+    hidden = len(text.strip()) - len(line)
+    return f"{line} [+{hidden} characters]" if hidden else line
+
+
+def cut(text: str) -> bool:
+    """Does ``first_line`` leave anything out?"""
+    return first_line(text) != text.strip()
+
+
+def short_ids(ids: Iterable[str]) -> dict[str, str]:
+    """Each id → its prefix, as short as keeps them apart; all of one length, so that they align."""
+    known = set(ids)
+    for length in range(_SHORTEST_ID, 37):
+        prefixes = {i: i[:length] for i in known}
+        if len(set(prefixes.values())) == len(known) and not any(p.endswith("-") for p in prefixes.values()):
+            return prefixes
+    return {i: i for i in known}
