@@ -25,8 +25,9 @@ CREATE TABLE audit_entries (
   entry_hash     TEXT NOT NULL CONSTRAINT entry_hash_is_hex CHECK (length(entry_hash) = 64)
 ) STRICT;
 
--- Each serves one filter of read_audit_entries; seq comes with them, so the newest are found without a sort.
-CREATE INDEX audit_entries_by_bottle ON audit_entries (bottle_slug);
+-- Each serves one filter of read_audit_entries. With seq ahead of component the first keeps the order of writing, so a
+-- bottle's newest are found without a sort, and entries of another component are passed over in the index itself.
+CREATE INDEX audit_entries_by_bottle ON audit_entries (bottle_slug, seq, component);
 CREATE INDEX audit_entries_by_component ON audit_entries (component);
 CREATE INDEX audit_entries_by_time ON audit_entries (timestamp);
 

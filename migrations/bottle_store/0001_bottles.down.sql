@@ -1,3 +1,4 @@
--- Loses: the register of bottles and their managed files; start the bottles again to fill it.
+-- Loses: the register of bottles, their managed files and their tokens; start the bottles again to fill it.
+DROP TABLE bottle_tokens;
 DROP TABLE managed_files;
 DROP TABLE bottles;

@@ -1,8 +1,10 @@
--- Why: which bottles run, and which host files a decision may write for them.
+-- Why: which bottles run, which host files a decision may write for them, and how the broker knows them.
 --
 -- Invariants
 --   * A slug has one row; starting it again reuses it.
 --   * Only the host's operator side writes managed_files: a sidecar cannot name a path.
+--   * Only the SHA-256 of a token is kept: who reads this table cannot be a bottle. (256 random bits need no salt.)
+--   * Stopping a bottle revokes its tokens for good; a start after that makes a new one.
 
 CREATE TABLE bottles (
   slug       TEXT NOT NULL PRIMARY KEY,
@@ -18,3 +20,12 @@ CREATE TABLE managed_files (
   known_sha256 TEXT NOT NULL,   -- as last seen by the host, for sidecars that cannot see the file; '' = absent
   PRIMARY KEY (bottle_slug, tool)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE bottle_tokens (
+  token_sha256 TEXT NOT NULL PRIMARY KEY CONSTRAINT token_is_hashed CHECK (length(token_sha256) = 64),
+  bottle_slug  TEXT NOT NULL REFERENCES bottles (slug) ON DELETE CASCADE,
+  created_at   TEXT NOT NULL,
+  revoked_at   TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX bottle_tokens_of_bottle ON bottle_tokens (bottle_slug) WHERE revoked_at IS NULL; -- for revoking them

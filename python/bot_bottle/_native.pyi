@@ -887,14 +887,17 @@ class Database:
             WaitTimeoutError: it ran for longer than ``timeout`` seconds.
         """
 
-    def migrate(self, module: str, steps: Sequence[tuple[str, str]]) -> int:
-        """Brings another program's own ``module`` to ``len(steps)``, its version, which is returned.
+    def migrate(self, module: str, steps: Sequence[tuple[str, str]], *, compat: int | None = None) -> int:
+        """Brings another program's own ``module`` to version ``len(steps)``, or leaves it at a later one that suits.
 
-        Each step is (up SQL, down SQL).
+        Each step is (up SQL, down SQL). ``compat`` is the oldest version whose programs may go on using the file once
+        these steps are applied; without it, only those that know all of them. Give the version before a step that only
+        adds something. Returns the version the module is at.
 
         Raises:
-            MigrationError: a step failed, or an applied one was edited. SchemaTooNewError: the file is ahead.
-            InvalidInputError: the module's name is one of bot-bottle's.
+            MigrationError: a step failed, or an applied one was edited.
+            SchemaTooNewError: the file is ahead, and needs a program that knows more than these steps.
+            InvalidInputError: the module's name is one of bot-bottle's, or ``compat`` is no version of these steps.
         """
 
     def transaction(self) -> Transaction:
@@ -910,7 +913,8 @@ class Database:
         """Where and what it is, without writing.
 
         ``exists, path, real_path, filesystem, mount_safe, size_bytes, wal_bytes, sqlite_version`` and ``modules``
-        (module → ``{found, supported}``; ``supported`` is ``None`` for another program's).
+        (module → ``{found, compat, supported}``: its version, the oldest one whose programs may use it, and the one this
+        release knows, ``None`` for another program's).
         """
 
     def check(self) -> list[str]:

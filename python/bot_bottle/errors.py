@@ -105,12 +105,14 @@ class AuditIntegrityError(BotBottleError):
 
 
 class SchemaTooNewError(BotBottleError):
-    """The file was written by a newer release; nothing was touched. Upgrade, or roll back with the
-    newer release. Attributes: ``module, found, supported``."""
+    """A newer release changed the file beyond what this one may write; nothing was touched. Upgrade, or roll back
+    with the newer release. Attributes: ``module``, the version ``found``, the oldest one whose programs may use it
+    (``compat``), and the one that is ``supported`` here."""
 
     exit_code = 8
     module: str
     found: int
+    compat: int
     supported: int
 
 

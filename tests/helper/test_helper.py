@@ -458,7 +458,7 @@ def test_the_doctor_says_what_it_sees(db: Path, helper: Helper, queue: QueueStor
 
 def test_the_doctor_names_the_illness(db: Path, helper: Helper, queue: QueueStore) -> None:
     queue.write_proposal(proposal())
-    witness(db, "UPDATE schema_versions SET version = 99 WHERE module = 'queue_store'")
+    witness(db, "UPDATE schema_versions SET version = 99, compat = 99 WHERE module = 'queue_store'")
     out, err = helper.run("doctor", "--json", code=8)
     assert "99" in json.loads(out)["problem"]
     assert json.loads(err)["error"] == "SchemaTooNewError"

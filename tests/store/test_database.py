@@ -372,7 +372,7 @@ def test_what_is_no_backup_is_not_restored(db: Path, filled: Database, tmp_path:
     witness(tmp_path / "foreign.db", "CREATE TABLE x (y)")
     (tmp_path / "empty.db").write_bytes(b"")
     filled.backup(tmp_path / "newer.db")
-    witness(tmp_path / "newer.db", "UPDATE schema_versions SET version = 99 WHERE module = 'audit_store'")
+    witness(tmp_path / "newer.db", "UPDATE schema_versions SET version = 99, compat = 99 WHERE module = 'audit_store'")
     filled.backup(tmp_path / "cut.db")
     os.truncate(tmp_path / "cut.db", (tmp_path / "cut.db").stat().st_size // 2)
     for name, error in [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,7 +59,7 @@ def test_a_fresh_file_has_every_module_at_the_version_of_its_last_step(db: Path,
     steps = {module: len(list((MIGRATIONS / module).glob("*.up.sql"))) for module in MODULES}
     assert database.migrate_all() == steps == versions(db)
     status = database.status()["modules"]
-    assert status == {module: {"found": count, "supported": count} for module, count in steps.items()}
+    assert status == {module: {"found": count, "compat": 1, "supported": count} for module, count in steps.items()}
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -77,7 +80,7 @@ def test_each_module_goes_back_alone_step_by_step_and_comes_again(db: Path, data
 @pytest.mark.parametrize("module", MODULES)
 def test_a_newer_file_is_refused_and_left_alone(db: Path, module: str) -> None:
     QueueStore("dev", db).write_proposal(proposal())
-    witness(db, f"UPDATE schema_versions SET version = 99 WHERE module = '{module}'")
+    witness(db, f"UPDATE schema_versions SET version = 99, compat = 99 WHERE module = '{module}'")
     before = witness(db, "SELECT * FROM sqlite_schema"), witness(db, "SELECT * FROM schema_versions")
     for use in (
         lambda: QueueStore("dev", db).write_proposal(proposal()),
@@ -102,12 +105,73 @@ def test_a_process_that_has_it_open_stops_writing_too(db: Path, queue: QueueStor
         db,
         "BEGIN IMMEDIATE",
         "ALTER TABLE proposals ADD COLUMN priority INTEGER",
-        "UPDATE schema_versions SET version = 99 WHERE module = 'queue_store'",
+        "UPDATE schema_versions SET version = 99, compat = 99 WHERE module = 'queue_store'",
         "COMMIT",
     )
     with pytest.raises(SchemaTooNewError):
         queue.write_proposal(proposal())
     assert witness(db, "SELECT count(*) FROM proposals") == [[1]]
+
+
+def next_release(db: Path, module: str, *sql: str, version: int, compat: int) -> None:
+    """What a release that does not exist yet would do to the file, in its one transaction."""
+    witness(
+        db,
+        "BEGIN IMMEDIATE",
+        *sql,
+        f"UPDATE schema_versions SET version = {version}, compat = {compat} WHERE module = '{module}'",
+        f"INSERT INTO schema_steps VALUES ('{module}', {version}, '{'0' * 64}', '2030-01-01T00:00:00.000000Z')",
+        "COMMIT",
+    )
+
+
+def test_a_sidecar_of_the_release_before_goes_on_after_a_step_that_adds_and_stops_at_one_that_breaks(
+    db: Path, queue: QueueStore
+) -> None:
+    program = Path(sys.executable).with_name("bot-bottle-sidecar")
+    environment = {"SUPERVISE_DB_PATH": str(db), "SUPERVISE_BOTTLE_SLUG": "dev"}
+
+    def sidecar(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [program, *arguments], input=text, env=environment, capture_output=True, text=True, timeout=60
+        )
+
+    queue.write_proposal(proposal("before"))
+    next_release(
+        db,
+        "queue_store",
+        "ALTER TABLE proposals ADD COLUMN urgency INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE responses ADD COLUMN signature BLOB",
+        "CREATE TABLE reminders (proposal_seq INTEGER PRIMARY KEY, at TEXT NOT NULL) STRICT",
+        "CREATE INDEX proposals_by_tool ON proposals (tool)",
+        version=2,
+        compat=1,
+    )
+    asked = sidecar("propose", "--tool", "capability-block", "--justification", "j", "--json", text="FROM debian:13\n")
+    assert asked.returncode == 0, asked.stderr
+    ident = json.loads(asked.stdout)["proposal_id"]
+    inbox = Inbox(db)
+    item = inbox.read(ident)
+    answer = inbox.decide(ident, "approved", payload_sha256=item.proposal.payload_sha256)
+    assert (answer.status, Database(db).check()) == ("approved", [])
+    waited = sidecar("wait", ident, "--json")
+    assert (waited.returncode, json.loads(waited.stdout)["status"]) == (0, "approved"), waited.stderr
+    status = Database(db).status()["modules"]["queue_store"]
+    assert status == {"found": 2, "compat": 1, "supported": 1}
+
+    next_release(db, "queue_store", "ALTER TABLE responses RENAME COLUMN notes TO operator_notes", version=3, compat=3)
+    before = witness(db, "SELECT count(*) FROM proposals")
+    refused = sidecar(
+        "propose", "--tool", "capability-block", "--justification", "j", "--json", text="FROM debian:12\n"
+    )
+    assert refused.returncode == 8
+    error = json.loads(refused.stderr)
+    assert error["error"] == "SchemaTooNewError"
+    assert "version 3" in error["message"]
+    assert "knows 1" in error["message"]
+    with pytest.raises(SchemaTooNewError):
+        inbox.pending()
+    assert witness(db, "SELECT count(*) FROM proposals") == before
 
 
 def test_a_step_edited_after_its_release_is_noticed(db: Path) -> None:
@@ -138,7 +202,7 @@ def test_another_program_keeps_tables_of_its_own(db: Path, database: Database, q
     assert database.migrate("forge", STEPS) == 2
     assert database.migrate("forge", STEPS) == 2
     assert versions(db)["forge"] == 2
-    assert database.status()["modules"]["forge"] == {"found": 2, "supported": None}
+    assert database.status()["modules"]["forge"] == {"found": 2, "compat": 2, "supported": None}
     written = queue.write_proposal(proposal())
     with database.transaction() as transaction:
         assert transaction.execute("INSERT INTO forge_issues VALUES (?, ?, ?) RETURNING id", [7, written.id, "u"]) == [
@@ -166,14 +230,24 @@ def test_a_failed_step_leaves_the_one_before_it(db: Path, database: Database) ->
 
 def test_a_foreign_module_ahead_or_edited_is_refused(db: Path, database: Database) -> None:
     database.migrate("forge", STEPS)
-    with pytest.raises(SchemaTooNewError) as too_new:
+    with pytest.raises(SchemaTooNewError, match=r"version 2\b.* knows 1") as too_new:
         database.migrate("forge", STEPS[:1])
-    assert (too_new.value.module, too_new.value.found, too_new.value.supported) == ("forge", 2, 1)
+    error = too_new.value
+    assert (error.module, error.found, error.compat, error.supported) == ("forge", 2, 2, 1)
     for edited in ([(STEPS[0][0] + " ", STEPS[0][1]), STEPS[1]], [(STEPS[0][0], "SELECT 1"), STEPS[1]]):
         with pytest.raises(MigrationError, match="never edited") as caught:
             database.migrate("forge", edited)
         assert (caught.value.module, caught.value.version) == ("forge", 1)
     assert versions(db)["forge"] == 2
+
+
+def test_a_foreign_module_ahead_that_only_adds_is_left_as_it_is(db: Path, database: Database) -> None:
+    assert database.migrate("forge", STEPS, compat=1) == 2
+    assert database.migrate("forge", STEPS[:1]) == 2
+    assert database.status()["modules"]["forge"] == {"found": 2, "compat": 1, "supported": None}
+    for compat in (-1, 3):
+        with pytest.raises(InvalidInputError, match="compat"):
+            database.migrate("forge", STEPS, compat=compat)
 
 
 @pytest.mark.parametrize("module", [*MODULES, "", "For ge", "x" * 64, "../x"])

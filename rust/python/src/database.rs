@@ -95,9 +95,16 @@ impl Database {
         rows(py, found)
     }
 
-    fn migrate(&self, py: Python<'_>, module: &str, steps: Vec<(String, String)>) -> PyResult<i64> {
+    #[pyo3(signature = (module, steps, *, compat = None))]
+    fn migrate(
+        &self,
+        py: Python<'_>,
+        module: &str,
+        steps: Vec<(String, String)>,
+        compat: Option<i64>,
+    ) -> PyResult<i64> {
         let steps: Vec<store::Step> = steps.into_iter().map(|(up, down)| store::Step { up, down }).collect();
-        py.detach(|| self.0.migrate(module, &steps)).to_py()
+        py.detach(|| self.0.migrate(module, &steps, compat)).to_py()
     }
 
     fn transaction(&self) -> Transaction {

@@ -88,9 +88,10 @@ fn attributes<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict
         }
         Error::WaitTimeout { id, .. } => data.set_item("proposal_id", id)?,
         Error::AuditIntegrity { seq, .. } => data.set_item("seq", seq)?,
-        Error::SchemaTooNew { module, found, supported } => {
+        Error::SchemaTooNew { module, found, compat, supported } => {
             data.set_item("module", module)?;
             data.set_item("found", found)?;
+            data.set_item("compat", compat)?;
             data.set_item("supported", supported)?;
         }
         Error::MigrationFailed { module, version, .. } | Error::MigrationEdited { module, version } => {

@@ -40,9 +40,9 @@ pub enum Error {
     #[error("audit log: {reason}; keep the file as evidence and compare it with a backup")]
     AuditIntegrity { seq: Option<i64>, reason: String },
     #[error(
-        "the database has {module} at version {found}, this release knows {supported}; upgrade bot-bottle, or roll back with the release that wrote it"
+        "the database has {module} at version {found}, for programs that know version {compat} or later, and this one knows {supported}; upgrade it, or roll the database back with the release that wrote it"
     )]
-    SchemaTooNew { module: String, found: i64, supported: i64 },
+    SchemaTooNew { module: String, found: i64, compat: i64, supported: i64 },
     #[error("migration of {module} to version {version} failed and was undone: {reason}")]
     MigrationFailed { module: String, version: i64, reason: String },
     #[error(

@@ -129,7 +129,7 @@ fn what_is_no_backup_of_ours_changes_nothing() {
     fs::write(path("empty"), "").unwrap();
     shell(&path("foreign"), "CREATE TABLE x (y)").unwrap();
     db.backup(&path("newer")).unwrap();
-    shell(&path("newer"), "UPDATE schema_versions SET version = 9").unwrap();
+    shell(&path("newer"), "UPDATE schema_versions SET version = 9, compat = 9").unwrap();
     for (name, code) in
         [("missing", 4), ("garbage", 8), ("empty", 2), ("foreign", 2), ("newer", 8), ("bot-bottle.db", 2)]
     {

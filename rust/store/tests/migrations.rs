@@ -142,7 +142,7 @@ fn a_newer_file_is_refused_and_not_written() {
         let place = Place::new();
         place.queue("dev").write_proposal(&proposal("x")).unwrap();
         place.shell(&format!(
-            "UPDATE schema_versions SET version = 9 WHERE module = 'audit_store'; PRAGMA journal_mode = {journal}"
+            "UPDATE schema_versions SET version = 9, compat = 9 WHERE module = 'audit_store'; PRAGMA journal_mode = {journal}"
         ));
         let (before, modified) = (fs::read(&place.db).unwrap(), fs::metadata(&place.db).unwrap().mtime_nsec());
         let errors = [
@@ -152,7 +152,10 @@ fn a_newer_file_is_refused_and_not_written() {
             place.database().migrate_all().map(drop).unwrap_err(),
         ];
         for error in errors {
-            assert_eq!(error, Error::SchemaTooNew { module: "audit_store".to_owned(), found: 9, supported: 2 });
+            assert_eq!(
+                error,
+                Error::SchemaTooNew { module: "audit_store".to_owned(), found: 9, compat: 9, supported: 1 }
+            );
             assert_eq!(error.exit_code(), 8);
         }
         assert_eq!(place.database().status().unwrap().modules["audit_store"].found, 9);
@@ -249,12 +252,12 @@ fn other_programs_keep_tables_of_their_own_in_the_file() {
     let db = place.database();
     let first = step("CREATE TABLE forge_jobs (id INTEGER PRIMARY KEY) STRICT", "DROP TABLE forge_jobs");
     let second = step("ALTER TABLE forge_jobs ADD COLUMN name TEXT", "ALTER TABLE forge_jobs DROP COLUMN name");
-    assert_eq!(db.migrate("forge", std::slice::from_ref(&first)).unwrap(), 1);
-    assert_eq!(db.migrate("forge", &[first.clone(), second]).unwrap(), 2);
+    assert_eq!(db.migrate("forge", std::slice::from_ref(&first), None).unwrap(), 1);
+    assert_eq!(db.migrate("forge", &[first.clone(), second], None).unwrap(), 2);
     assert_eq!(place.shell("SELECT module || version FROM schema_versions WHERE module = 'forge'"), "forge2");
-    let older = db.migrate("forge", std::slice::from_ref(&first)).unwrap_err();
-    assert_eq!(older, Error::SchemaTooNew { module: "forge".to_owned(), found: 2, supported: 1 });
-    let edited = db.migrate("forge", &[step("CREATE TABLE other (id)", ""), first]).unwrap_err();
+    let older = db.migrate("forge", std::slice::from_ref(&first), None).unwrap_err();
+    assert_eq!(older, Error::SchemaTooNew { module: "forge".to_owned(), found: 2, compat: 2, supported: 1 });
+    let edited = db.migrate("forge", &[step("CREATE TABLE other (id)", ""), first], None).unwrap_err();
     assert_eq!(edited.class(), "MigrationError");
 }
 
@@ -277,12 +280,12 @@ fn other_programs_keep_off_our_tables_and_books() {
         "ATTACH 'x' AS y",
         "PRAGMA writable_schema = ON",
     ] {
-        let error = db.migrate("forge", &[step(sql, "")]).unwrap_err();
+        let error = db.migrate("forge", &[step(sql, "")], None).unwrap_err();
         assert_eq!(error.class(), "MigrationError", "{sql}: {error}");
         assert_eq!(place.shell("SELECT * FROM schema_versions; SELECT sql FROM sqlite_schema"), before, "{sql}");
     }
     for name in ["queue_store", "audit_store"] {
-        assert_eq!(db.migrate(name, &[]).unwrap_err().class(), "InvalidInputError");
+        assert_eq!(db.migrate(name, &[], None).unwrap_err().class(), "InvalidInputError");
     }
-    assert_eq!(db.migrate("No Name", &[]).unwrap_err().exit_code(), 2);
+    assert_eq!(db.migrate("No Name", &[], None).unwrap_err().exit_code(), 2);
 }

@@ -128,7 +128,7 @@ fn a_query_that_takes_too_long_is_stopped() {
 
 fn forge(place: &Place) {
     let up = "CREATE TABLE forge_jobs (id INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT".to_owned();
-    place.database().migrate("forge", &[Step { up, down: "DROP TABLE forge_jobs".to_owned() }]).unwrap();
+    place.database().migrate("forge", &[Step { up, down: "DROP TABLE forge_jobs".to_owned() }], None).unwrap();
 }
 
 #[test]

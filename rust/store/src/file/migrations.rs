@@ -1,12 +1,13 @@
 //! How does the file get to this release's schema, and back?
 //!
 //! Per module an ordered list of up/down pairs. `schema_versions` says how far each module is, so modules that share the
-//! file never clobber each other; `schema_steps` keeps the checksum of each applied step, so an edit after release is
-//! noticed. The version is read inside the write transaction, and each step commits with its version.
+//! file never clobber each other, and down to which version programs may go on using it: a step that only adds leaves
+//! the programs of the release before it at work. `schema_steps` keeps the checksum of each applied step, so an edit
+//! after release is noticed. The version is read inside the write transaction, and each step commits with its version.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, named_params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params};
 
 use crate::clock;
 use crate::diff::sha256_hex;
@@ -24,6 +25,10 @@ pub struct Step {
 /// A named list of steps; its length is its version.
 pub(crate) struct Module {
     pub name: &'static str,
+    /// The oldest version whose programs may go on using a file that this release brought up to date. Raise it to the
+    /// module's new version with a step that takes something away or changes what a row means; a step that only adds
+    /// (a table, an index, a column that may be NULL or has a default) leaves it alone.
+    compat: i64,
     steps: &'static [(&'static str, &'static str)],
 }
 
@@ -38,10 +43,10 @@ macro_rules! step {
 
 /// The modules of this release.
 pub(crate) const MODULES: [Module; 4] = [
-    Module { name: "queue_store", steps: &[step!("queue_store/0001_queue")] },
-    Module { name: "audit_store", steps: &[step!("audit_store/0001_audit"), step!("audit_store/0002_filters")] },
-    Module { name: "bottle_store", steps: &[step!("bottle_store/0001_bottles"), step!("bottle_store/0002_tokens")] },
-    Module { name: "grant_store", steps: &[step!("grant_store/0001_grants")] },
+    Module { name: "queue_store", compat: 1, steps: &[step!("queue_store/0001_queue")] },
+    Module { name: "audit_store", compat: 1, steps: &[step!("audit_store/0001_audit")] },
+    Module { name: "bottle_store", compat: 1, steps: &[step!("bottle_store/0001_bottles")] },
+    Module { name: "grant_store", compat: 1, steps: &[step!("grant_store/0001_grants")] },
 ];
 
 impl Module {
@@ -58,6 +63,7 @@ const BOOKS_SQL: &str = "
 CREATE TABLE IF NOT EXISTS schema_versions (
   module     TEXT NOT NULL PRIMARY KEY,
   version    INTEGER NOT NULL CONSTRAINT version_is_not_negative CHECK (version >= 0),
+  compat     INTEGER NOT NULL CONSTRAINT compat_is_reached CHECK (compat >= 0 AND compat <= version),
   updated_at TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS schema_steps (
@@ -70,33 +76,56 @@ CREATE TABLE IF NOT EXISTS schema_steps (
 
 const HAS_BOOKS_SQL: &str = "SELECT count(*) = 2 FROM sqlite_schema WHERE name IN ('schema_versions', 'schema_steps')";
 
-const VERSIONS_SQL: &str = "SELECT module, version FROM schema_versions ORDER BY module";
+const VERSIONS_SQL: &str = "SELECT module, version, compat FROM schema_versions ORDER BY module";
+
+/// How far a module in the file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub module: String,
+    pub version: i64,
+    /// The oldest version whose programs may use it.
+    pub compat: i64,
+}
+
+impl Found {
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Found { module: row.get("module")?, version: row.get("version")?, compat: row.get("compat")? })
+    }
+
+    /// Whether a program that knows the module up to `supported` may use it.
+    fn suits(&self, supported: i64) -> Result<()> {
+        if self.compat <= supported {
+            return Ok(());
+        }
+        let Found { module, version, compat } = self.clone();
+        Err(Error::SchemaTooNew { module, found: version, compat, supported })
+    }
+}
 
 /// How far each module in the file is; nothing for a file without books.
-pub(crate) fn versions(conn: &Connection) -> Result<Vec<(String, i64)>> {
+pub(crate) fn versions(conn: &Connection) -> Result<Vec<Found>> {
     if !conn.query_row(HAS_BOOKS_SQL, [], |row| row.get(0))? {
         return Ok(Vec::new());
     }
     let mut statement = conn.prepare_cached(VERSIONS_SQL)?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let rows = statement.query_map([], Found::from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// An error if a module is further than this release knows.
-pub(crate) fn refuse_newer(found: &[(String, i64)]) -> Result<()> {
-    for (module, found) in found {
-        if let Some(known) = MODULES.iter().find(|known| known.name == module)
-            && *found > known.version()
-        {
-            return Err(Error::SchemaTooNew { module: module.clone(), found: *found, supported: known.version() });
+/// An error if a module is further than this release may use.
+pub(crate) fn refuse_newer(found: &[Found]) -> Result<()> {
+    for found in found {
+        if let Some(known) = MODULES.iter().find(|known| known.name == found.module) {
+            found.suits(known.version())?;
         }
     }
     Ok(())
 }
 
 /// Whether every module is as far as this release needs.
-pub(crate) fn are_complete(found: &[(String, i64)]) -> bool {
-    let current = |module: &Module| found.iter().any(|(name, found)| name == module.name && *found >= module.version());
+pub(crate) fn are_complete(found: &[Found]) -> bool {
+    let current =
+        |module: &Module| found.iter().any(|found| found.module == module.name && found.version >= module.version());
     MODULES.iter().all(current)
 }
 
@@ -108,32 +137,42 @@ pub(crate) fn schema_version(conn: &Connection) -> Result<i64> {
 /// Brings all modules of this release up to date. One that is there already costs a read.
 pub(crate) fn migrate_all(conn: &Connection) -> Result<()> {
     for module in &MODULES {
-        migrate(conn, module.name, &module.owned(), &AtomicBool::new(false))?;
+        migrate(conn, module.name, &module.owned(), module.compat, &AtomicBool::new(false))?;
     }
     Ok(())
 }
 
-/// Brings one module to the version its steps make. `running` is true while SQL of a step runs.
-pub(crate) fn migrate(conn: &Connection, module: &str, steps: &[Step], running: &AtomicBool) -> Result<i64> {
+/// Brings one module to the version its steps make, or leaves it at a later one that suits; returns the version it is at.
+/// Programs that know it up to `compat` may go on using it. `running` is true while SQL of a step runs.
+pub(crate) fn migrate(
+    conn: &Connection,
+    module: &str,
+    steps: &[Step],
+    compat: i64,
+    running: &AtomicBool,
+) -> Result<i64> {
     let target = steps.len() as i64;
     // Without a write lock first, as nearly every open finds nothing to do. What decides is read inside again.
-    if conn.query_row(HAS_BOOKS_SQL, [], |row| row.get(0))? && examine(conn, module, steps)? == target {
-        return Ok(target);
+    if conn.query_row(HAS_BOOKS_SQL, [], |row| row.get(0))? {
+        let found = examine(conn, module, steps)?;
+        if found.version >= target {
+            return Ok(found.version);
+        }
     }
     loop {
         let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
         tx.execute_batch(BOOKS_SQL)?;
-        let version = examine(&tx, module, steps)?;
-        if version == target {
+        let Found { version, .. } = examine(&tx, module, steps)?;
+        if version >= target {
             tx.commit()?;
-            return Ok(target);
+            return Ok(version);
         }
         let step = &steps[version as usize];
         running.store(true, Ordering::Relaxed);
         let applied = apply(&tx, module, version + 1, &step.up);
         running.store(false, Ordering::Relaxed);
         applied?;
-        keep_books(&tx, module, version + 1, Some(&checksum(step)))?;
+        keep_books(&tx, module, version + 1, compat, Some(&checksum(step)))?;
         tx.commit()?;
     }
 }
@@ -144,7 +183,13 @@ pub(crate) fn rollback(conn: &Connection, module: &str, to: i64) -> Result<()> {
     let steps = known.owned();
     loop {
         let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
-        let version = examine(&tx, module, &steps)?;
+        let found = examine(&tx, module, &steps)?;
+        let version = found.version;
+        if version > known.version() {
+            // Only the release that made the step knows the way back, however well the file suits this one.
+            let Found { module, version, compat } = found;
+            return Err(Error::SchemaTooNew { module, found: version, compat, supported: known.version() });
+        }
         if !(0..=version).contains(&to) {
             return Err(Error::input(
                 "--to",
@@ -156,24 +201,23 @@ pub(crate) fn rollback(conn: &Connection, module: &str, to: i64) -> Result<()> {
             return Ok(());
         }
         apply(&tx, module, version, &steps[version as usize - 1].down)?;
-        keep_books(&tx, module, version - 1, None)?;
+        keep_books(&tx, module, version - 1, found.compat, None)?;
         tx.commit()?;
     }
 }
 
-/// The module's version, after a look at whether its steps are the ones that were applied.
-fn examine(conn: &Connection, module: &str, steps: &[Step]) -> Result<i64> {
-    let found: i64 = conn
-        .prepare_cached("SELECT version FROM schema_versions WHERE module = ?1")?
-        .query_row([module], |row| row.get(0))
+/// How far the module is, after a look at whether its steps are the ones that were applied.
+fn examine(conn: &Connection, module: &str, steps: &[Step]) -> Result<Found> {
+    let found = conn
+        .prepare_cached("SELECT module, version, compat FROM schema_versions WHERE module = ?1")?
+        .query_row([module], Found::from_row)
         .optional()?
-        .unwrap_or(0);
-    if found < 0 {
-        return Err(Error::Corrupt { path: String::new(), reason: format!("{module} is at version {found}") });
+        .unwrap_or_else(|| Found { module: module.to_owned(), version: 0, compat: 0 });
+    if found.version < 0 {
+        let reason = format!("{module} is at version {}", found.version);
+        return Err(Error::Corrupt { path: String::new(), reason });
     }
-    if found > steps.len() as i64 {
-        return Err(Error::SchemaTooNew { module: module.to_owned(), found, supported: steps.len() as i64 });
-    }
+    found.suits(steps.len() as i64)?;
     let mut applied = conn.prepare_cached("SELECT version, checksum FROM schema_steps WHERE module = ?1")?;
     let mut rows = applied.query([module])?;
     while let Some(row) = rows.next()? {
@@ -202,13 +246,15 @@ fn apply(tx: &Transaction<'_>, module: &str, version: i64, sql: &str) -> Result<
     Ok(())
 }
 
-/// Records that `module` is at `version` now, and the checksum of a step that was applied.
-fn keep_books(tx: &Transaction<'_>, module: &str, version: i64, checksum: Option<&str>) -> Result<()> {
+/// Records that `module` is at `version` now, and the checksum of a step that was applied. What programs of an older
+/// version may do is nothing they have to be told at a version they know: `compat` is never ahead of `version`.
+fn keep_books(tx: &Transaction<'_>, module: &str, version: i64, compat: i64, checksum: Option<&str>) -> Result<()> {
     let now = clock::now();
     tx.execute(
-        "INSERT INTO schema_versions (module, version, updated_at) VALUES (:module, :version, :now)
-         ON CONFLICT (module) DO UPDATE SET version = excluded.version, updated_at = excluded.updated_at",
-        named_params! {":module": module, ":version": version, ":now": now},
+        "INSERT INTO schema_versions (module, version, compat, updated_at) VALUES (:module, :version, :compat, :now)
+         ON CONFLICT (module) DO UPDATE SET version = excluded.version, compat = excluded.compat,
+             updated_at = excluded.updated_at",
+        named_params! {":module": module, ":version": version, ":compat": compat.clamp(0, version), ":now": now},
     )?;
     tx.execute(
         "DELETE FROM schema_steps WHERE module = :module AND version > :version",
@@ -258,35 +304,64 @@ mod tests {
             step("CREATE TABLE a (x)", "DROP TABLE a"),
             step("CREATE TABLE b (x); CREATE TABLE a (x)", "DROP TABLE b"),
         ];
-        let error = migrate(&conn, "mine", &steps, &AtomicBool::new(false)).unwrap_err();
+        let error = to(&conn, &steps, 2).unwrap_err();
         assert!(matches!(error, Error::MigrationFailed { version: 2, .. }), "{error}");
-        assert_eq!(versions(&conn).unwrap(), [("mine".to_owned(), 1)]);
+        assert_eq!(versions(&conn).unwrap(), [Found { module: "mine".to_owned(), version: 1, compat: 1 }]);
         assert!(conn.prepare("SELECT * FROM b").is_err());
     }
 
     #[test]
     fn a_step_that_commits_is_refused() {
         let conn = Connection::open_in_memory().unwrap();
-        let error =
-            migrate(&conn, "mine", &[step("CREATE TABLE a (x); COMMIT", "")], &AtomicBool::new(false)).unwrap_err();
+        let error = to(&conn, &[step("CREATE TABLE a (x); COMMIT", "")], 1).unwrap_err();
         assert!(matches!(error, Error::MigrationFailed { .. }), "{error}");
     }
 
     #[test]
     fn an_edited_step_and_a_newer_file_are_refused() {
         let conn = Connection::open_in_memory().unwrap();
-        migrate(
-            &conn,
-            "mine",
-            &[step("CREATE TABLE a (x)", "DROP TABLE a"), step("CREATE TABLE b (x)", "DROP TABLE b")],
-            &AtomicBool::new(false),
-        )
-        .unwrap();
-        let newer =
-            migrate(&conn, "mine", &[step("CREATE TABLE a (x)", "DROP TABLE a")], &AtomicBool::new(false)).unwrap_err();
-        assert_eq!(newer, Error::SchemaTooNew { module: "mine".to_owned(), found: 2, supported: 1 });
-        let edited = migrate(&conn, "mine", &[step("CREATE TABLE a (y)", ""), step("", "")], &AtomicBool::new(false))
-            .unwrap_err();
+        let steps = [
+            step("CREATE TABLE a (x)", "DROP TABLE a"),
+            step("ALTER TABLE a RENAME TO b", "ALTER TABLE b RENAME TO a"),
+        ];
+        to(&conn, &steps, 2).unwrap();
+        let newer = to(&conn, &steps[..1], 1).unwrap_err();
+        assert_eq!(newer, Error::SchemaTooNew { module: "mine".to_owned(), found: 2, compat: 2, supported: 1 });
+        assert!(newer.to_string().contains("version 2") && newer.to_string().contains("knows 1"), "{newer}");
+        let edited = to(&conn, &[step("CREATE TABLE a (y)", ""), step("", "")], 2).unwrap_err();
         assert_eq!(edited, Error::MigrationEdited { module: "mine".to_owned(), version: 1 });
+    }
+
+    #[test]
+    fn a_step_that_only_adds_leaves_older_programs_at_work_and_one_that_breaks_does_not() {
+        let conn = Connection::open_in_memory().unwrap();
+        let steps = [
+            step("CREATE TABLE a (x)", "DROP TABLE a"),
+            step("ALTER TABLE a ADD COLUMN y", "ALTER TABLE a DROP COLUMN y"),
+            step("ALTER TABLE a DROP COLUMN x", "ALTER TABLE a ADD COLUMN x"),
+        ];
+        assert_eq!(to(&conn, &steps[..2], 1).unwrap(), 2);
+        assert_eq!(to(&conn, &steps[..1], 1).unwrap(), 2, "an older program was refused");
+        assert_eq!(to(&conn, &steps, 3).unwrap(), 3);
+        for older in [1, 2] {
+            let refused = to(&conn, &steps[..older], 1).unwrap_err();
+            let supported = older as i64;
+            assert_eq!(refused, Error::SchemaTooNew { module: "mine".to_owned(), found: 3, compat: 3, supported });
+        }
+    }
+
+    #[test]
+    fn the_way_back_is_known_to_the_release_that_went_it() {
+        let conn = Connection::open_in_memory().unwrap();
+        migrate_all(&conn).unwrap();
+        conn.execute_batch("UPDATE schema_versions SET version = 2 WHERE module = 'grant_store'").unwrap();
+        let refused = rollback(&conn, "grant_store", 0).unwrap_err();
+        let known = Error::SchemaTooNew { module: "grant_store".to_owned(), found: 2, compat: 1, supported: 1 };
+        assert_eq!(refused, known);
+        migrate_all(&conn).unwrap();
+    }
+
+    fn to(conn: &Connection, steps: &[Step], compat: i64) -> Result<i64> {
+        migrate(conn, "mine", steps, compat, &AtomicBool::new(false))
     }
 }

@@ -15,9 +15,9 @@ use rustix::process::{Pid, getpid};
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
 use crate::file::connection::{Opened, is_outdated, is_usable};
-use crate::file::layout;
 use crate::file::transaction::Transaction;
 use crate::file::wal::{Syncs, WAL_PATIENCE};
+use crate::file::{layout, migrations};
 use crate::process::{Own, PerProcess};
 use crate::rules::BUSY_TIMEOUT;
 
@@ -233,7 +233,11 @@ impl Shared {
         let Some(opened) = slot.as_ref() else { return Ok(None) };
         let result = work(&opened.conn).map_err(|error| error.at(&opened.file));
         if let Err(Error::Unavailable { .. }) = result {
-            *slot = None; // the schema may have gone from under it: the next use looks at that anew
+            // The schema may have gone from under it. A later release's is told as such; the next use looks at it anew.
+            let newer = migrations::versions(&opened.conn).and_then(|found| migrations::refuse_newer(&found));
+            let refused = newer.err().filter(|error| matches!(error, Error::SchemaTooNew { .. }));
+            *slot = None;
+            return refused.map_or(result.map(Some), Err);
         }
         result.map(Some)
     }

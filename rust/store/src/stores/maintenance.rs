@@ -44,11 +44,13 @@ pub struct Status {
     pub modules: BTreeMap<String, ModuleStatus>,
 }
 
-/// How far a module is in the file, and how far this release knows it (`None`: it is another program's).
+/// How far a module is in the file, down to which version programs may use it, and how far this release knows it
+/// (`None`: it is another program's).
 #[derive(Debug, Clone, Serialize)]
 #[allow(missing_docs)]
 pub struct ModuleStatus {
     pub found: i64,
+    pub compat: i64,
     pub supported: Option<i64>,
 }
 
@@ -61,12 +63,15 @@ impl Database {
         let exists = file.exists();
         let mut modules: BTreeMap<String, ModuleStatus> = MODULES
             .iter()
-            .map(|module| (module.name.to_owned(), ModuleStatus { found: 0, supported: Some(module.version()) }))
+            .map(|module| {
+                (module.name.to_owned(), ModuleStatus { found: 0, compat: 0, supported: Some(module.version()) })
+            })
             .collect();
         if exists && mount_safe {
             let conn = open_read_only(&file)?;
-            for (module, found) in migrations::versions(&conn).map_err(|error| error.at(&file))? {
-                modules.entry(module).or_insert(ModuleStatus { found: 0, supported: None }).found = found;
+            for found in migrations::versions(&conn).map_err(|error| error.at(&file))? {
+                let supported = modules.get(&found.module).and_then(|known| known.supported);
+                modules.insert(found.module, ModuleStatus { found: found.version, compat: found.compat, supported });
             }
         }
         Ok(Status {
@@ -89,7 +94,8 @@ impl Database {
 
     /// Creates the file, or brings it to this release's schema.
     pub fn migrate_all(&self) -> Result<Vec<(String, i64)>> {
-        self.write(|tx| Ok((migrations::versions(tx)?, Rings::NONE)))
+        let found = self.write(|tx| Ok((migrations::versions(tx)?, Rings::NONE)))?;
+        Ok(found.into_iter().map(|found| (found.module, found.version)).collect())
     }
 
     /// Takes one module back, after a backup whose path is returned.

@@ -187,11 +187,17 @@ impl Database {
         })
     }
 
-    /// Brings another program's module to the version its steps make.
-    pub fn migrate(&self, module: &str, steps: &[Step]) -> Result<i64> {
+    /// Brings another program's module to the version its steps make. Copies of that program that know the module up to
+    /// version `compat` may go on using the file; `None` is only those that know all steps.
+    pub fn migrate(&self, module: &str, steps: &[Step], compat: Option<i64>) -> Result<i64> {
         crate::rules::check_name("module", &module.replace('_', "-"))?;
         if MODULES.iter().any(|known| known.name == module) {
             return Err(Error::input("module", format!("{module} is bot-bottle's own; choose another name")));
+        }
+        let compat = compat.unwrap_or(steps.len() as i64);
+        if !(0..=steps.len() as i64).contains(&compat) {
+            let reason = format!("must be from 0 to {}, the version that the steps make, not {compat}", steps.len());
+            return Err(Error::input("compat", reason));
         }
         let mut opened = self.open_to_write()?;
         let _turn = opened.turns.as_ref().map(crate::file::turn::Turns::take);
@@ -201,8 +207,8 @@ impl Database {
         opened.conn.authorizer(Some(move |context: AuthContext<'_>| {
             if guard.load(Ordering::Relaxed) { only_own_tables(&context) } else { Authorization::Allow }
         }))?;
-        let version =
-            migrations::migrate(&opened.conn, module, steps, &guarded).map_err(|error| error.at(&opened.file))?;
+        let version = migrations::migrate(&opened.conn, module, steps, compat, &guarded)
+            .map_err(|error| error.at(&opened.file))?;
         opened.acknowledge()?;
         Ok(version)
     }
