@@ -33,6 +33,7 @@ TABLE: list[tuple[str, type[Exception] | None, int]] = [
     ("AccessDeniedError", PermissionError, 10),
     ("DatabaseUnavailableError", OSError, 1),
     ("ManagedFileError", OSError, 1),
+    ("KeyUnusableError", OSError, 1),
     ("ClosedError", None, 1),
     ("BotBottleError", None, 1),
 ]

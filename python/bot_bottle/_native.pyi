@@ -21,6 +21,7 @@ acknowledgement was lost.
 
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, final
 
@@ -845,6 +846,82 @@ class BottleStore:
 
     def read_bottle(self, slug: str) -> Bottle | None: ...
     def close(self) -> None: ...
+
+@final
+class TrustedKey:
+    """A public key that is trusted, for what, and until when. Frozen, comparable, hashable, picklable."""
+
+    @property
+    def id(self) -> str:
+        """The first 16 hex digits of the SHA-256 of the public key's 32 bytes."""
+    @property
+    def role(self) -> str:
+        """``host`` (this one's own), ``operator`` (a person's) or ``trusted`` (another host's)."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def public_key(self) -> str:
+        """The Ed25519 public key (RFC 8032), base64."""
+    @property
+    def added_at(self) -> str: ...
+    @property
+    def rotated_at(self) -> str | None:
+        """Signs nothing new since then; what it signed stands."""
+    @property
+    def revoked_at(self) -> str | None:
+        """What it signed later than this is refused."""
+    @property
+    def current(self) -> bool:
+        """Neither rotated nor revoked."""
+    def to_dict(self) -> dict[str, Any]: ...
+
+@final
+class Keys:
+    """The keys that this host signs with and trusts, in ``<root>/keys``; docs/statements.md has the formats.
+
+    A database at another path (``db_path``) has its own, in ``<db_path>-keys``.
+    """
+
+    def __new__(cls, db_path: str | PathLike[str] | None = None) -> Keys: ...
+    @property
+    def host_file(self) -> Path:
+        """This host's private key (0600), made when something is first signed."""
+    @property
+    def keyring_file(self) -> Path:
+        """The public keys; sidecars get its directory read-only."""
+    def all(self) -> list[TrustedKey]:
+        """Every key, the former and the revoked too; empty before anything was signed. Creates nothing.
+
+        Raises:
+            KeyUnusableError: the keyring is not one, or not readable.
+        """
+    def rotate(self) -> TrustedKey:
+        """Makes a new key for this host. The old private key is deleted; what it signed stands."""
+    def trust(self, name: str, public_key: str | PathLike[str]) -> TrustedKey:
+        """Trusts another host's decisions and grants. ``public_key`` is a file as for :meth:`add_operator`."""
+    def revoke(self, key_id: str, *, at: str | None = None) -> TrustedKey:
+        """From ``at`` on (RFC 3339; ``None``: now) nothing the key signs counts. An id may be shortened to 4 digits.
+
+        Raises:
+            NotFoundError: no such key. InvalidInputError: several, or this host's current one (rotate it first).
+        """
+    def add_operator(self, name: str, public_key: str | PathLike[str]) -> TrustedKey:
+        """Trusts a person's key: what it signs is decided by ``name``.
+
+        Args:
+            public_key: a file with the public key as PEM or as OpenSSH writes it (``ssh-ed25519 …``).
+
+        Raises:
+            InvalidInputError: the name or the key is in use. KeyUnusableError: no such key in the file.
+        """
+    def make_operator(self, name: str) -> tuple[TrustedKey, Path]:
+        """Makes a person's key pair; with the file (0600) of the private key, for ``$BOT_BOTTLE_OPERATOR_KEY``."""
+    def remove_operator(self, name: str) -> TrustedKey:
+        """Revokes the key of ``name`` now; earlier decisions stand.
+
+        Raises:
+            NotFoundError: no such operator.
+        """
 
 @final
 class Transaction:

@@ -98,7 +98,9 @@ class WaitTimeoutError(BotBottleError, TimeoutError):
 
 
 class AuditIntegrityError(BotBottleError):
-    """The audit log does not verify: an entry was edited, lost, moved or rebuilt. Attribute: ``seq``."""
+    """What the file says is not what was signed or logged: an entry of the audit log was edited, lost, moved or
+    rebuilt, or a decision, a bottle's registration or a grant has no signature of a trusted key. Nothing was done
+    because of it. Attribute: ``seq`` (of an entry)."""
 
     exit_code = 7
     seq: int | None
@@ -170,6 +172,13 @@ class ManagedFileError(BotBottleError, OSError):
     operator next opens the inbox. Attributes: ``proposal_id, path``."""
 
     proposal_id: str
+    path: str
+
+
+class KeyUnusableError(BotBottleError, OSError):
+    """A key or the keyring cannot be used: missing, another machine's, unreadable, or readable by others; the
+    message says which and the way out. Attribute: ``path``."""
+
     path: str
 
 

@@ -39,6 +39,10 @@ COMMANDS: dict[str, dict[str, str]] = {
         "serve": "serve:serve",
         "git-gate": "git_gate:git_gate",
     },
+    "Trust": {
+        "keys": "keys:keys",
+        "operator": "operators:operator",
+    },
     "Upkeep": {
         "db": "db:db",
         "completion": "completion:completion",

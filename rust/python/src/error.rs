@@ -88,6 +88,8 @@ fn attributes<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict
         }
         Error::WaitTimeout { id, .. } => data.set_item("proposal_id", id)?,
         Error::AuditIntegrity { seq, .. } => data.set_item("seq", seq)?,
+        Error::Unverified { .. } => data.set_item("seq", py.None())?,
+        Error::Key { path, .. } => data.set_item("path", path)?,
         Error::SchemaTooNew { module, found, compat, supported } => {
             data.set_item("module", module)?;
             data.set_item("found", found)?;

@@ -8,6 +8,7 @@ mod database;
 mod error;
 mod exit;
 mod inbox;
+mod keys;
 mod queue_store;
 mod registers;
 mod routes;
@@ -84,6 +85,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<values::Change>()?;
     module.add_class::<values::Grant>()?;
     module.add_class::<values::Bottle>()?;
+    module.add_class::<values::TrustedKey>()?;
     module.add_class::<broker::Broker>()?;
     module.add_class::<queue_store::QueueStore>()?;
     module.add_class::<queue_store::Wait>()?;
@@ -94,6 +96,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<registers::BottleStore>()?;
     module.add_class::<routes::Routes>()?;
     module.add_function(wrap_pyfunction!(routes::canonical_host, module)?)?;
+    module.add_class::<keys::Keys>()?;
     module.add_class::<database::Database>()?;
     module.add_class::<database::Transaction>()?;
     Ok(())

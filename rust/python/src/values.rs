@@ -47,6 +47,13 @@ impl<'a> Read<'a> for Option<String> {
     }
 }
 
+impl Read<'_> for store::Role {
+    type As = &'static str;
+    fn read(&self) -> &'static str {
+        self.name()
+    }
+}
+
 /// Numbers and truths are read as they are.
 macro_rules! read_as_is {
     ($($kind:ty),*) => { $(impl Read<'_> for $kind {
@@ -107,6 +114,7 @@ pub fn _rebuild<'py>(py: Python<'py>, class: &str, fields: &str) -> PyResult<Bou
         "Change" => from_fields(fields).map(Change)?.into_bound_py_any(py),
         "Grant" => from_fields(fields).map(Grant)?.into_bound_py_any(py),
         "Bottle" => from_fields(fields).map(Bottle)?.into_bound_py_any(py),
+        "TrustedKey" => from_fields(fields).map(TrustedKey)?.into_bound_py_any(py),
         _ => Err(PyValueError::new_err(format!("no value of bot_bottle is a {class:?}"))),
     }
 }
@@ -359,5 +367,27 @@ value!(Bottle, store::Bottle {
 
     fn __repr__(&self) -> String {
         format!("Bottle(slug={:?}, backend={:?}, running={})", self.0.slug, self.0.backend, self.0.stopped_at.is_none())
+    }
+});
+
+value!(TrustedKey, store::TrustedKey {
+    id: &str, role: &str, name: &str, public_key: &str, added_at: &str, rotated_at: Option<&str>, revoked_at: Option<&str>,
+} {
+    #[getter]
+    fn current(&self) -> bool {
+        self.0.is_current()
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| other.get().0 == self.0)
+    }
+
+    fn __hash__(&self) -> u64 {
+        hash_of(&self.0)
+    }
+
+    fn __repr__(&self) -> String {
+        let it = &self.0;
+        format!("TrustedKey(id={:?}, role={:?}, name={:?})", it.id, it.role.name(), it.name)
     }
 });

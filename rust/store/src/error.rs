@@ -39,6 +39,10 @@ pub enum Error {
     BellTimeout { path: String, seconds: String },
     #[error("audit log: {reason}; keep the file as evidence and compare it with a backup")]
     AuditIntegrity { seq: Option<i64>, reason: String },
+    #[error("{what} is not taken: {reason}; look for who wrote it, then have it made again")]
+    Unverified { what: String, reason: String },
+    #[error("the key in {path} cannot be used: {reason}")]
+    Key { path: String, reason: String },
     #[error(
         "the database has {module} at version {found}, for programs that know version {compat} or later, and this one knows {supported}; upgrade it, or roll the database back with the release that wrote it"
     )]
@@ -103,6 +107,10 @@ impl Error {
         Error::Unavailable { path: path.display().to_string(), reason: reason.to_string() }
     }
 
+    pub(crate) fn key(path: &Path, reason: impl Into<String>) -> Self {
+        Error::Key { path: path.display().to_string(), reason: reason.into() }
+    }
+
     /// The Python class that carries it, in `bot_bottle.errors`.
     pub fn class(&self) -> &'static str {
         match self {
@@ -114,7 +122,8 @@ impl Error {
             Error::Withdrawn { .. } => "ProposalWithdrawnError",
             Error::StalePayload { .. } | Error::StaleFile { .. } => "StaleReviewError",
             Error::WaitTimeout { .. } | Error::QueryTimeout { .. } | Error::BellTimeout { .. } => "WaitTimeoutError",
-            Error::AuditIntegrity { .. } => "AuditIntegrityError",
+            Error::AuditIntegrity { .. } | Error::Unverified { .. } => "AuditIntegrityError",
+            Error::Key { .. } => "KeyUnusableError",
             Error::SchemaTooNew { .. } => "SchemaTooNewError",
             Error::MigrationFailed { .. } | Error::MigrationEdited { .. } => "MigrationError",
             Error::Corrupt { .. } => "DatabaseCorruptError",
@@ -164,7 +173,7 @@ impl Error {
 }
 
 /// The classes a broker's problem may name; of a later release's others only the base is known here.
-const BROKER_CLASSES: [&str; 19] = [
+const BROKER_CLASSES: [&str; 20] = [
     "InvalidInputError",
     "InvalidProposalError",
     "NotFoundError",
@@ -183,6 +192,7 @@ const BROKER_CLASSES: [&str; 19] = [
     "AccessDeniedError",
     "DatabaseUnavailableError",
     "ManagedFileError",
+    "KeyUnusableError",
     "ClosedError",
 ];
 

@@ -8,6 +8,7 @@
 //! | `proposal`, `response`, `inbox` | What is asked, how is it answered, what does the operator see? |
 //! | `managed_file` | How does an approved file come into effect, once, whatever crashes? |
 //! | `audit`, `grant`, `bottle` | What was decided, what does it still allow, for whom? |
+//! | `statement` | What do a decision, a registration and a grant say, byte by byte, and whose signature fits? |
 //! | `transport`, `broker` | Are the rows in a mounted file or behind the host's broker, and how is that reached? |
 //! | `bell`, `wait`, `turn` | How is a waiter woken, and in which order do writers write? |
 //! | `mount`, `layout` | Where does the file lie, and may it be shared from there? |
@@ -26,6 +27,8 @@ mod process;
 mod queue;
 mod rules;
 mod state;
+#[allow(dead_code)] // rows are not signed yet
+mod statement;
 mod stores;
 mod user;
 mod visible;
@@ -51,6 +54,7 @@ pub use state::{
     STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, TOOL_CAPABILITY_BLOCK, TOOL_EGRESS_ALLOW, TOOL_EGRESS_BLOCK,
     TOOL_EGRESS_TOKEN_ALLOW, TOOL_GITLEAKS_ALLOW,
 };
+pub use statement::{Keyring, Keys, Role, Signature, TrustedKey};
 pub use stores::audit_store::AuditStore;
 pub use stores::bottle_store::BottleStore;
 pub use stores::grant_store::GrantStore;

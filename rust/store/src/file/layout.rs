@@ -37,6 +37,12 @@ pub fn host_db_path() -> Result<PathBuf> {
     Ok(bot_bottle_root()?.join(FILE_NAME))
 }
 
+/// The root that a host's database file belongs to; `None` for a file that lies elsewhere, as in a test.
+pub(crate) fn root_of(file: &Path) -> Option<&Path> {
+    let dir = file.parent().filter(|dir| dir.ends_with("db"))?;
+    file.ends_with(FILE_NAME).then(|| dir.parent()).flatten()
+}
+
 /// A host's own files beside the mounted directory, such as a bottle's managed ones.
 pub(crate) fn bottle_dir(slug: &str) -> Result<PathBuf> {
     Ok(bot_bottle_root()?.join("bottles").join(slug))

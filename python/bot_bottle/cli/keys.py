@@ -1,0 +1,102 @@
+"""Which keys sign what happens on this host, and how do they change?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bot_bottle import Keys, TrustedKey
+from bot_bottle.cli.options import json_option, moment
+from bot_bottle.cli.screen import Cell, print_json, print_table, say, seconds_since, span
+
+
+@click.group()
+def keys() -> None:
+    """Show, change and trust the keys that sign decisions."""
+
+
+@keys.command()
+@json_option
+def show(as_json: bool) -> None:
+    """List the keys that this host trusts."""
+    found = Keys().all()
+    if as_json:
+        print_json([key.to_dict() for key in found])
+    elif found:
+        print_keys(found)
+    else:
+        say("There is no key yet; one is made when something is first signed.")
+
+
+@keys.command()
+@json_option
+def rotate(as_json: bool) -> None:
+    """Give this host a new key.
+
+    What the old one signed stands; its private half is deleted.
+    """
+    key = Keys().rotate()
+    if as_json:
+        print_json(key.to_dict())
+    else:
+        say(f"this host signs with {key.id} from now on")
+
+
+@keys.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="What to call it.")
+@json_option
+def trust(file: Path, name: str, as_json: bool) -> None:
+    """Trust the decisions of another host, whose public key is in FILE.
+
+    FILE is PEM ('openssl pkey -pubout') or a line of OpenSSH ('ssh-ed25519 ...').
+    """
+    key = Keys().trust(name, file)
+    if as_json:
+        print_json(key.to_dict())
+    else:
+        say(f"decisions that {key.id} ({key.name}) signs are taken here")
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@click.option("--at", type=moment, metavar="TIME", help="Since when, as a time or an age such as 2h; now by default.")
+@json_option
+def revoke(key_id: str, at: str | None, as_json: bool) -> None:
+    """Take nothing that a key signs from now on.
+
+    What it signed before stands. Whoever has a stolen key can date a statement back: if that may have happened, give
+    the time with --at.
+    """
+    key = Keys().revoke(key_id, at=at)
+    if as_json:
+        print_json(key.to_dict())
+    else:
+        say(f"{key.id} ({key.name}) is revoked from {key.revoked_at} on")
+
+
+def print_keys(found: list[TrustedKey]) -> None:
+    """A table of keys."""
+    print_table(
+        ["ID", "Role", "Name", "State", "Added", "Public key"],
+        [
+            (
+                (key.id, "bold"),
+                key.role,
+                key.name,
+                _state(key),
+                f"{span(seconds_since(key.added_at))} ago",
+                key.public_key,
+            )
+            for key in found
+        ],
+    )
+
+
+def _state(key: TrustedKey) -> Cell:
+    if key.revoked_at:
+        return f"revoked {span(seconds_since(key.revoked_at))} ago", "red"
+    if key.rotated_at:
+        return f"rotated {span(seconds_since(key.rotated_at))} ago", "dim"
+    return "in use", "green"
