@@ -9,7 +9,8 @@
 //! let mut found = scanner.feed(b"{\"key\": \"correct-horse-")?;
 //! found.extend(scanner.feed(b"battery\"}")?);
 //! found.extend(scanner.finish()?);
-//! # let _ = found;
+//! assert_eq!(found[0].detector, "GITHUB_TOKEN");
+//! assert_eq!(found[0].span, Some(9..30));
 //! # Ok::<(), bot_bottle_scan::ScanError>(())
 //! ```
 //!
@@ -19,12 +20,29 @@
 
 #![forbid(unsafe_code)]
 
+mod base64;
 mod budget;
+mod escapes;
+mod filter;
+mod formats;
+mod hex;
+mod inflate;
+mod judge;
+mod layer;
+mod map;
+mod pem;
+mod rules;
+mod shape;
+mod wide;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use layer::{Context, Hit, Layer};
+use rules::{Rules, Target};
+
 pub use budget::Budget;
+pub use formats::{FORMATS, Format};
 
 /// Why a place could not be scanned to its end; what it holds must not be passed on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +50,7 @@ pub enum ScanError {
     /// Decoding it took more than the request's budget.
     #[error("decoding it takes more {what} than one request may use; send it in smaller or less nested parts")]
     OverBudget {
-        /// `work` or `memory`.
+        /// `work`, `memory` or `nesting`.
         what: &'static str,
     },
     /// It is not encoded as it says.
@@ -141,18 +159,13 @@ impl Place {
 
 /// What to look for; clones share it.
 #[derive(Clone)]
-pub struct Detectors(Arc<Known>);
-
-struct Known {
-    patterns: bool,
-    secrets: Vec<(String, Vec<u8>)>,
-}
+pub struct Detectors(Arc<Rules>);
 
 impl std::fmt::Debug for Detectors {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Detectors")
-            .field("patterns", &self.0.patterns)
-            .field("known", &self.0.secrets.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("patterns", &!self.0.formats.is_empty())
+            .field("known", &self.0.known.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .finish()
     }
 }
@@ -163,13 +176,18 @@ impl Detectors {
 
     /// `patterns`: look for the published formats. `known`: what a secret is called, and its value.
     pub fn new(patterns: bool, known: Vec<(String, Vec<u8>)>) -> Detectors {
-        let secrets = known.into_iter().filter(|(_, value)| value.len() >= Detectors::MIN_KNOWN).collect();
-        Detectors(Arc::new(Known { patterns, secrets }))
+        let known = known.into_iter().filter(|(_, value)| value.len() >= Detectors::MIN_KNOWN).collect();
+        Detectors(Arc::new(Rules::new(patterns, known)))
     }
 
     /// Whether there is nothing to look for.
     pub fn is_empty(&self) -> bool {
-        !self.0.patterns && self.0.secrets.is_empty()
+        self.0.formats.is_empty() && self.0.known.is_empty()
+    }
+
+    /// The ids of all published formats that `token_patterns` knows.
+    pub fn ids() -> impl Iterator<Item = &'static str> {
+        rules::ids()
     }
 }
 
@@ -209,13 +227,29 @@ pub struct Scanner {
     detectors: Detectors,
     budget: Budget,
     place: Place,
+    codings: Vec<(String, Step)>,
+    top: Option<Layer>,
     fed: u64,
+    told: Vec<(Target, Vec<u8>, Option<Range<u64>>)>,
+    failed: Option<ScanError>,
 }
+
+/// Bytes that are looked at in one go; small enough to stay in a processor's cache.
+const PIECE: usize = 32 << 10;
 
 impl Scanner {
     /// A scanner for a place without name and content coding.
     pub fn new(detectors: &Detectors, budget: &Budget) -> Scanner {
-        Scanner { detectors: detectors.clone(), budget: budget.clone(), place: Place::new("", ""), fed: 0 }
+        Scanner {
+            detectors: detectors.clone(),
+            budget: budget.clone(),
+            place: Place::new("", ""),
+            codings: Vec::new(),
+            top: None,
+            fed: 0,
+            told: Vec::new(),
+            failed: None,
+        }
     }
 
     /// Says what is scanned, for findings and for the rules about signed URLs.
@@ -228,11 +262,17 @@ impl Scanner {
     ///
     /// # Errors
     /// A coding that is not known here.
-    pub fn encoded<S: AsRef<str>>(self, codings: &[S]) -> Result<Scanner, ScanError> {
+    pub fn encoded<S: AsRef<str>>(mut self, codings: &[S]) -> Result<Scanner, ScanError> {
         for coding in codings {
-            if !matches!(coding.as_ref(), "gzip" | "x-gzip" | "deflate" | "br" | "zstd" | "identity") {
-                return Err(ScanError::UnknownCoding { coding: coding.as_ref().to_string() });
-            }
+            let step = match coding.as_ref().to_ascii_lowercase().as_str() {
+                "gzip" | "x-gzip" => Step::Gzip,
+                "deflate" => Step::Deflate,
+                "br" => Step::Brotli,
+                "zstd" => Step::Zstd,
+                "identity" => continue,
+                _ => return Err(ScanError::UnknownCoding { coding: coding.as_ref().to_string() }),
+            };
+            self.codings.push((coding.as_ref().to_ascii_lowercase(), step));
         }
         Ok(self)
     }
@@ -243,9 +283,12 @@ impl Scanner {
     /// The budget is used up or the data unreadable: nothing of it may be passed on any more.
     pub fn feed(&mut self, piece: &[u8]) -> Result<Vec<Finding>, ScanError> {
         self.budget.fed(piece.len());
-        self.budget.spend(piece.len())?;
-        self.fed += piece.len() as u64;
-        Ok(Vec::new())
+        let mut found = Vec::new();
+        for part in piece.chunks(PIECE) {
+            self.step(part, false, &mut found)?;
+            self.fed += part.len() as u64;
+        }
+        Ok(found)
     }
 
     /// Ends the stream and returns what only its end could tell.
@@ -253,12 +296,53 @@ impl Scanner {
     /// # Errors
     /// As for [`Scanner::feed`], and if the stream ends before its content coding does.
     pub fn finish(&mut self) -> Result<Vec<Finding>, ScanError> {
-        let _ = (&self.detectors, &self.place, self.budget.hold(0)?);
-        Ok(Vec::new())
+        let mut found = Vec::new();
+        self.step(&[], true, &mut found)?;
+        Ok(found)
     }
 
     /// How many bytes from the stream's beginning hold no secret that is still incomplete and may be passed on.
     pub fn clear(&self) -> u64 {
-        self.fed
+        if self.failed.is_some() {
+            return 0;
+        }
+        self.top.as_ref().and_then(Layer::open).unwrap_or(self.fed).min(self.fed)
+    }
+
+    fn step(&mut self, piece: &[u8], last: bool, found: &mut Vec<Finding>) -> Result<(), ScanError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let context = Context { rules: &self.detectors.0, budget: &self.budget, place: &self.place };
+        let mut hits = Vec::new();
+        let done = (|| {
+            let top = match &mut self.top {
+                Some(top) => top,
+                None => self.top.insert(Layer::top(&context, &self.codings)?),
+            };
+            top.push(piece);
+            top.process(&context, last, &mut hits)
+        })();
+        found.extend(hits.into_iter().filter_map(|hit| self.tell(hit)));
+        done.inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
+    /// A secret that is found in several ways at one place counts once.
+    fn tell(&mut self, hit: Hit) -> Option<Finding> {
+        let Hit { id, target, secret, span, mut how } = hit;
+        let key = (target, secret.clone(), span.clone());
+        if self.told.contains(&key) {
+            return None;
+        }
+        self.told.push(key);
+        if self.told.len() > TOLD {
+            self.told.remove(0);
+        }
+        how.reverse();
+        let kind = self.detectors.0.name(target).1;
+        Some(Finding { detector: id, kind, secret, span, how, place: self.place.clone() })
     }
 }
+
+/// Findings that are remembered so that they are not told twice.
+const TOLD: usize = 256;
