@@ -8,7 +8,7 @@ use crate::ScanError;
 /// What one request may cost in all its places together; clones share what is left.
 ///
 /// Work is counted, not timed, so that the same request always gets the same answer: one step is about one byte looked
-/// at by one decoder or detector, a nanosecond or two. Each byte of input adds to what may be spent, so that an upload
+/// at by one decoder or detector, a few nanoseconds. Each byte of input adds to what may be spent, so that an upload
 /// of any size can be scanned, and a small request that expands without end cannot.
 #[derive(Debug, Clone)]
 pub struct Budget(Arc<Spent>);
@@ -24,7 +24,7 @@ struct Spent {
 
 impl Budget {
     /// Steps that every request may take, whatever its size; about a tenth of a second.
-    pub const STEPS: u64 = 100 << 20;
+    pub const STEPS: u64 = 40 << 20;
     /// Steps that each byte of input adds.
     pub const STEPS_PER_BYTE: u64 = 48;
     /// Bytes of memory that decoders may hold at once.

@@ -270,10 +270,8 @@ impl Escapes {
         let done = self.at.saturating_sub(base) as usize;
         let mut at = from.max(done);
         while at < to.min(text.len()) {
-            if class(text[at]) != Class::Escape {
-                at += 1;
-                continue;
-            }
+            let Some(next) = memchr::memchr3(b'%', b'&', b'\\', &text[at..to.min(text.len())]) else { break };
+            at += next;
             match escape(&text[at..], last) {
                 Escape::Is(spelled, _) if wanted.has(spelled) => {
                     let floor = done.max(at.saturating_sub(REACH));

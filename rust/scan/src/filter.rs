@@ -24,7 +24,7 @@ pub(crate) enum Magic {
 
 /// The tables.
 pub(crate) struct Filter {
-    rows: Box<[[u64; 3]; 256]>,
+    rows: Box<[[u64; 4]; 256]>,
     buckets: Vec<Vec<Needle>>,
 }
 
@@ -33,7 +33,7 @@ const ZLIB_BUCKETS: usize = 8;
 impl Filter {
     /// `anchors`: the three bytes of each anchor by which it is found. `magic`: compressed data too.
     pub(crate) fn new(anchors: &[[u8; 3]], magic: bool) -> Filter {
-        let mut filter = Filter { rows: Box::new([[0; 3]; 256]), buckets: vec![Vec::new(); 64] };
+        let mut filter = Filter { rows: Box::new([[0; 4]; 256]), buckets: vec![Vec::new(); 64] };
         if magic {
             for (bucket, window) in (0..ZLIB_BUCKETS).zip(0u32..) {
                 // RFC 1950: method 8, any window, a header that divides by 31, no preset dictionary; RFC 1951: three
@@ -75,22 +75,25 @@ impl Filter {
         let rows = &self.rows;
         let row = |byte: u8| &rows[usize::from(byte)];
         let mut at = from;
-        let blocks = text.get(from..).unwrap_or_default();
-        // Four positions are asked at once: nearly always the answer is no for all of them.
-        while let Some(&[a, b, c, d, e, f]) = blocks.get(at - from..).and_then(|rest| rest.first_chunk::<6>()) {
-            let (ra, rb, rc, rd, re, rf) = (row(a), row(b), row(c), row(d), row(e), row(f));
-            let (w, x) = (ra[0] & rb[1] & rc[2], rb[0] & rc[1] & rd[2]);
-            let (y, z) = (rc[0] & rd[1] & re[2], rd[0] & re[1] & rf[2]);
-            if (w | x) | (y | z) != 0 {
-                for (place, bits) in [w, x, y, z].into_iter().enumerate() {
+        let mut rest = text.get(from..).unwrap_or_default();
+        // Eight positions are asked at once: nearly always the answer is no for all of them.
+        while let Some(bytes) = rest.first_chunk::<10>() {
+            let first: [u64; 8] = std::array::from_fn(|place| row(bytes[place])[0]);
+            let second: [u64; 8] = std::array::from_fn(|place| row(bytes[place + 1])[1]);
+            let third: [u64; 8] = std::array::from_fn(|place| row(bytes[place + 2])[2]);
+            let all: [u64; 8] = std::array::from_fn(|place| first[place] & second[place] & third[place]);
+            if all.iter().fold(0, |any, bits| any | bits) != 0 {
+                for (place, bits) in all.into_iter().enumerate() {
                     self.told(bits, at + place, &mut hit);
                 }
             }
-            at += 4;
+            at += 8;
+            rest = &rest[8..];
         }
-        while let Some(&[a, b, c]) = text.get(at..).and_then(|rest| rest.first_chunk::<3>()) {
+        while let Some(&[a, b, c]) = rest.first_chunk::<3>() {
             self.told(row(a)[0] & row(b)[1] & row(c)[2], at, &mut hit);
             at += 1;
+            rest = &rest[1..];
         }
     }
 

@@ -471,9 +471,9 @@ impl Layer {
         }
         let end = text.len().min(block + BLOCK);
         if classes.has_nul {
-            for hit in block..end {
-                let follows_text = hit > 0 && (b' '..=b'~').contains(&text[hit - 1]);
-                if text[hit] != 0 || !follows_text || next(self.wide.at) > hit || self.wide.active {
+            let follows_text = |&hit: &usize| text[hit] == 0 && (b' '..=b'~').contains(&text[hit - 1]);
+            for hit in (block.max(1)..end).filter(follows_text) {
+                if next(self.wide.at) > hit || self.wide.active {
                     continue;
                 }
                 match self.wide.find(text, base, hit, last) {
