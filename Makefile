@@ -56,6 +56,7 @@ lint: build ## formatting, clippy, ruff, mypy, the stub against the extension, a
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/stubtest bot_bottle._native
+	$(BIN)/python tests/house/rust_rooms.py
 	$(BIN)/python tests/house/python_rooms.py
 
 # One list for every supported Python on Linux and macOS.

@@ -1,19 +1,21 @@
 //! Storage of bot-bottle: proposals, answers, audit log, grants and bottles in one SQLite file that the
 //! host and its sidecars share.
 //!
-//! | file | its question |
+//! Each room takes from those below it, never from those above (`tests/house/rust_rooms.py` checks that):
+//!
+//! | room | its question |
 //! |---|---|
-//! | `database`, `connection`, `anchor` | How is the file opened, read and written so that an acknowledged write is really there? |
-//! | `migrations` | How does the file get to this release's schema, and back? |
-//! | `proposal`, `response`, `inbox` | What is asked, how is it answered, what does the operator see? |
-//! | `managed_file` | How does an approved file come into effect, once, whatever crashes? |
-//! | `audit`, `grant`, `bottle` | What was decided, what does it still allow, for whom? |
+//! | `stores` | Which verbs do sidecars, operators and other programs have, over the file or the broker? |
+//! | `broker` | How is the host's broker reached where the file cannot be shared? |
+//! | `wait` | How is a waiter woken at once, and how does the operator learn that somebody waits? |
+//! | `queue`, `bottle` | What is asked and answered for whom, and what may happen to it? |
+//! | `audit`, `grant` | What was decided, and what does it still allow? |
 //! | `statement` | What do a decision, a registration and a grant say, byte by byte, and whose signature fits? |
-//! | `transport`, `broker` | Are the rows in a mounted file or behind the host's broker, and how is that reached? |
-//! | `bell`, `wait`, `turn` | How is a waiter woken, and in which order do writers write? |
-//! | `mount`, `layout` | Where does the file lie, and may it be shared from there? |
-//! | `query`, `maintenance` | What may others read and build on the file; backup, restore, check, prune. |
-#![deny(unsafe_code)] // but for turn/page.rs
+//! | `file` | How is the one file opened, read and written, so that an acknowledged write is really there? |
+//! | `rules`, `state` | What is acceptable, how long is anything waited for, and which states are there? |
+//! | `clock`, `diff`, `visible`, `user`, `process` | How is a moment written, a change shown, a text made safe to look at; who and what is this process? |
+//! | `error` | What can go wrong, and what is that called? |
+#![deny(unsafe_code)] // but for file/turn/page.rs
 
 mod audit;
 mod bottle;
