@@ -439,7 +439,7 @@ def test_prune_deletes_what_ended_long_ago_and_never_the_log(
     assert filled.prune(older_than=3600) == 0
     assert filled.prune(older_than=0) == 5
     assert [item.proposal for item in inbox.history()] == [pending]
-    assert AuditStore(db).verify().entries == 3
+    assert AuditStore(db).verify().entries == 4  # and one that says so
     assert_sound(db)
     queue.write_proposal(proposal())
     assert [change.seq for change in inbox.changes(last)] == [last + 1]  # who remembered a place goes on from it
@@ -456,7 +456,8 @@ def test_a_rollback_saves_first_and_the_next_use_comes_forward_again(
     assert len(witness(saved, "SELECT * FROM proposals")) == 3
     assert witness(db, "SELECT version FROM schema_versions WHERE module = 'queue_store'") == [[0]]
     assert witness(db, "SELECT count(*) FROM sqlite_schema WHERE name = 'proposals'") == [[0]]
-    assert AuditStore(db).verify().entries == 3
+    assert AuditStore(db).verify().entries == 4
+    assert AuditStore(db).read_audit_entries()[-1].operator_action == "rolled back"
     with QueueStore("dev", db) as again:
         written = again.write_proposal(proposal())
         assert again.list_pending_proposals() == [written]

@@ -22,7 +22,7 @@ const FIELDS: AuditFields<&str> = AuditFields {
     entry_hash: None,
 };
 
-fn entry(notes: &str) -> AuditEntry {
+pub fn entry(notes: &str) -> AuditEntry {
     AuditEntry::from(AuditFields { operator_notes: notes, ..FIELDS }).checked().unwrap()
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bot_bottle_store::{Error, Inbox};
 
+use crate::audit::entry;
+use crate::child::{Child, arg};
 use crate::place::{Place, decide, proposal, shell};
 
 #[test]
@@ -163,13 +165,17 @@ fn pruning_forgets_what_ended_long_ago_and_nothing_else() {
     place.shell("INSERT INTO applies SELECT seq, '/x', '', '', 'intended', NULL, '' FROM proposals WHERE proposed_file = 'intended'");
     queue.withdraw_proposal(&withdrawn.id, "").unwrap();
     queue.archive_proposal(&archived.id).unwrap();
-    let (seen, before) = (inbox.last_change().unwrap(), place.shell("SELECT * FROM audit_entries"));
+    let (seen, before) = (inbox.last_change().unwrap(), place.count("audit_entries"));
 
     assert_eq!(db.prune(Duration::from_secs(3600)).unwrap(), 0);
     std::thread::sleep(Duration::from_millis(2));
     assert_eq!(db.prune(Duration::ZERO).unwrap(), 3);
     assert_eq!(place.shell("SELECT proposed_file FROM proposals ORDER BY seq"), "pending\nintended");
-    assert_eq!((place.count("responses"), place.shell("SELECT * FROM audit_entries")), (1, before));
+    // The log keeps everything, and says that something was deleted.
+    assert_eq!((place.count("responses"), place.count("audit_entries")), (1, before + 1));
+    assert_eq!(place.shell("SELECT operator_action FROM audit_entries ORDER BY seq DESC LIMIT 1"), "pruning");
+    assert_eq!(db.prune(Duration::ZERO).unwrap(), 0);
+    assert_eq!(place.count("audit_entries"), before + 1, "a prune that deletes nothing is nothing to log");
     assert_eq!(queue.list_pending_proposals().unwrap(), [pending]);
     // The feed goes on from where its readers are.
     assert_eq!((inbox.last_change().unwrap(), inbox.changes(seen, 10).unwrap().len()), (seen, 0));
@@ -190,6 +196,128 @@ fn pruning_goes_on_in_turns_until_all_is_gone() {
     );
     assert_eq!(place.database().prune(Duration::from_secs(3600)).unwrap(), 1234);
     assert_eq!(place.count("proposals"), 1);
+}
+
+#[test]
+fn a_prune_with_nothing_to_do_waits_for_nobody() {
+    let place = Place::new();
+    let db = place.database();
+    place.queue("dev").write_proposal(&proposal("pending")).unwrap();
+    let mut holder = Child::start("holds", &[arg(&place.db)]);
+    assert_eq!(holder.says(), "held");
+    // It would stand behind the writer for its whole busy timeout of 30 s.
+    assert_eq!(db.prune(Duration::ZERO).unwrap(), 0);
+    holder.kill();
+}
+
+#[test]
+fn a_prune_of_large_proposals_gives_others_their_turn() {
+    let place = Place::new();
+    place.database().migrate_all().unwrap();
+    let large =
+        "INSERT INTO proposals (id, queue_key, bottle_slug, tool, payload_sha256, justification, arrival_timestamp,
+           state, archived_at, proposed_file)
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+         SELECT i, 'dev', 'dev', 'x', printf('%064x', i), '', '', 'approved', '2020-01-01T00:00:00.000000Z',
+           hex(zeroblob(500000)) FROM n";
+    place.shell(large);
+    let (audit, wal) = (place.audit(), place.dir.join("bot-bottle.db-wal"));
+    let (pruned, written, longest) = std::thread::scope(|scope| {
+        let pruning = scope.spawn(|| place.database().prune(Duration::from_secs(3600)).unwrap());
+        let (mut written, mut longest) = (0, 0);
+        while !pruning.is_finished() {
+            audit.write_audit_entry(&entry("x")).unwrap();
+            longest = longest.max(fs::metadata(&wal).unwrap().len());
+            written += 1;
+        }
+        (pruning.join().unwrap(), written, longest)
+    });
+    let longest = longest >> 20;
+    assert_eq!((pruned, place.count("proposals")), (200, 0));
+    assert!(written >= 5, "others wrote {written} times meanwhile");
+    assert!(longest <= 32, "the WAL grew to {longest} MiB");
+}
+
+#[test]
+fn a_backup_never_takes_a_name_of_the_database_s_own() {
+    let place = Place::new();
+    let db = place.database();
+    db.migrate_all().unwrap();
+    let link = place.dir.join("elsewhere");
+    std::os::unix::fs::symlink(&place.dir, &link).unwrap();
+    fs::create_dir_all(place.dir.join("bells")).unwrap();
+    for name in ["", "-wal", "-shm", "-journal", "-turn", "-apply", "-anything"] {
+        let own = format!("bot-bottle.db{name}");
+        for dir in [&place.dir, &link, &place.dir.join("bells/..")] {
+            let before = place.names();
+            let error = db.backup(&dir.join(&own)).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{own}: {error}");
+            assert_eq!(place.names(), before, "{own}");
+        }
+    }
+    for name in ["bells/dev", "bells/.inbox", "BOT-BOTTLE.DB-WAL"] {
+        assert_eq!(db.backup(&place.dir.join(name)).unwrap_err().exit_code(), 2, "{name}");
+    }
+    let copy = place.dir.join("bot-bottle.db.copy");
+    db.backup(&copy).unwrap();
+    for (link, target) in [("hard", &place.db), ("soft", &place.db), ("dangling", &place.dir.join("bot-bottle.db-new"))]
+    {
+        let link = place.dir.join(link);
+        let made = if link.ends_with("hard") {
+            fs::hard_link(target, &link)
+        } else {
+            std::os::unix::fs::symlink(target, &link)
+        };
+        made.unwrap();
+        assert_eq!(db.backup(&link).unwrap_err().exit_code(), 2, "{}", link.display());
+        fs::remove_file(&link).unwrap();
+    }
+    assert!(db.check().unwrap().is_empty());
+}
+
+#[test]
+fn a_backup_with_findings_is_refused_before_anything() {
+    let place = Place::new();
+    let (db, queue) = (place.database(), place.queue("dev"));
+    decide(&place.inbox(), &queue.write_proposal(&proposal("x")).unwrap(), "approved").unwrap();
+    let (edited, torn) = (place.dir.join("edited"), place.dir.join("torn"));
+    db.backup(&edited).unwrap();
+    shell(&edited, "DROP TRIGGER audit_entries_no_update; UPDATE audit_entries SET decided_by = 'eve'").unwrap();
+    db.backup(&torn).unwrap();
+    shell(&torn, "PRAGMA foreign_keys = OFF; DELETE FROM proposals").unwrap();
+    let before = place.shell("SELECT * FROM audit_entries; SELECT * FROM proposals");
+    for copy in [edited, torn] {
+        let error = db.restore(&copy).unwrap_err();
+        assert_eq!(error.class(), "DatabaseCorruptError", "{error}");
+        assert!(error.to_string().contains(arg(&copy)), "{error}");
+    }
+    assert_eq!(place.shell("SELECT * FROM audit_entries; SELECT * FROM proposals"), before);
+    assert_eq!(crate::place::names(&place.dir.join("backups")), [""; 0]);
+}
+
+#[test]
+fn a_rollback_is_in_the_log_with_the_copy_it_leaves() {
+    let place = Place::new();
+    let db = place.database();
+    db.migrate_all().unwrap();
+    let note = "SELECT operator_notes FROM audit_entries WHERE operator_action = 'rolled back'";
+    let saved = db.rollback("grant_store", 0).unwrap();
+    assert_eq!(
+        place.shell(note),
+        format!("grant_store from version 1 to 0; all that was there is in {}", saved.display())
+    );
+    assert_eq!(shell(&saved, note).unwrap(), "", "the copy is what was there before");
+    // The log itself: then the copy is where it goes on.
+    let saved = db.rollback("audit_store", 0).unwrap();
+    assert_eq!(
+        shell(&saved, "SELECT operator_action FROM audit_entries ORDER BY seq").unwrap(),
+        "rolled back\nrolled back"
+    );
+    db.migrate_all().unwrap();
+    assert_eq!(place.count("audit_entries"), 0);
+    let left = crate::place::names(&place.dir.join("backups"));
+    assert_eq!(db.rollback("nobody", 0).unwrap_err().exit_code(), 4);
+    assert_eq!(crate::place::names(&place.dir.join("backups")), left, "a copy that nobody asked for was left");
 }
 
 #[test]

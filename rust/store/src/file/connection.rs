@@ -57,6 +57,20 @@ impl Opened {
         Ok(Opened { conn, file, wal, id: before, syncs: Cell::new(Syncs::InTurn), schema, turns, anchor })
     }
 
+    /// Without a look at its schema, for whoever saves or replaces all of it, whatever is in it.
+    pub(crate) fn open_as_it_is(file: PathBuf) -> Result<Self> {
+        mount::check(&file)?;
+        let id = file_id(&file);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(&file, flags).map_err(|error| Error::from(error).at(&file))?;
+        conn.busy_timeout(BUSY_TIMEOUT)?;
+        // SQLite opens the WAL with the first look.
+        conn.query_row("PRAGMA data_version", [], |_| Ok(())).map_err(|error| Error::from(error).at(&file))?;
+        let (wal, turns) = (Wal::beside(&file), Turns::beside(&file));
+        let anchor = id.and_then(|id| Anchor::hold(&file, id));
+        Ok(Opened { conn, file, wal, id, syncs: Cell::new(Syncs::InTurn), schema: Cell::new(0), turns, anchor })
+    }
+
     /// Whether database and WAL at their paths are still the files this connection has open.
     pub(crate) fn is_current(&self) -> bool {
         self.wal.is_current() && file_id(&self.file) == self.id

@@ -57,6 +57,11 @@ impl Database {
         })
     }
 
+    /// Whether it is the host's, whose directory sidecars mount.
+    pub(crate) fn is_on_host(&self) -> bool {
+        self.on_host
+    }
+
     /// Names this handle among the process's, for ending its waits.
     pub(crate) fn id(&self) -> u64 {
         self.id

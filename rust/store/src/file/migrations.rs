@@ -177,33 +177,25 @@ pub(crate) fn migrate(
     }
 }
 
-/// Takes one module back to version `to`, step by step.
-pub(crate) fn rollback(conn: &Connection, module: &str, to: i64) -> Result<()> {
+/// Takes one module back to version `to`, in the caller's transaction; returns the version it comes from.
+pub(crate) fn rollback(tx: &Connection, module: &str, to: i64) -> Result<i64> {
     let known = MODULES.iter().find(|known| known.name == module).ok_or_else(|| Error::not_found("module", module))?;
     let steps = known.owned();
-    loop {
-        let tx = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
-        let found = examine(&tx, module, &steps)?;
-        let version = found.version;
-        if version > known.version() {
-            // Only the release that made the step knows the way back, however well the file suits this one.
-            let Found { module, version, compat } = found;
-            return Err(Error::SchemaTooNew { module, found: version, compat, supported: known.version() });
-        }
-        if !(0..=version).contains(&to) {
-            return Err(Error::input(
-                "--to",
-                format!("must be from 0 to {version}, the version {module} is at, not {to}"),
-            ));
-        }
-        if version == to {
-            tx.commit()?;
-            return Ok(());
-        }
-        apply(&tx, module, version, &steps[version as usize - 1].down)?;
-        keep_books(&tx, module, version - 1, found.compat, None)?;
-        tx.commit()?;
+    let found = examine(tx, module, &steps)?;
+    if found.version > known.version() {
+        // Only the release that made the step knows the way back, however well the file suits this one.
+        let Found { module, version, compat } = found;
+        return Err(Error::SchemaTooNew { module, found: version, compat, supported: known.version() });
     }
+    if !(0..=found.version).contains(&to) {
+        let reason = format!("must be from 0 to {}, the version {module} is at, not {to}", found.version);
+        return Err(Error::input("--to", reason));
+    }
+    for version in (to + 1..=found.version).rev() {
+        apply(tx, module, version, &steps[version as usize - 1].down)?;
+        keep_books(tx, module, version - 1, found.compat, None)?;
+    }
+    Ok(found.version)
 }
 
 /// How far the module is, after a look at whether its steps are the ones that were applied.
@@ -233,7 +225,7 @@ fn checksum(step: &Step) -> String {
     sha256_hex(format!("{}\0{}", step.up, step.down))
 }
 
-fn apply(tx: &Transaction<'_>, module: &str, version: i64, sql: &str) -> Result<()> {
+fn apply(tx: &Connection, module: &str, version: i64, sql: &str) -> Result<()> {
     tx.execute_batch(sql).map_err(|error| match Error::from(error) {
         // The step itself is at fault; a busy or full disk says so as anywhere else.
         Error::Unavailable { reason, .. } => Error::MigrationFailed { module: module.to_owned(), version, reason },
@@ -248,7 +240,7 @@ fn apply(tx: &Transaction<'_>, module: &str, version: i64, sql: &str) -> Result<
 
 /// Records that `module` is at `version` now, and the checksum of a step that was applied. What programs of an older
 /// version may do is nothing they have to be told at a version they know: `compat` is never ahead of `version`.
-fn keep_books(tx: &Transaction<'_>, module: &str, version: i64, compat: i64, checksum: Option<&str>) -> Result<()> {
+fn keep_books(tx: &Connection, module: &str, version: i64, compat: i64, checksum: Option<&str>) -> Result<()> {
     let now = clock::now();
     tx.execute(
         "INSERT INTO schema_versions (module, version, compat, updated_at) VALUES (:module, :version, :compat, :now)
@@ -290,9 +282,11 @@ mod tests {
         };
         migrate_all(&conn).unwrap();
         assert!(tables(&conn) > 0);
+        let tx = Transaction::new_unchecked(&conn, TransactionBehavior::Immediate).unwrap();
         for module in MODULES.iter().rev() {
-            rollback(&conn, module.name, 0).unwrap();
+            assert_eq!(rollback(&tx, module.name, 0).unwrap(), module.version());
         }
+        tx.commit().unwrap();
         assert_eq!(tables(&conn), 0);
         migrate_all(&conn).unwrap();
     }

@@ -284,6 +284,11 @@ impl Shared {
         is_outdated(&self.reader.lock()) || self.guest.get().is_some_and(|guest| guest.is_outdated())
     }
 
+    /// Closes every connection, for whoever is about to put another file into the place of theirs.
+    pub(crate) fn abandon_all(&self) {
+        self.abandon(&mut self.writer.lock());
+    }
+
     /// Closes every connection, all together: SQLite counts a process's locks per file, so one that stays open would
     /// hand lost locks on to the next.
     fn abandon(&self, writer: &mut MutexGuard<'_, Option<Opened>>) {

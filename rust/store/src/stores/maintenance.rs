@@ -1,32 +1,25 @@
-//! How is the file looked after: status, check, backup, restore, rollback, prune?
+//! How is the file looked after: status, check, backup?
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::backup::Backup;
-use rusqlite::{Connection, OpenFlags, named_params};
+use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
 use crate::audit::entry as audit;
-use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
 use crate::file::database::Database;
 use crate::file::migrations::{self, MODULES};
-use crate::file::transaction::Transaction;
 use crate::file::{bell, mount};
-use crate::queue::changes;
-use crate::stores::audit_store::AuditStore;
-use crate::user::os_user;
 
 /// A backup in one step, so in one read transaction: in smaller ones every write by others would start it over.
-const ALL_PAGES: i32 = i32::MAX;
-/// How many proposals one transaction prunes: others get their turn between.
-const PRUNE_BATCH: u32 = 500;
+pub(crate) const ALL_PAGES: i32 = i32::MAX;
 
 /// What `status` reports.
 #[derive(Debug, Clone, Serialize)]
@@ -98,27 +91,10 @@ impl Database {
         Ok(found.into_iter().map(|found| (found.module, found.version)).collect())
     }
 
-    /// Takes one module back, after a backup whose path is returned.
-    pub fn rollback(&self, module: &str, to: i64) -> Result<PathBuf> {
-        let saved =
-            self.save_aside()?.ok_or_else(|| Error::not_found("database", &self.path().display().to_string()))?;
-        let opened = self.open_to_write()?;
-        let _turn = opened.turns.as_ref().map(crate::file::turn::Turns::take);
-        migrations::rollback(&opened.conn, module, to).map_err(|error| error.at(&opened.file))?;
-        opened.acknowledge()?;
-        Ok(saved)
-    }
-
     /// SQLite's checks and the audit chain; what is wrong, in sentences.
     pub fn check(&self) -> Result<Vec<String>> {
         let Some(opened) = self.shared()?.open(false)? else { return Ok(Vec::new()) };
-        let mut findings = sqlite_checks(&opened.conn).map_err(|error| error.at(&opened.file))?;
-        match audit::verify(&opened.conn, None) {
-            Ok(_) => {}
-            Err(error @ Error::AuditIntegrity { .. }) => findings.push(error.to_string()),
-            Err(error) => return Err(error.at(&opened.file)),
-        }
-        Ok(findings)
+        findings(&opened.conn).map_err(|error| error.at(&opened.file))
     }
 
     /// A copy of one moment, while others write; its bytes.
@@ -126,77 +102,13 @@ impl Database {
         let Some(opened) = self.shared()?.open(false)? else {
             return Err(Error::not_found("database", &self.path().display().to_string()));
         };
+        refuse_own_names(self, &opened.file, destination)?;
         create_private(destination)?;
         let copied = copy(&opened.conn, destination);
         if copied.is_err() {
             let _ = fs::remove_file(destination);
         }
         copied.map_err(|error| error.at(destination))
-    }
-
-    /// Replaces the content with a backup's. What was there is saved first; the path of that is returned.
-    pub fn restore(&self, source: &Path) -> Result<PathBuf> {
-        if !source.is_file() {
-            return Err(Error::not_found("backup", &source.display().to_string()));
-        }
-        let backup = open_read_only(source)?;
-        let at_source = |error: Error| error.at(source);
-        if let Some(finding) = sqlite_checks(&backup).map_err(at_source)?.into_iter().next() {
-            return Err(Error::Corrupt { path: source.display().to_string(), reason: finding });
-        }
-        let versions = migrations::versions(&backup).map_err(at_source)?;
-        if versions.is_empty() {
-            return Err(Error::input("backup", format!("{} is not a bot-bottle database", source.display())));
-        }
-        migrations::refuse_newer(&versions)?;
-        if fs::canonicalize(source).ok() == self.shared()?.file()? {
-            return Err(Error::input("backup", format!("{} is the database itself", source.display())));
-        }
-        let audit = AuditStore::new(Some(self.path()))?;
-        let saved = self.save_aside().and_then(|saved| Ok((saved, audit.head()?)));
-        let (saved, head) = match saved {
-            Ok(saved) => saved,
-            // The reason to restore: the damaged file is kept as it is, and a new one takes its place.
-            Err(Error::Corrupt { .. }) => (Some(self.move_aside()?), "unreadable".to_owned()),
-            Err(error) => return Err(error),
-        };
-        let newest = self.read(changes::newest_change)?.flatten();
-        {
-            let mut opened = self.open_to_write()?;
-            let _turn = opened.turns.as_ref().map(crate::file::turn::Turns::take);
-            let copy = Backup::new(&backup, &mut opened.conn)?;
-            copy.run_to_completion(ALL_PAGES, Duration::from_millis(5), None)
-                .map_err(|error| Error::from(error).at(self.path()))?;
-            drop(copy);
-            migrations::migrate_all(&opened.conn).map_err(|error| error.at(&opened.file))?;
-            opened.acknowledge()?;
-        }
-        let saved = saved.unwrap_or_else(|| PathBuf::from("/dev/null"));
-        self.write(|tx| {
-            let notes =
-                format!("from {}; the log before it had head {head} and is in {}", source.display(), saved.display());
-            audit::note(tx, "host", "database", "restored", &notes, &os_user(), "cli")?;
-            newest.as_ref().map_or(Ok(()), |newest| changes::go_on_from(tx, newest))?;
-            Ok(((), Rings::inbox()))
-        })?;
-        bell::ring_all(&self.real_path()?);
-        Ok(saved)
-    }
-
-    /// Deletes proposals that ended longer ago than `age`, in turns with other writers; how many. Never the audit log.
-    pub fn prune(&self, age: Duration) -> Result<usize> {
-        if self.read(|_| Ok(()))?.is_none() {
-            return Ok(0);
-        }
-        let before = clock::before(age);
-        let mut pruned = 0;
-        loop {
-            let gone = self.write(|tx| Ok((prune_some(tx, &before)?, Rings::NONE)))?;
-            pruned += gone;
-            if gone < PRUNE_BATCH as usize {
-                return Ok(pruned);
-            }
-        }
     }
 
     /// How long a bell takes to be heard here; see [`Error::BellTimeout`].
@@ -207,48 +119,30 @@ impl Database {
             seconds: limit.as_secs_f64().to_string(),
         })
     }
-
-    /// A backup beside the database's directory; `None` while there is no database.
-    fn save_aside(&self) -> Result<Option<PathBuf>> {
-        if !self.real_path()?.exists() {
-            return Ok(None);
-        }
-        let saved = self.aside()?;
-        self.backup(&saved)?;
-        Ok(Some(saved))
-    }
-
-    fn move_aside(&self) -> Result<PathBuf> {
-        let file = self.real_path()?;
-        let saved = self.aside()?;
-        // The WAL first: without it the file is merely older, with a WAL that is not its own it would be wrong.
-        for suffix in ["-wal", "-shm", ""] {
-            match fs::rename(with_suffix(&file, suffix), with_suffix(&saved, suffix)) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::unavailable(&file, error)),
-                _ => {}
-            }
-        }
-        Ok(saved)
-    }
-
-    fn aside(&self) -> Result<PathBuf> {
-        let dir = self.path().parent().unwrap_or(Path::new("/")).join("backups");
-        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|error| Error::unavailable(&dir, error))?;
-        Ok(dir.join(format!("bot-bottle-{}.db", clock::now().replace([':', '.'], "-"))))
-    }
 }
 
-fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
-fn open_read_only(file: &Path) -> Result<Connection> {
+pub(crate) fn open_read_only(file: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(file, flags).map_err(|error| Error::from(error).at(file))?;
     conn.busy_timeout(Duration::from_secs(5))?;
     Ok(conn)
+}
+
+/// What is wrong with a file, in sentences.
+pub(crate) fn findings(conn: &Connection) -> Result<Vec<String>> {
+    let mut findings = sqlite_checks(conn)?;
+    match audit::verify(conn, None) {
+        Ok(_) => {}
+        Err(error @ Error::AuditIntegrity { .. }) => findings.push(error.to_string()),
+        Err(error) => return Err(error),
+    }
+    Ok(findings)
 }
 
 fn sqlite_checks(conn: &Connection) -> Result<Vec<String>> {
@@ -263,7 +157,32 @@ fn sqlite_checks(conn: &Connection) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-fn create_private(path: &Path) -> Result<()> {
+/// SQLite, writers and waiters take whatever has such a name for theirs.
+fn refuse_own_names(db: &Database, file: &Path, destination: &Path) -> Result<()> {
+    let missing = |error| Error::unavailable(destination, error);
+    let (Some(dir), Some(name)) = (destination.parent(), destination.file_name().and_then(|name| name.to_str())) else {
+        return Err(Error::input("backup", format!("{} names no file", destination.display())));
+    };
+    let dir = fs::canonicalize(if dir.as_os_str().is_empty() { Path::new(".") } else { dir }).map_err(missing)?;
+    let is_own = |database: &Path| {
+        let (Some(home), Some(own)) = (database.parent(), database.file_name().and_then(|own| own.to_str())) else {
+            return false;
+        };
+        let Ok(home) = fs::canonicalize(home) else { return false };
+        // Some file systems take upper and lower case for the same.
+        let (name, own) = (name.to_lowercase(), own.to_lowercase());
+        let beside = name.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+        (dir == home && (beside || name == "bells")) || dir.starts_with(home.join("bells"))
+    };
+    let mounted = db.is_on_host() && file.parent().is_some_and(|home| dir.starts_with(home));
+    if is_own(file) || is_own(db.path()) || mounted {
+        let reason = format!("{} is a name of the database's own files; choose another one", destination.display());
+        return Err(Error::input("backup", reason));
+    }
+    Ok(())
+}
+
+pub(crate) fn create_private(path: &Path) -> Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -273,7 +192,7 @@ fn create_private(path: &Path) -> Result<()> {
     }
 }
 
-fn copy(from: &Connection, to: &Path) -> Result<u64> {
+pub(crate) fn copy(from: &Connection, to: &Path) -> Result<u64> {
     let mut target =
         Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     Backup::new(from, &mut target)?.run_to_completion(ALL_PAGES, Duration::from_millis(5), None)?;
@@ -281,21 +200,4 @@ fn copy(from: &Connection, to: &Path) -> Result<u64> {
     target.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))?;
     target.close().map_err(|(_, error)| error)?;
     fs::metadata(to).map(|data| data.len()).map_err(|error| Error::unavailable(to, error))
-}
-
-fn prune_some(tx: &Transaction<'_>, before: &str) -> Result<usize> {
-    const PRUNE_SQL: &str = "DELETE FROM proposals WHERE seq IN (
-           SELECT p.seq FROM proposals p
-           LEFT JOIN responses r ON r.proposal_seq = p.seq
-           LEFT JOIN applies m ON m.proposal_seq = p.seq
-           WHERE coalesce(p.archived_at, r.decided_at, p.withdrawn_at, p.expires_at) < :before
-             AND ifnull(m.state, '') <> 'intended'
-           LIMIT :batch)";
-    // The newest change stays: what comes after it must have a larger number, for whoever goes on from one.
-    const FORGET_SQL: &str = "DELETE FROM changes WHERE at < :before AND seq < (SELECT max(seq) FROM changes)";
-    let pruned = tx.prepare_cached(PRUNE_SQL)?.execute(named_params! {":before": before, ":batch": PRUNE_BATCH})?;
-    if pruned < PRUNE_BATCH as usize {
-        tx.prepare_cached(FORGET_SQL)?.execute(named_params! {":before": before})?;
-    }
-    Ok(pruned)
 }

@@ -5,8 +5,10 @@ pub(crate) mod bottle_store;
 pub(crate) mod grant_store;
 pub(crate) mod inbox;
 pub(crate) mod maintenance;
+pub(crate) mod prune;
 pub(crate) mod query;
 pub(crate) mod queue_store;
+pub(crate) mod restore;
 pub(crate) mod transport;
 
 #[cfg(test)]
