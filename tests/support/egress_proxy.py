@@ -29,12 +29,19 @@ import hypercorn.config
 import pytest
 import trustme
 
+from checkout import CHECKOUT
+
 SLUG = "demo"
 # Before Python 3.13 `make build` gives the proxy an environment of its own (pyproject.toml says why).
 _OWN = Path(sys.prefix, "egress/bin/python")
-if not _OWN.exists():
-    pytest.importorskip("mitmproxy", reason="bot-bottle[egress] is not installed")
-COMMAND = [str(_OWN) if _OWN.exists() else sys.executable, "-m", "bot_bottle.sidecars.egress"]
+# `rust` runs the same tests against the binary of rust/egress, as `cargo build --release -p bot-bottle-egress` makes it.
+RUST = os.environ.get("BOT_BOTTLE_TEST_EGRESS") == "rust"
+if RUST:
+    COMMAND = [str(CHECKOUT / "target/release/bot-bottle-egress")]
+else:
+    if not _OWN.exists():
+        pytest.importorskip("mitmproxy", reason="bot-bottle[egress] is not installed")
+    COMMAND = [str(_OWN) if _OWN.exists() else sys.executable, "-m", "bot_bottle.sidecars.egress"]
 PORTS = {"http": 80, "https": 443}
 HOSTS = (
     "api.example.test",
