@@ -36,6 +36,7 @@ from bot_bottle._native import (
     Proposal,
     QueueStore,
     Response,
+    SecretFinding,
     Transaction,
     TrustedKey,
     Wait,
@@ -45,6 +46,7 @@ from bot_bottle._native import (
     host_db_path,
     new_id,
     render_diff,
+    scan,
     sha256_hex,
     visible,
 )
@@ -126,6 +128,7 @@ __all__ = [
     "QueueStore",
     "Response",
     "SchemaTooNewError",
+    "SecretFinding",
     "StaleReviewError",
     "Supervise",
     "Transaction",
@@ -140,6 +143,7 @@ __all__ = [
     "host_db_path",
     "new_id",
     "render_diff",
+    "scan",
     "sha256_hex",
     "visible",
 ]

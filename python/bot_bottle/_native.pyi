@@ -55,6 +55,7 @@ __all__ = [
     "QueueStore",
     "Response",
     "Routes",
+    "SecretFinding",
     "Transaction",
     "Wait",
     "Watch",
@@ -65,6 +66,7 @@ __all__ = [
     "host_db_path",
     "new_id",
     "render_diff",
+    "scan",
     "sha256_hex",
     "visible",
 ]
@@ -130,6 +132,59 @@ class Routes:
 
     def allows(self, at: int, method: str, path: str, headers: list[tuple[str, str]]) -> bool:
         """Whether the route at this place lets the request through; ``path`` as sent, without query."""
+
+@final
+class SecretFinding:
+    """A secret that :func:`scan` found and where it is; ``repr`` does not show the secret."""
+
+    @property
+    def detector(self) -> str:
+        """The format's id, such as ``GitHub token``, or the name a known secret was given with."""
+
+    @property
+    def kind(self) -> str:
+        """``token_patterns`` or ``known_secrets``, as ``routes.yaml`` names the detector."""
+
+    @property
+    def secret(self) -> bytes:
+        """The secret itself, decoded."""
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """Begin and end of the bytes that spell it; overwriting them takes it out. ``None`` in compressed data."""
+
+    @property
+    def how(self) -> list[str]:
+        """The steps that hid it, outermost first: ``["base64", "gzip"]``."""
+
+    @property
+    def place(self) -> str:
+        """The place as it was given to :func:`scan`."""
+
+    def explain(self) -> str:
+        """What was found, where, under which encodings, and where its format is described; one line, no secret."""
+
+def scan(
+    data: bytes | str,
+    *,
+    token_patterns: bool = True,
+    known: Mapping[str, bytes | str] | None = None,
+    place: str = "body",
+    host: str = "",
+    codings: Sequence[str] | None = None,
+) -> list[SecretFinding]:
+    """The secrets in ``data``, however encoded, as the egress proxy finds them.
+
+    Args:
+        token_patterns: look for the published formats of tokens and keys.
+        known: what a secret is called → its value; those shorter than 8 bytes are left out.
+        place: where in a request the data stands; in ``URL query`` a signed URL's own parameters are no secret.
+        host: the host that the request goes to, in lower case.
+        codings: the content codings of a body, in the order applied: gzip, deflate, br, zstd.
+
+    Raises:
+        InvalidInputError: it is not so coded, or decoding it takes more work or memory than a request may use.
+    """
 
 def bot_bottle_root() -> str:
     """``~/.bot-bottle``, or ``$BOT_BOTTLE_ROOT`` (absolute). Creates nothing.

@@ -12,6 +12,7 @@ mod keys;
 mod queue_store;
 mod registers;
 mod routes;
+mod scan;
 mod values;
 
 use bot_bottle_store as store;
@@ -96,6 +97,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<registers::BottleStore>()?;
     module.add_class::<routes::Routes>()?;
     module.add_function(wrap_pyfunction!(routes::canonical_host, module)?)?;
+    module.add_class::<scan::SecretFinding>()?;
+    module.add_function(wrap_pyfunction!(scan::scan_bytes, module)?)?;
     module.add_class::<keys::Keys>()?;
     module.add_class::<database::Database>()?;
     module.add_class::<database::Transaction>()?;

@@ -24,7 +24,7 @@ struct Spent {
 
 impl Budget {
     /// Steps that every request may take, whatever its size; about a tenth of a second.
-    pub const STEPS: u64 = 40 << 20;
+    pub const STEPS: u64 = 32 << 20;
     /// Steps that each byte of input adds.
     pub const STEPS_PER_BYTE: u64 = 48;
     /// Bytes of memory that decoders may hold at once.

@@ -395,6 +395,7 @@ impl Layer {
         let unknown = self.unknown.take().map_or(text.len(), |at| (at.max(self.base) - self.base) as usize);
         let from = self.seen.saturating_sub(24).min(unknown);
         let base = self.base;
+        let decided = self.base64.at + self.hex.at;
         if self.base64.active
             && let Some(below) = &mut self.below.base64
         {
@@ -427,7 +428,9 @@ impl Layer {
             }
         }
         self.window = text;
-        outcome
+        // Each byte of an encoded run is decoded in several ways, which costs about as much as looking at it did.
+        let decoded = (self.base64.at + self.hex.at - decided) as usize;
+        outcome.and(context.budget.spend(decoded))
     }
 
     fn decode_block(

@@ -209,6 +209,26 @@ pub struct Finding {
     pub place: Place,
 }
 
+impl Finding {
+    /// What was found, where, under which encodings and why it counts; one line without the secret.
+    pub fn explain(&self) -> String {
+        let Finding { detector, kind, span, how, place, .. } = self;
+        let at = match span {
+            Some(span) => format!(" at bytes {} to {}", span.start, span.end),
+            None => " in compressed data".to_string(),
+        };
+        let steps: Vec<&str> = how.iter().map(|step| step.name()).collect();
+        let under = if steps.is_empty() { String::new() } else { format!(", under {}", steps.join(", then ")) };
+        let source = FORMATS.iter().find(|format| format.id == detector).map(|format| format.source);
+        let why = match (kind, source) {
+            (Kind::KnownSecret, _) => "it is a value that was given".to_string(),
+            (Kind::TokenPattern, Some(source)) => format!("it has the format described at {source}"),
+            (Kind::TokenPattern, None) => "key material follows the label of a private key".to_string(),
+        };
+        format!("{detector} in {}{at}{under}: {why}", place.name)
+    }
+}
+
 impl std::fmt::Debug for Finding {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Finding")

@@ -1,0 +1,38 @@
+"""Does ``bot_bottle.scan`` find what the proxy finds, and say why?"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+
+import pytest
+
+import bot_bottle
+
+TOKEN = b"ghp_" + b"x7Kq2Vw9ZtR4mB6nYc1DgH3jL5pS8uE0aTfI"
+
+
+def test_a_secret_is_found_and_explained_without_being_shown() -> None:
+    text = b"note: " + base64.b64encode(gzip.compress(b"some words " + TOKEN))
+    (finding,) = bot_bottle.scan(text, place="header x-note")
+    assert (finding.detector, finding.kind, finding.secret) == ("GitHub token", "token_patterns", TOKEN)
+    assert (finding.how, finding.span, finding.place) == (["base64", "gzip"], None, "header x-note")
+    assert "GitHub token in header x-note" in finding.explain() and "https://" in finding.explain()
+    assert TOKEN.decode() not in repr(finding)
+
+
+def test_the_span_covers_what_spells_a_known_secret() -> None:
+    text = b"key=correct%2Dhorse-battery&more=words"
+    (finding,) = bot_bottle.scan(text, known={"a password": "correct-horse-battery"}, token_patterns=False)
+    assert (finding.detector, finding.kind) == ("a password", "known_secrets")
+    begin, end = finding.span or (0, 0)
+    assert text[begin:end] == b"correct%2Dhorse-battery"
+
+
+def test_what_cannot_be_scanned_is_an_error() -> None:
+    with pytest.raises(bot_bottle.InvalidInputError, match="gzip"):
+        bot_bottle.scan(b"plainly no gzip", codings=["gzip"])
+    with pytest.raises(bot_bottle.InvalidInputError, match="compress"):
+        bot_bottle.scan(b"x", codings=["compress"])
+    with pytest.raises(bot_bottle.InvalidInputError, match="work"):
+        bot_bottle.scan(gzip.compress(bytes(200 << 20)))
