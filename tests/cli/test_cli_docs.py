@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from bot_bottle.cli.root import cli
+from bot_bottle.cli.explain import root
 from checkout import CHECKOUT
 from cli_process import ROUTES, Host
 
@@ -28,7 +28,7 @@ def commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[t
     return found
 
 
-COMMANDS = commands(cli)
+COMMANDS = commands(root())
 
 
 @pytest.mark.parametrize("path", [path for path, _ in COMMANDS], ids=" ".join)

@@ -1,7 +1,7 @@
 """How does `bot-bottle` start, and with what message and exit code does it end?
 
 This is the only place that turns an error into a sentence and a code. The commands raise; their
-table is in ``root.py``.
+table is in ``commands.py``.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import sys
 from typing import Any
 
 from bot_bottle import visible
-from bot_bottle.errors import BotBottleError, InvalidInputError
+from bot_bottle.errors import BotBottleError
 
 PROGRAM = "bot-bottle"
 INTERRUPTED = 130
 
 
 def main() -> int:
-    """Runs the command in ``sys.argv`` and returns the exit code of DESIGN's table (docs/cli.md has it).
+    """Runs the command in ``sys.argv`` and returns one of the exit codes that docs/cli.md lists.
 
     Nothing but a request for one (``BOT_BOTTLE_TRACEBACK=1``) makes it print a traceback. A reader of
     standard output that went away (``| head``) is no failure.
@@ -59,19 +59,13 @@ def _open_streams() -> None:
 
 def _verdict(error: BaseException) -> tuple[int, str, dict[str, Any]]:
     """Exit code, one sentence (``""``: say nothing) and the error's own data."""
-    import click
-
     if isinstance(error, BotBottleError):
         data = {name: value for name, value in vars(error).items() if name != "message" and name[0] != "_"}
         return error.exit_code, str(error), data
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code, "", {}
-    if isinstance(error, click.UsageError):
-        where = error.ctx.command_path if error.ctx else PROGRAM
-        hint = f"{error.format_message().rstrip('.')} (see '{where} --help')"
-        return InvalidInputError.exit_code, hint, {}
-    if isinstance(error, click.ClickException):
-        return error.exit_code, error.format_message(), {}
+    if type(error).__module__.startswith("click."):
+        from bot_bottle.cli.explain import verdict
+
+        return verdict(error)
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "", {}
     if isinstance(error, OSError):

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import click
-
 from bot_bottle import AuditEntry, AuditStore
+from bot_bottle.cli.declare import Whole, group, option
 from bot_bottle.cli.options import bottle_option, digest, json_option, moment
 from bot_bottle.cli.screen import print_fields, print_json, print_quoted, print_table, say
 from bot_bottle.operator import words
 
 
-@click.group()
+@group()
 def audit() -> None:
     """Read and verify the append-only log of decisions."""
 
 
 @audit.command("list")
 @bottle_option
-@click.option("--component", metavar="NAME", help="Only of this component; for a decision it is the tool.")
-@click.option(
+@option("--component", metavar="NAME", help="Only of this component; for a decision it is the tool.")
+@option(
     "--since", type=moment, metavar="TIME", help="Only from this time on (2026-01-31T12:00:00Z), or so long ago (2h)."
 )
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="The newest so many.")
-@click.option("--full", is_flag=True, help="Print all of each entry, diffs included, instead of a table.")
+@option("--limit", type=Whole(1), default=100, help="The newest so many.")
+@option("--full", is_flag=True, help="Print all of each entry, diffs included, instead of a table.")
 @json_option
 def list_(bottle: str | None, component: str | None, since: str | None, limit: int, full: bool, as_json: bool) -> None:
     """List entries, oldest first."""
@@ -61,7 +60,7 @@ def list_(bottle: str | None, component: str | None, since: str | None, limit: i
 
 
 @audit.command()
-@click.option(
+@option(
     "--head",
     type=digest,
     metavar="HEX",

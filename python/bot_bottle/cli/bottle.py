@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
+import sys
 from collections.abc import Sequence
-
-import click
 
 from bot_bottle import BottleStore
 from bot_bottle.cli.bottles import bottles
+from bot_bottle.cli.declare import BadValueError, MisuseError, OneOf, argument, group, option
 from bot_bottle.cli.options import json_option
 from bot_bottle.cli.screen import print_json, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
@@ -17,30 +15,26 @@ from bot_bottle.launch import address, docker
 from bot_bottle.launch.backend import IMAGE, NAMES, load
 from bot_bottle.supervise import Plan, Supervise
 
-_run_option = click.option(
-    "--run/--print", "run", help="Run the commands, or print them for a shell to run (the default)."
-)
+_run_option = option("--run/--print", "run", help="Run the commands, or print them for a shell to run (the default).")
 
 
 def _file(text: str) -> tuple[str, str]:
     """``TOOL=PATH``: a managed file, as the pair."""
     tool, _, path = text.partition("=")
     if not (tool and path):
-        raise click.BadParameter(f"'{text}' is not TOOL=PATH")
+        raise BadValueError(f"'{text}' is not TOOL=PATH")
     return tool, path
 
 
-@click.group()
+@group()
 def bottle() -> None:
     """Start, stop and list bottles."""
 
 
 @bottle.command()
-@click.argument("slug")
-@click.option(
-    "--backend", type=click.Choice(NAMES), default="docker", show_default=True, help="What runs the sidecars."
-)
-@click.option(
+@argument("slug")
+@option("--backend", type=OneOf(*NAMES), default="docker", help="What runs the sidecars.")
+@option(
     "--file",
     "files",
     type=_file,
@@ -48,18 +42,14 @@ def bottle() -> None:
     multiple=True,
     help="A file of yours that TOOL's approved proposals replace. Repeatable.",
 )
-@click.option(
+@option(
     "--transport",
-    type=click.Choice(["mount", "broker"]),
+    type=OneOf("mount", "broker"),
     help="How the sidecars reach the queue; by default what the backend allows.",
 )
-@click.option("--image", metavar="IMAGE", default=IMAGE, show_default=True, help="What the sidecars run from.")
-@click.option(
-    "--env", "passed", metavar="NAME", multiple=True, help="A variable of yours for the sidecars. Repeatable."
-)
-@click.option(
-    "--compose", "agent_image", metavar="AGENT_IMAGE", help="Print a Compose file of the whole bottle instead."
-)
+@option("--image", metavar="IMAGE", default=IMAGE, help="What the sidecars run from.")
+@option("--env", "passed", metavar="NAME", multiple=True, help="A variable of yours for the sidecars. Repeatable.")
+@option("--compose", "agent_image", metavar="AGENT_IMAGE", help="Print a Compose file of the whole bottle instead.")
 @_run_option
 @json_option
 def start(
@@ -80,7 +70,9 @@ def start(
       bot-bottle bottle start demo --file egress-allow=routes.yaml --env GITHUB_TOKEN --run
     """
     if agent_image is not None and (run or backend != "docker"):
-        raise click.UsageError("--compose prints, and only for the docker backend")
+        raise MisuseError("--compose prints, and only for the docker backend")
+    import shlex
+
     tool = load(backend)
     supervise = Supervise()
     known = BottleStore().read_bottle(slug)
@@ -121,7 +113,7 @@ def start(
 
 
 @bottle.command()
-@click.argument("slug")
+@argument("slug")
 @_run_option
 @json_option
 def stop(slug: str, run: bool, as_json: bool) -> None:
@@ -141,7 +133,7 @@ def stop(slug: str, run: bool, as_json: bool) -> None:
         _print_all(commands)
 
 
-bottle.add_command(bottles, "list")
+bottle.commands["list"] = bottles
 
 
 def _explain(plan: Plan) -> None:
@@ -150,10 +142,12 @@ def _explain(plan: Plan) -> None:
     line = f"{plan.slug}: the sidecars use {how}, {plan.why}"
     if plan.broker_url and not address.answers(address.recall().socket):
         line += "; it is not running, start it with 'bot-bottle serve'"
-    click.echo(line, err=True)
+    print(line, file=sys.stderr)
 
 
 def _print_all(commands: Sequence[Sequence[str]]) -> None:
+    import shlex
+
     for command in commands:
         say(shlex.join(command))
 
@@ -165,6 +159,9 @@ def _run_all(commands: Sequence[Sequence[str]], *, keep_going: bool = False, und
         BotBottleError: a command failed; what it said on standard error has been shown.
         InvalidInputError: the tool is not installed.
     """
+    import shlex
+    import subprocess
+
     failed = ""
     for command in commands:
         # Its standard output would mix with ours: docker prints the id of what it made.

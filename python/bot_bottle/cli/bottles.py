@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import click
-
 from bot_bottle import BottleStore
+from bot_bottle.cli.declare import command, option
 from bot_bottle.cli.options import json_option
 from bot_bottle.cli.screen import print_json, print_table, say
 from bot_bottle.operator import words
 
 
-@click.command()
-@click.option("--all", "everything", is_flag=True, help="Also those that have stopped.")
+@command()
+@option("--all", "everything", is_flag=True, help="Also those that have stopped.")
 @json_option
 def bottles(everything: bool, as_json: bool) -> None:
     """List the running bottles."""

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
-import click
-
 from bot_bottle.cli import PROGRAM
+from bot_bottle.cli.commands import ASKED
+from bot_bottle.cli.declare import OneOf, argument, command
 
-# The shell's function sets this when it asks for completions; the scripts printed below do so.
-_ASKED = "_BOT_BOTTLE_COMPLETE"
 
-
-@click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.pass_context
-def completion(ctx: click.Context, shell: str) -> None:
+@command()
+@argument("shell", type=OneOf("bash", "zsh", "fish"))
+def completion(shell: str) -> None:
     """Print a script that makes a shell complete ids and more.
 
     \b
@@ -25,16 +19,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     """
     from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
+    from bot_bottle.cli.explain import root
+
     script = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}[shell]
-    click.echo(script(ctx.find_root().command, {}, PROGRAM, _ASKED).source())
-
-
-def answer_shell(cli: click.Command) -> bool:
-    """Prints completions if a shell asks for them; says whether it did."""
-    instruction = os.environ.get(_ASKED)
-    if not instruction:
-        return False
-    from click.shell_completion import shell_complete
-
-    shell_complete(cli, {}, PROGRAM, _ASKED, instruction)
-    return True
+    print(script(root(), {}, PROGRAM, ASKED).source())

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
+import os
 from typing import Any
 
-import click
-
 from bot_bottle import Database, host_db_path
+from bot_bottle.cli.declare import Whole, argument, group, option
 from bot_bottle.cli.options import duration, json_option, yes_option
 from bot_bottle.cli.screen import Cell, confirmed, interactive, print_fields, print_json, print_table, say
 from bot_bottle.errors import BotBottleError, DatabaseCorruptError
 
 
-@click.group()
+@group()
 def db() -> None:
     """Look after the database: state, schema, backups, queries."""
 
@@ -26,7 +24,7 @@ def path(as_json: bool) -> None:
     if as_json:
         print_json({"path": host_db_path()})
     else:
-        click.echo(host_db_path())
+        say(host_db_path())
 
 
 @db.command()
@@ -62,8 +60,8 @@ def migrate(as_json: bool) -> None:
 
 
 @db.command()
-@click.argument("module")
-@click.option("--to", type=click.IntRange(min=0), required=True, metavar="N", help="The schema version to go back to.")
+@argument("module")
+@option("--to", type=Whole(0), required=True, metavar="N", help="The schema version to go back to.")
 @yes_option
 @json_option
 def rollback(module: str, to: int, yes: bool, as_json: bool) -> None:
@@ -81,23 +79,23 @@ def rollback(module: str, to: int, yes: bool, as_json: bool) -> None:
 
 
 @db.command()
-@click.argument("dest", type=click.Path(path_type=Path))
+@argument("dest")
 @json_option
-def backup(dest: Path, as_json: bool) -> None:
+def backup(dest: str, as_json: bool) -> None:
     """Copy the database to DEST while it is in use."""
     with Database() as database:
         size = database.backup(dest)
     if as_json:
-        print_json({"path": str(dest.absolute()), "bytes": size})
+        print_json({"path": os.path.abspath(dest), "bytes": size})
     else:
         say(f"{dest} has {size:,} bytes")
 
 
 @db.command()
-@click.argument("src", type=click.Path(path_type=Path))
+@argument("src")
 @yes_option
 @json_option
-def restore(src: Path, yes: bool, as_json: bool) -> None:
+def restore(src: str, yes: bool, as_json: bool) -> None:
     """Replace the database's content with a backup's.
 
     What is there now is copied first; the path is printed.
@@ -106,7 +104,7 @@ def restore(src: Path, yes: bool, as_json: bool) -> None:
     with Database() as database:
         before = database.restore(src)
     if as_json:
-        print_json({"restored": str(src.absolute()), "backup": before})
+        print_json({"restored": os.path.abspath(src), "backup": before})
     else:
         say(f"restored {src}; what was there before is {before}")
 
@@ -137,7 +135,7 @@ def check(as_json: bool) -> None:
 
 
 @db.command()
-@click.option(
+@option(
     "--older-than", type=duration, required=True, metavar="DURATION", help="Ended longer ago than this, such as 30d."
 )
 @yes_option
@@ -154,10 +152,8 @@ def prune(older_than: float, yes: bool, as_json: bool) -> None:
 
 
 @db.command()
-@click.argument("sql")
-@click.option(
-    "--timeout", type=duration, default="5s", show_default=True, metavar="DURATION", help="Give up after so long."
-)
+@argument("sql")
+@option("--timeout", type=duration, default="5s", metavar="DURATION", help="Give up after so long.")
 @json_option
 def query(sql: str, timeout: float, as_json: bool) -> None:
     """Run one read-only SQL statement over all tables.
@@ -179,7 +175,7 @@ def _json_value(value: Any) -> Any:
     """JSON has neither bytes nor infinities: the first become hex digits, the second text."""
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float) and abs(value) == float("inf"):  # SQLite has no NaN
         return str(value)
     return value
 

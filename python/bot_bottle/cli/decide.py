@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-
-import click
+from typing import TYPE_CHECKING
 
 from bot_bottle import Inbox, InboxItem, Response
+from bot_bottle.cli.declare import command, option
 from bot_bottle.cli.options import hash_option, json_option, notes_option, pending_id, scope, yes_option
 from bot_bottle.cli.screen import confirmed, interactive, print_json, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.operator import decisions
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-@click.command()
+
+@command()
 @pending_id
 @notes_option
-@click.option(
+@option(
     "--grant",
     type=scope,
     metavar="SCOPE",
@@ -46,7 +48,7 @@ def approve(proposal_id: str, notes: str, grant: str | None, reviewed: str | Non
     _print_answer(item, answer, as_json)
 
 
-@click.command()
+@command()
 @pending_id
 @notes_option
 @hash_option
@@ -60,9 +62,9 @@ def reject(proposal_id: str, notes: str, reviewed: str | None, as_json: bool) ->
     _print_answer(item, answer, as_json)
 
 
-@click.command()
+@command()
 @pending_id
-@click.option("--file", "source", metavar="FILE", help="What shall run instead; - is standard input.")
+@option("--file", "source", metavar="FILE", help="What shall run instead; - is standard input.")
 @notes_option
 @hash_option
 @json_option
@@ -96,7 +98,10 @@ def _read(source: str) -> bytes:
         OSError: it cannot be read.
     """
     try:
-        return sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        if source == "-":
+            return sys.stdin.buffer.read()
+        with open(source, "rb") as file:
+            return file.read()
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no file {source}") from error
 

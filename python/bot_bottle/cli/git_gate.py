@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import click
-
 from bot_bottle import Database, host_db_path
+from bot_bottle.cli.declare import BadValueError, Whole, argument, file_path, group, option
 from bot_bottle.cli.options import duration, json_option
 from bot_bottle.cli.screen import Cell, print_fields, print_json, say
 from bot_bottle.operator.words import Said
@@ -30,35 +29,40 @@ _SAYS: dict[str, Said] = {
     "missing": ("none", "bad"),
 }
 
-_repository = click.argument("repository", type=click.Path(path_type=Path), metavar="REPO")
+_repository = argument("repository", type=file_path, metavar="REPO")
 
 
-@click.group("git-gate")
+def _existing_file(text: str) -> str:
+    if not Path(text).is_file():
+        raise BadValueError(f"'{text}' is not a file")
+    return str(Path(text).resolve())
+
+
+@group("git-gate")
 def git_gate() -> None:
     """Have pushes to a bare repository scanned for secrets and held for your decision."""
 
 
 @git_gate.command("install")
 @_repository
-@click.option("--bottle", required=True, metavar="SLUG", help="Whose pushes these are.")
-@click.option(
+@option("--bottle", required=True, metavar="SLUG", help="Whose pushes these are.")
+@option(
     "--timeout",
     type=duration,
     default=f"{WAIT_SECONDS}s",
-    show_default=True,
     metavar="DURATION",
     help="How long a push waits for you.",
 )
-@click.option(
+@option(
     "--rules",
-    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    type=_existing_file,
     help="A gitleaks configuration to use instead of gitleaks' own.",
 )
-@click.option(
+@option(
     "--max-file",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     default=MAX_FILE_BYTES,
-    show_default="100 MiB",
+    shown_default="100 MiB",
     metavar="BYTES",
     help="Refuse pushes with larger files: they are not scanned.",
 )

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import click
-from click.shell_completion import CompletionItem
-
 from bot_bottle import GrantStore
+from bot_bottle.cli.declare import argument, group, option
 from bot_bottle.cli.options import bottle_option, json_option
 from bot_bottle.cli.screen import print_json, print_table, say
 from bot_bottle.errors import BotBottleError
 from bot_bottle.operator import words
 
 
-@click.group()
+@group()
 def grants() -> None:
     """List and revoke what was allowed for more than one time."""
 
 
 @grants.command("list")
 @bottle_option
-@click.option("--all", "everything", is_flag=True, help="Also those used up, lapsed or revoked.")
+@option("--all", "everything", is_flag=True, help="Also those used up, lapsed or revoked.")
 @json_option
 def list_(bottle: str | None, everything: bool, as_json: bool) -> None:
     """List grants, newest first."""
@@ -49,20 +47,16 @@ def list_(bottle: str | None, everything: bool, as_json: bool) -> None:
     )
 
 
-def _live_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+def _live_ids(incomplete: str) -> list[tuple[str, str]]:
     try:
         found = GrantStore().list_grants()
     except BotBottleError:  # a shell that completes has nowhere to show an error
         return []
-    return [
-        CompletionItem(grant.id, help=f"{grant.bottle_slug} {grant.tool}")
-        for grant in found
-        if grant.id.startswith(incomplete)
-    ]
+    return [(grant.id, f"{grant.bottle_slug} {grant.tool}") for grant in found if grant.id.startswith(incomplete)]
 
 
 @grants.command()
-@click.argument("grant_id", metavar="ID", shell_complete=_live_ids)
+@argument("grant_id", metavar="ID", complete=_live_ids)
 @json_option
 def revoke(grant_id: str, as_json: bool) -> None:
     """End a grant now; the next such request asks again."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from bot_bottle import Inbox, QueueStore
+from bot_bottle.cli.declare import Whole, command, option
 from bot_bottle.cli.options import any_id, bottle_option, json_option
 from bot_bottle.cli.screen import Cell, print_fields, print_json, print_table, say
 from bot_bottle.errors import InvalidInputError
 from bot_bottle.operator import words
 
 
-@click.command()
+@command()
 @bottle_option
 @json_option
 def pending(bottle: str | None, as_json: bool) -> None:
@@ -56,7 +55,7 @@ def pending(bottle: str | None, as_json: bool) -> None:
             say(f"Once you have seen to it: bot-bottle archive {item.proposal.id}", "quiet")
 
 
-@click.command()
+@command()
 @any_id
 @json_option
 def show(proposal_id: str, as_json: bool) -> None:
@@ -71,7 +70,7 @@ def show(proposal_id: str, as_json: bool) -> None:
     print_review(item)
 
 
-@click.command()
+@command()
 @any_id
 @json_option
 def archive(proposal_id: str, as_json: bool) -> None:
@@ -89,10 +88,10 @@ def archive(proposal_id: str, as_json: bool) -> None:
         say(f"archived {known}")
 
 
-@click.command()
+@command()
 @bottle_option
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
-@click.option("--before", metavar="ID", help="Only what arrived before this proposal.")
+@option("--limit", type=Whole(1), default=50, help="At most so many.")
+@option("--before", metavar="ID", help="Only what arrived before this proposal.")
 @json_option
 def history(bottle: str | None, limit: int, before: str | None, as_json: bool) -> None:
     """List proposals in any state, newest first."""
@@ -127,7 +126,7 @@ def history(bottle: str | None, limit: int, before: str | None, as_json: bool) -
         say(f"There are older ones: bot-bottle history --before {items[-1].proposal.id}", "quiet")
 
 
-@click.command()
+@command()
 @json_option
 def stats(as_json: bool) -> None:
     """Count proposals and say how long decisions take."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import click
-
 from bot_bottle import Keys, TrustedKey
+from bot_bottle.cli.declare import argument, group, option
 from bot_bottle.cli.options import json_option, moment
-from bot_bottle.cli.screen import Cell, print_json, print_table, say, seconds_since, span
+from bot_bottle.cli.screen import Cell, print_json, print_table, say
+from bot_bottle.operator import words
 
 
-@click.group()
+@group()
 def keys() -> None:
     """Show, change and trust the keys that sign decisions."""
 
@@ -44,10 +42,10 @@ def rotate(as_json: bool) -> None:
 
 
 @keys.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="What to call it.")
+@argument("file")
+@option("--name", required=True, help="What to call it.")
 @json_option
-def trust(file: Path, name: str, as_json: bool) -> None:
+def trust(file: str, name: str, as_json: bool) -> None:
     """Trust the decisions of another host, whose public key is in FILE.
 
     FILE is PEM ('openssl pkey -pubout') or a line of OpenSSH ('ssh-ed25519 ...').
@@ -60,8 +58,8 @@ def trust(file: Path, name: str, as_json: bool) -> None:
 
 
 @keys.command()
-@click.argument("key_id", metavar="ID")
-@click.option("--at", type=moment, metavar="TIME", help="Since when, as a time or an age such as 2h; now by default.")
+@argument("key_id", metavar="ID")
+@option("--at", type=moment, metavar="TIME", help="Since when, as a time or an age such as 2h; now by default.")
 @json_option
 def revoke(key_id: str, at: str | None, as_json: bool) -> None:
     """Take nothing that a key signs from now on.
@@ -82,11 +80,11 @@ def print_keys(found: list[TrustedKey]) -> None:
         ["ID", "Role", "Name", "State", "Added", "Public key"],
         [
             (
-                (key.id, "bold"),
+                (key.id, "strong"),
                 key.role,
                 key.name,
                 _state(key),
-                f"{span(seconds_since(key.added_at))} ago",
+                words.ago(key.added_at),
                 key.public_key,
             )
             for key in found
@@ -96,7 +94,7 @@ def print_keys(found: list[TrustedKey]) -> None:
 
 def _state(key: TrustedKey) -> Cell:
     if key.revoked_at:
-        return f"revoked {span(seconds_since(key.revoked_at))} ago", "red"
+        return f"revoked {words.ago(key.revoked_at)}", "bad"
     if key.rotated_at:
-        return f"rotated {span(seconds_since(key.rotated_at))} ago", "dim"
-    return "in use", "green"
+        return f"rotated {words.ago(key.rotated_at)}", "quiet"
+    return "in use", "good"

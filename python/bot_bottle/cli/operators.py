@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import click
+from typing import TYPE_CHECKING
 
 from bot_bottle import Keys
+from bot_bottle.cli.declare import argument, group, option
 from bot_bottle.cli.keys import print_keys
 from bot_bottle.cli.options import json_option
 from bot_bottle.cli.screen import print_json, say
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-@click.group()
+
+@group()
 def operator() -> None:
     """Say who decides with a key of their own.
 
@@ -21,16 +23,15 @@ def operator() -> None:
 
 
 @operator.command()
-@click.argument("name")
-@click.option(
+@argument("name")
+@option(
     "--key",
     "file",
-    type=click.Path(path_type=Path),
     metavar="FILE",
     help="Their public key: PEM, or a line of OpenSSH. Without it a key pair is made.",
 )
 @json_option
-def add(name: str, file: Path | None, as_json: bool) -> None:
+def add(name: str, file: str | None, as_json: bool) -> None:
     """Trust the decisions that NAME's key signs."""
     private: Path | None = None
     if file is None:
@@ -59,7 +60,7 @@ def list_(as_json: bool) -> None:
 
 
 @operator.command()
-@click.argument("name")
+@argument("name")
 @json_option
 def remove(name: str, as_json: bool) -> None:
     """Take no more decisions of NAME's key; earlier ones stand."""

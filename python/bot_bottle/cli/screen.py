@@ -2,13 +2,13 @@
 
 Every piece of text that an agent may have written passes ``visible`` here, whichever command
 prints it, and Rich is told to take text as text: no markup, no emoji codes, no highlighting.
-Rich is imported on first use, because ``--json`` does not need it.
+Rich is imported by what draws, because it takes longer to import than a decision takes: neither ``--json``
+nor a sentence that goes into a pipe needs it.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 # A cell of a table: text, or text and its tone.
 Cell = str | Said
+
+# By these Rich is told to colour what is not a terminal.
+_COLOUR_WANTED = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE"})
 
 _NARROWEST = 20
 _NARROWEST_CELL = 10
@@ -42,11 +45,15 @@ _STYLES: Final[Mapping[Tone, str]] = {
 
 def print_json(value: Any) -> None:
     """One JSON document, ASCII only: what could deceive a terminal is ``\\uXXXX``, and nothing is lost."""
+    import json
+
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def print_json_line(value: Any) -> None:
     """One JSON document on one line, handed over at once."""
+    import json
+
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
 
@@ -69,6 +76,8 @@ def confirmed(question: str) -> bool:
 @cache
 def console() -> Console:
     """The console for standard output: colours on a terminal that wants them, unbroken lines elsewhere."""
+    import shutil
+
     from rich.console import Console
 
     class Screen(Console):
@@ -83,7 +92,11 @@ def console() -> Console:
 
 def say(text: str, tone: Tone = "plain") -> None:
     """Prints a sentence of ours; what it quotes is made visible."""
-    console().print(visible(text), style=_STYLES[tone], overflow="fold")
+    if sys.stdout.isatty() or _COLOUR_WANTED.intersection(os.environ):
+        console().print(visible(text), style=_STYLES[tone], overflow="fold")
+    else:
+        sys.stdout.write(f"{visible(text)}\n")
+        sys.stdout.flush()
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, text_last: bool = False) -> None:

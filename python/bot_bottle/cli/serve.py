@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import ipaddress
-from pathlib import Path
-
-import click
+import sys
+from typing import TYPE_CHECKING
 
 from bot_bottle.cli import PROGRAM
+from bot_bottle.cli.declare import command, file_path, option
 from bot_bottle.errors import BotBottleError, InvalidInputError
 from bot_bottle.launch import address
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-@click.command()
-@click.option(
+
+@command()
+@option(
     "--broker-listen",
     "listen",
     metavar="ADDR:PORT",
     default=f"{address.DEFAULT_HOST}:{address.DEFAULT_PORT}",
-    show_default=True,
     help="Where sidecars in VMs reach the broker; port 0 is any free one.",
 )
-@click.option(
+@option(
     "--broker-socket",
     "path",
     metavar="PATH",
-    type=click.Path(path_type=Path),
+    type=file_path,
     help="Its unix socket; by default broker.sock in the root.",
 )
-@click.option("--tls", is_flag=True, help="Speak TLS on TCP, with a certificate made once and handed to each bottle.")
+@option("--tls", is_flag=True, help="Speak TLS on TCP, with a certificate made once and handed to each bottle.")
 def serve(listen: str, path: Path | None, tls: bool) -> None:
     """Serve the broker: what bottles whose sidecars cannot share the database may do.
 
@@ -40,6 +41,8 @@ def serve(listen: str, path: Path | None, tls: bool) -> None:
       bot-bottle serve                                    on this machine only
       bot-bottle serve --broker-listen 172.17.0.1:9101 --tls
     """
+    import ipaddress
+
     host, port = address.parse(listen)
     try:
         local = ipaddress.ip_address(host).is_loopback
@@ -47,7 +50,7 @@ def serve(listen: str, path: Path | None, tls: bool) -> None:
         raise InvalidInputError(f"--broker-listen needs an IP address, not {host!r}") from None
     if not local:
         plain = "" if tls else "; without --tls tokens and proposals cross it in the clear"
-        click.echo(f"{PROGRAM}: warning: the broker on {listen} can be reached from the network{plain}", err=True)
+        print(f"{PROGRAM}: warning: the broker on {listen} can be reached from the network{plain}", file=sys.stderr)
     try:
         from bot_bottle.web import server  # it needs packages that only this command has
     except ModuleNotFoundError as error:

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
-
-import click
 
 from bot_bottle import Change, Inbox
 from bot_bottle.cli import PROGRAM
+from bot_bottle.cli.declare import Whole, command, option
 from bot_bottle.cli.options import bottle_option, json_option
 from bot_bottle.cli.screen import print_json_line, say
 from bot_bottle.operator import feed, words
 
 
-@click.command()
+@command()
 @bottle_option
-@click.option(
+@option(
     "--exec",
     "command",
     metavar="CMD",
     help="Run CMD in the shell for each event, which it gets as JSON in $BOT_BOTTLE_EVENT and on its input.",
 )
-@click.option(
+@option(
     "--since",
-    type=click.IntRange(min=0),
+    type=Whole(0),
     metavar="N",
     help="Begin after event N (an event's seq); 0 is all there are. Without it: from now on.",
 )
@@ -58,6 +55,9 @@ def _print(change: Change, as_json: bool) -> None:
 
 
 def _execute(command: str, change: Change) -> None:
+    import json
+    import subprocess
+
     event = json.dumps(change.to_dict())
     sys.stdout.flush()
     done = subprocess.run(  # noqa: S602  the operator's own command line; the event is no part of it

@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle.errors import BotBottleError, InvalidInputError, StaleReviewError
-from bot_bottle.operator.words import Said
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bot_bottle import Inbox, InboxItem, Response
+    from bot_bottle.operator.words import Said
 
 
 def check_hash(item: InboxItem, reviewed: str | None) -> None:
@@ -88,6 +89,7 @@ def drafted(item: InboxItem, kept: Callable[[str], object]) -> Iterator[Path]:
     """A file with the proposed text, for an editor. It is gone afterwards, unless what it was for failed
     and there is an operator's work in it: then the error says where it is, or ``kept`` is told."""
     import tempfile
+    from pathlib import Path
 
     proposed = item.proposal.proposed_file.encode()
     # A directory of our own (0700), so that the file can have the name by which editors know its kind.

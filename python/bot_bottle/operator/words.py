@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ def state(name: str) -> Said:
 
 def seconds_since(timestamp: str) -> float:
     """Seconds from ``timestamp`` until now; negative if it is still to come."""
+    from datetime import datetime, timezone
+
     # Python 3.10 does not read the "Z".
     moment = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
     return (datetime.now(timezone.utc) - moment).total_seconds()

@@ -1,0 +1,116 @@
+"""Is a command line read without click as click reads it, and without what takes long to import?"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bot_bottle.cli.commands import TARGETS, load
+from bot_bottle.cli.declare import Command, Group
+from bot_bottle.cli.explain import explained
+from bot_bottle.cli.options import moment
+from cli_process import ROUTES, Host
+
+
+def commands() -> Iterator[tuple[str, Command]]:
+    for name in TARGETS:
+        target = load(name)
+        if isinstance(target, Group):
+            yield from ((f"{name} {inner}", command) for inner, command in target.commands.items())
+        else:
+            yield name, target
+
+
+COMMANDS = dict(commands())
+WORDS = ["", "a", "0199d2c4", "5", "0", "-5", "2h", "5s", "once", "docker", "bash", "a=b", "-", "--", "0" * 64]
+WORDS += ["2026-01-31T12:00:00Z", "--nothing", "-h", "-yy", "ä"]
+
+
+def lines(command: Command) -> st.SearchStrategy[list[str]]:
+    flags = [flag for each in command.parameters for flag in each.switches()]
+    words = st.sampled_from([*flags, *WORDS, *(f"{flag}={value}" for flag in flags for value in ("", "5", "x"))])
+    return st.lists(words, max_size=6)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.data())
+def test_a_line_means_what_click_takes_it_for(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(COMMANDS)))
+    command = COMMANDS[name]
+    words = data.draw(lines(command))
+    read = command.read(words)
+    if read is not None:
+        with explained(command).make_context(name, list(words), obj={}) as context:
+            # An age counts back from now, which is another now the second time.
+            moments = {each.name for each in command.parameters if each.type is moment}
+            assert {**context.params, **dict.fromkeys(moments)} == {**read, **dict.fromkeys(moments)}
+
+
+def imported(host: Host, *words: str, program: str = "bot-bottle", code: int = 0) -> set[str]:
+    """Every module that a program imported, by the interpreter's own report."""
+    report = host.run(*words, program=program, code=code, PYTHONPROFILEIMPORTTIME="1").stderr
+    return {line.rsplit("|", 1)[1].strip() for line in report.splitlines() if line.startswith("import time:")}
+
+
+# What `--json` takes beside it.
+JSON = {"json", "re", "sre", "enum"}
+
+# Each command that prints no table, and which modules of Python's it may take besides those of `import bot_bottle`.
+LIGHT: dict[str, set[str]] = {
+    "pending": {"datetime"},
+    "pending --json": JSON,
+    "show {id} --json": JSON,
+    "approve {id}": {"contextlib"},
+    "approve {id} --hash {hash} --notes fine --json": {"contextlib"} | JSON,
+    "reject {id} --notes no": {"contextlib"},
+    "modify {id} --file {file}": {"contextlib"},
+    "history --json": JSON,
+    "archive {decided}": set(),
+    "stats --json": JSON,
+    "audit list --json --since 2h": {"datetime"} | JSON,
+    "audit verify": set(),
+    "grants list": set(),
+    "grants revoke {grant}": set(),
+    "bottles --json": JSON,
+    "keys show --json": JSON,
+    "keys rotate": set(),
+    "operator list": set(),
+    "db path": set(),
+    "db status --json": JSON,
+    "db migrate --json": JSON,
+    "db backup {backup}": set(),
+    "db check": set(),
+    "db prune --older-than 30d": set(),
+    "db query 'select 1' --json": JSON,
+    "--version": set(),
+}
+
+
+@pytest.mark.parametrize(("line", "allowed"), LIGHT.items(), ids=LIGHT)
+def test_a_command_that_prints_no_table_imports_what_is_listed(
+    host: Host, tmp_path: Path, line: str, allowed: set[str]
+) -> None:
+    if "{" in line or "--json" in line:
+        host.routes_file()
+        asked, decided = host.propose("a: 1\n", tool="gitleaks-allow", fingerprint="f"), host.propose("a: 2\n")
+        host.run("approve", asked.id, "--grant", "bottle", "--notes", "n")
+        host.run("reject", decided.id)
+        proposal = host.propose("a: 3\n", against=ROUTES)
+        (tmp_path / "version.yaml").write_text(ROUTES)
+        line = line.format(
+            id=proposal.id,
+            hash=proposal.payload_sha256,
+            decided=decided.id,
+            grant=host.json("grants", "list")[0]["id"],
+            file=tmp_path / "version.yaml",
+            backup=tmp_path / "backup.db",
+        )
+    known = imported(host, "-c", "import bot_bottle", program="python")
+    assert "bot_bottle._native" in known
+    own = {name for name in imported(host, *shlex.split(line)) - known if name.partition(".")[0] != "bot_bottle"}
+    assert {name.partition(".")[0].lstrip("_") for name in own} - {"importlib"} <= allowed
