@@ -34,7 +34,7 @@ from checkout import CHECKOUT
 SLUG = "demo"
 # Before Python 3.13 `make build` gives the proxy an environment of its own (pyproject.toml says why).
 _OWN = Path(sys.prefix, "egress/bin/python")
-# `rust` runs the same tests against the binary of rust/egress, as `cargo build --release -p bot-bottle-egress` makes it.
+# `rust` runs the same tests against the binary that `cargo build --release -p bot-bottle-egress` makes.
 RUST = os.environ.get("BOT_BOTTLE_TEST_EGRESS") == "rust"
 if RUST:
     COMMAND = [str(CHECKOUT / "target/release/bot-bottle-egress")]

@@ -45,7 +45,7 @@ pub async fn settle(
     }
     let mut new: BTreeMap<String, Vec<&Seen>> = BTreeMap::new();
     for each in seen {
-        let name = proxy.leave.fingerprint(host, &each.finding.secret);
+        let name = proxy.leave.fingerprint(host, as_elsewhere(each, seen));
         if !allowed.contains(&name) {
             new.entry(name).or_default().push(each);
         }
@@ -103,6 +103,16 @@ pub async fn settle(
             allowed.extend(new.into_keys());
             Ok(())
         }
+    }
+}
+
+/// The secret, with the capitals that the name of a header loses, if it is in the request a second time.
+fn as_elsewhere<'a>(this: &'a Seen, seen: &'a [Seen]) -> &'a [u8] {
+    let secret = &this.finding.secret;
+    let same = |each: &&Seen| each.place != Where::HeaderName && each.finding.secret.eq_ignore_ascii_case(secret);
+    match this.place {
+        Where::HeaderName => seen.iter().find(same).map_or(secret, |each| &each.finding.secret),
+        _ => secret,
     }
 }
 
