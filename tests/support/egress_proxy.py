@@ -86,7 +86,7 @@ def github_token() -> str:
 
 @dataclass
 class Exchange:
-    """A request as the server got it; ``complete`` once its end came, ``body`` up to 4 MiB of it."""
+    """A request as the server got it; ``complete`` once its end came, ``body`` its first MiBs."""
 
     method: str
     path: str
@@ -182,7 +182,7 @@ class Server:
                 await send({"type": "http.response.body", "body": piece, "more_body": event.get("more_body", False)})
             exchange.length += len(piece)
             exchange.sha256.update(piece)
-            if len(exchange.body) < 4 << 20:
+            if len(exchange.body) < 8 << 20:
                 exchange.body += piece
             if self.slow and piece:
                 await asyncio.sleep(self.slow)

@@ -305,11 +305,13 @@ struct Window {
     place: Place,
     tail: Vec<u8>,
     last: usize,
+    /// Secrets of the message before, which what follows does not make into others.
+    told: Vec<Vec<u8>>,
 }
 
 impl Window {
     fn new(detectors: &Detectors, place: Place) -> Self {
-        Window { detectors: detectors.clone(), place, tail: Vec::new(), last: 0 }
+        Window { detectors: detectors.clone(), place, tail: Vec::new(), last: 0, told: Vec::new() }
     }
 
     /// The secrets that a message holds or completes; spans count from its beginning, `None` if one begins before it.
@@ -323,7 +325,9 @@ impl Window {
                 let before = self.tail.len() as u64;
                 for mut finding in self.scan(&[&self.tail, message])? {
                     let crosses = finding.span.as_ref().is_none_or(|span| span.start < before && before < span.end);
-                    if crosses && !found.iter().any(|known| known.secret == finding.secret) {
+                    let known = found.iter().any(|known| known.secret == finding.secret)
+                        || self.told.iter().any(|told| finding.secret.starts_with(told));
+                    if crosses && !known {
                         finding.span = None;
                         found.push(finding);
                     }
@@ -332,6 +336,7 @@ impl Window {
             Ok(found)
         };
         let found = if message.len() > AT_ONCE { tokio::task::block_in_place(work)? } else { work()? };
+        self.told = found.iter().map(|finding| finding.secret.clone()).collect();
         self.tail.extend_from_slice(&message[message.len().saturating_sub(TAIL)..]);
         self.last = message.len().min(TAIL);
         self.tail.drain(..self.tail.len().saturating_sub(TAIL));
