@@ -21,15 +21,16 @@ pub(crate) fn after(span: Duration) -> String {
     print(Timestamp::now().checked_add(span).unwrap_or(Timestamp::MAX))
 }
 
-/// The moment so far before now.
+/// The moment so far before now, 1970 at the earliest.
 pub(crate) fn before(span: Duration) -> String {
     let span = SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX);
-    print(Timestamp::now().checked_sub(span).unwrap_or(Timestamp::MIN))
+    print(Timestamp::now().checked_sub(span).unwrap_or(Timestamp::UNIX_EPOCH).max(Timestamp::UNIX_EPOCH))
 }
 
-/// Any RFC 3339 text in the form used here, or `None` where it is none.
+/// Any RFC 3339 text in the form used here, or `None` where it is invalid or before 1970: text order is time order only
+/// for years of four digits, and no request or decision is older than the system's clock can be.
 pub(crate) fn normalise(text: &str) -> Option<String> {
-    text.parse::<Timestamp>().ok().map(print)
+    text.parse::<Timestamp>().ok().filter(|at| *at >= Timestamp::UNIX_EPOCH).map(print)
 }
 
 /// Seconds from `from` to `to`, negative if `to` is earlier; 0 where either cannot be read.
@@ -59,7 +60,10 @@ mod tests {
     #[test]
     fn offsets_become_utc_and_nonsense_is_refused() {
         assert_eq!(normalise("2026-01-31T13:00:00+01:00").as_deref(), Some("2026-01-31T12:00:00.000000Z"));
-        assert_eq!(normalise("yesterday"), None);
+        for bad in ["yesterday", "", "1969-12-31T23:59:59Z", "0000-01-01T00:00:00Z", "-009999-01-02T00:00:00Z"] {
+            assert_eq!(normalise(bad), None, "{bad}");
+        }
+        assert!(before(Duration::MAX).starts_with("1970-"));
     }
 
     #[test]

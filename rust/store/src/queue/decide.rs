@@ -169,7 +169,6 @@ impl Made<'_> {
             return Err(item::why_not(tx, &found)?);
         };
         drop(decided);
-        let now = now.max(proposal.arrival_timestamp.clone()); // a clock set back must not date it before the question
         let final_sha256 = match answer.status.as_str() {
             STATUS_MODIFIED => answer.final_file.as_deref().map(sha256_hex),
             STATUS_APPROVED => Some(proposal.payload_sha256.clone()),
