@@ -1045,8 +1045,8 @@ class Database:
         """Where and what it is, without writing.
 
         ``exists, path, real_path, filesystem, mount_safe, size_bytes, wal_bytes, sqlite_version`` and ``modules``
-        (module → ``{found, compat, supported}``: its version, the oldest one whose programs may use it, and the one this
-        release knows, ``None`` for another program's).
+        (module → ``{found, compat, supported}``: its version, the oldest one whose programs may use it, and the one
+        this release knows, ``None`` for another program's).
         """
 
     def check(self) -> list[str]:

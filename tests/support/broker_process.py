@@ -130,11 +130,15 @@ def proposal(payload: str = "FROM debian:12\n", slug: str = "demo", **fields: An
 
 
 def proposed(speaks: httpx.Client, payload: str = "FROM debian:12\n", **fields: Any) -> Proposal:
-    """A proposal that was queued through the broker."""
-    one = proposal(payload, **fields)
-    answer = speaks.post("/v1/proposals", json=one.to_dict())
+    """A proposal that was queued through the broker, with the times that it has there."""
+    answer = speaks.post("/v1/proposals", json=proposal(payload, **fields).to_dict())
     assert answer.status_code == 200, answer.text
-    return one
+    return as_sent(answer.json()["proposal"])
+
+
+def as_sent(fields: dict[str, Any]) -> Proposal:
+    """The proposal that a client makes of the broker's JSON."""
+    return Proposal(**{name: value for name, value in fields.items() if name != "payload_sha256"})
 
 
 def refused(answer: httpx.Response, status: int, title: str) -> dict[str, Any]:

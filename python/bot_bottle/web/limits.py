@@ -35,8 +35,12 @@ class Limits(NamedTuple):
     sign_of_life_seconds: float = 10.0
     answer_seconds: float = 60.0
     """For sending one answer to the end, a list of long proposals for instance."""
+    bottle_answer_bytes: int = 16 << 20
+    """Of one bottle's answers that are under way: what waits in memory for clients to read it."""
+    answer_bytes: int = 48 << 20
+    """Of all bottles' answers that are under way."""
     connections: int = 2560
-    """On each listener, those without a token included."""
+    """On each listener. The last tenth is for those that have shown a token."""
     head_seconds: float = 10.0
     """From a connection, or the first byte of a further request, to the end of the request's head."""
     idle_seconds: float = 75.0
@@ -53,6 +57,7 @@ class _Use:
     counted_at: float
     requests: int = 0
     waits: int = 0
+    answer_bytes: int = 0
 
 
 class Admission:
@@ -66,6 +71,7 @@ class Admission:
         self._uses: dict[str, _Use] = {}
         self._requests = 0
         self._waits = 0
+        self._answer_bytes = 0
 
     def charge(self, slug: str, *, body: int = 0) -> None:
         """Takes a request, or with ``body`` so many bytes of one, off the bottle's allowance.
@@ -117,6 +123,32 @@ class Admission:
         finally:
             use.waits -= 1
             self._waits -= 1
+
+    @contextmanager
+    def answer(self, slug: str, size: int) -> Iterator[None]:
+        """Counts an answer of so many bytes as under way, and takes it off the bottle's allowance like a body.
+
+        A bottle's first answer always goes out, however long.
+
+        Raises:
+            Refusal: too much is.
+        """
+        use = self._use(slug)
+        if use.answer_bytes and (
+            use.answer_bytes + size > self._limits.bottle_answer_bytes
+            or self._answer_bytes + size > self._limits.answer_bytes
+        ):
+            raise _too_many(
+                f"bottle {slug} has {use.answer_bytes} bytes of answers unread, and there is no room for more"
+            )
+        use.tokens -= size // _BYTES_PER_TOKEN  # a short answer is part of its request
+        use.answer_bytes += size
+        self._answer_bytes += size
+        try:
+            yield
+        finally:
+            use.answer_bytes -= size
+            self._answer_bytes -= size
 
     def _use(self, slug: str) -> _Use:
         # Kept for ever: there are no more of them than bottles the operator has started.

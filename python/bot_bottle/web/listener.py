@@ -12,13 +12,14 @@ import fcntl
 import os
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from bot_bottle import BotBottleError, DatabaseBusyError, InvalidInputError
 from bot_bottle.launch import address
@@ -132,6 +133,8 @@ class _Config(uvicorn.Config):
 
 
 class _Server(uvicorn.Server):
+    config: _Config
+
     def __init__(self, config: _Config, listeners: Sequence[Listener]) -> None:
         super().__init__(config)
         self._limits = config.limits
@@ -148,9 +151,10 @@ class _Server(uvicorn.Server):
 
     async def _listen(self, listener: Listener) -> asyncio.Server:
         loop = asyncio.get_running_loop()
+        crowd = _Crowd(self._limits.connections)
 
         def connection() -> asyncio.Protocol:
-            return _Connection(self.config, self.server_state, {}, loop)
+            return _Connection(self.config, self.server_state, loop, crowd)
 
         if listener.socket.family == socket.AF_UNIX:
             return await loop.create_unix_server(connection, sock=listener.socket, backlog=_BACKLOG)
@@ -160,8 +164,45 @@ class _Server(uvicorn.Server):
         )
 
 
+class _Crowd:
+    """The connections of one listener. Those that have shown no token yet never take the last tenth: the oldest of them
+    gives way to one that comes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._most_strangers = max(1, most - max(1, most // 10))
+        self._all: set[_Connection] = set()
+        self._strangers: dict[_Connection, None] = {}  # in the order of their arrival
+
+    def arrive(self, connection: _Connection) -> _Connection | None:
+        """Counts it; returns the one that has to go, which may be itself."""
+        self._all.add(connection)
+        self._strangers[connection] = None
+        if len(self._strangers) <= self._most_strangers and len(self._all) <= self._most:
+            return None
+        oldest = next(iter(self._strangers))
+        del self._strangers[oldest]
+        return oldest
+
+    def know(self, connection: _Connection) -> Callable[[], None]:
+        """What to call once it has shown a good token."""
+
+        def known() -> None:
+            self._strangers.pop(connection, None)
+
+        return known
+
+    def leave(self, connection: _Connection) -> None:
+        self._all.discard(connection)
+        self._strangers.pop(connection, None)
+
+
 class _Connection(HttpToolsProtocol):
     """One client. At any time it either is being answered, or has until a deadline to get on."""
+
+    def __init__(self, config: _Config, state: ServerState, loop: asyncio.AbstractEventLoop, crowd: _Crowd) -> None:
+        super().__init__(config, state, {}, loop)
+        self._crowd = crowd
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
@@ -172,11 +213,14 @@ class _Connection(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None
         self._in_head = True
         self._in_body = False
-        self._head_bytes = self._chunk_bytes = 0
-        if len(self.connections) > self._limits.connections:
-            self._end(503, DatabaseBusyError("the broker has all the connections it takes; try again in a moment"))
-        else:
+        self._head_bytes = self._chunk_bytes = self._fields_bytes = 0
+        # uvicorn takes an answer as sent once it is in the connection's buffer.
+        self.app_state = {"known": self._crowd.know(self), "drained": self.flow.drain}
+        gives_way = self._crowd.arrive(self)
+        if gives_way is not self:
             self._look()
+        if gives_way is not None:
+            gives_way._end(503, DatabaseBusyError("the broker has all the connections it takes; try again in a moment"))
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -188,13 +232,30 @@ class _Connection(HttpToolsProtocol):
             self.send_400_response("")
         self._look()
 
-    # What the parser finds, in order.
+    # What the parser finds, in order. What one of these raises it takes for a malformed request.
     def on_message_begin(self) -> None:
         super().on_message_begin()
         # Of the chunk in which it begins, a part may be of the request before.
         self._in_head, self._head_bytes = True, self._chunk_bytes
+        self._fields_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)  # ": " and the line's end
+        super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        # The limit of data_received() is passed by a head that arrives whole, in one chunk.
+        self._fields_bytes += size
+        if self._fields_bytes > _HEAD_BYTES:
+            raise ValueError("the head is too long")
 
     def on_headers_complete(self) -> None:
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            raise ValueError("HTTP/0.9 has no head that could carry a token")
         self._in_head, self._in_body = False, True
         super().on_headers_complete()
 
@@ -213,6 +274,7 @@ class _Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._set_due(None)
         self._set_stall(None)
+        self._crowd.leave(self)
         super().connection_lost(exc)
         if self._answering is not None and not self._answering.response_complete:
             # uvicorn tells the last request only, which may stand in line behind this one.

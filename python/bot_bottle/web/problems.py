@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -51,14 +52,22 @@ def status_of(error: BotBottleError) -> int:
 
 
 def document(error: BotBottleError, status: int | None = None) -> dict[str, Any]:
-    """The problem, JSON-ready; ``data`` has the attributes that the class documents."""
-    kind = type(error).__name__
+    """The problem, JSON-ready; ``data`` has the attributes that the class documents.
+
+    A bottle reads it, and is not told where on the host a file lies: of a path it gets the name.
+    """
+    kind, detail = type(error).__name__, str(error)
+    data = {name: value for name, value in vars(error).items() if name != "message" and name[0] != "_"}
+    path = data.get("path")
+    if isinstance(path, str) and path:
+        data["path"] = os.path.basename(path)
+        detail = detail.replace(path, data["path"])
     return {
         "type": f"urn:bot-bottle:error:{kind}",
         "title": kind,
         "status": status or status_of(error),
-        "detail": str(error),
-        "data": {name: value for name, value in vars(error).items() if name != "message" and name[0] != "_"},
+        "detail": detail,
+        "data": data,
     }
 
 

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import httpx
@@ -17,13 +18,12 @@ from bot_bottle import (
     AuditStore,
     GrantStore,
     Inbox,
-    Proposal,
     QueueStore,
     __version__,
     new_id,
     sha256_hex,
 )
-from broker_process import Broker, client, decided, proposal, proposed, refused, token
+from broker_process import Broker, as_sent, client, decided, proposal, proposed, refused, token
 from cli_process import Host
 from store_process import decide, eventually
 
@@ -50,11 +50,17 @@ def test_health_and_the_document_need_no_token(broker: Broker) -> None:
 
 def test_a_proposal_arrives_whole(demo: httpx.Client) -> None:
     one = proposal('FROM débian\n\t"quoted"\n', expires_in=3600, fingerprint="a fingerprint")
-    answer = demo.post("/v1/proposals", json=one.to_dict())
-    assert answer.json() == {"proposal": one.to_dict()}
+    lying = one.to_dict() | {"arrival_timestamp": NOW, "expires_at": "2026-01-31T13:00:00.000000Z"}
+    written = demo.post("/v1/proposals", json=lying).json()["proposal"]
+    # The host's clock says when it arrived; it expires an hour after that, as was asked.
+    assert written == one.to_dict() | {name: written[name] for name in ("arrival_timestamp", "expires_at")}
+    assert one.arrival_timestamp <= written["arrival_timestamp"] < one.expires_at <= written["expires_at"]
+    arrived, expires = (datetime.fromisoformat(written[n][:-1]) for n in ("arrival_timestamp", "expires_at"))
+    assert expires - arrived == timedelta(hours=1)
     with QueueStore("demo") as queue:
-        assert queue.read_proposal(one.id) == one
-    assert demo.get("/v1/proposals", params={"pending": "true"}).json() == {"proposals": [one.to_dict()]}
+        assert queue.read_proposal(one.id).to_dict() == written
+    assert demo.post("/v1/proposals", json=lying).json()["proposal"] == written, "the same once more"
+    assert demo.get("/v1/proposals", params={"pending": "true"}).json() == {"proposals": [written]}
     (item,) = items(demo)
     assert item == demo.get(f"/v1/proposals/{one.id}").json()
     assert (item["state"], item["waiting"], item["queue_key"]) == ("pending", False, "demo")
@@ -62,9 +68,8 @@ def test_a_proposal_arrives_whole(demo: httpx.Client) -> None:
 
 def test_proposing_again_after_a_lost_answer_queues_nothing_new(demo: httpx.Client) -> None:
     one = proposal()
-    assert [demo.post("/v1/proposals", json=one.to_dict()).json() for _ in range(3)] == [
-        {"proposal": one.to_dict()}
-    ] * 3
+    first, *again = [demo.post("/v1/proposals", json=one.to_dict()).json() for _ in range(3)]
+    assert first["proposal"]["id"] == one.id and again == [first] * 2
     assert len(items(demo)) == 1
 
 
@@ -228,6 +233,7 @@ def test_lists_are_newest_first_and_bounded(demo: httpx.Client) -> None:
 
 
 def test_audit_entries_are_the_bottle_s_and_no_person_s(demo: httpx.Client) -> None:
+    before = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     entry = AuditEntry(NOW, "other", "egress", "blocked", "a host", decided_by="alice", surface="cli").to_dict()
     policy = AuditEntry(NOW, "demo", "git-gate", "held", surface="policy", payload_sha256="a" * 64).to_dict()
     answer = demo.post("/v1/audit", json={"entries": [entry, policy]})
@@ -239,7 +245,8 @@ def test_audit_entries_are_the_bottle_s_and_no_person_s(demo: httpx.Client) -> N
         ("egress", "egress", "api"),
         ("git-gate", "git-gate", "policy"),
     ]
-    assert (written[0].timestamp, written[0].operator_action, written[0].operator_notes) == (NOW, "blocked", "a host")
+    assert (written[0].operator_action, written[0].operator_notes) == ("blocked", "a host")
+    assert before <= written[0].timestamp, "evidence has the host's time"
     assert demo.post("/v1/audit", json={"entries": []}).json() == {"entries": []}
 
 
@@ -248,7 +255,10 @@ def test_an_entry_about_a_decision_or_a_stranger_is_refused_with_all_the_others(
     for bad, status, title in (
         ({**good, "component": "egress-allow"}, 403, "AccessDeniedError"),
         ({**good, "proposal_id": new_id()}, 404, "NotFoundError"),
-        ({**good, "timestamp": "yesterday"}, 422, "InvalidProposalError"),
+        *(
+            ({**good, "operator_action": word}, 403, "AccessDeniedError")
+            for word in ("approved", "rejected", "grant-used")
+        ),
         ({**good, "operator_action": "x" * 257}, 422, "InvalidProposalError"),
         ({**good, "color": "red"}, 422, "InvalidInputError"),
         ({"component": "egress"}, 422, "InvalidInputError"),
@@ -368,5 +378,4 @@ def test_a_proposal_survives_as_it_was_sent(demo: httpx.Client) -> None:
     """What a client rebuilds from an answer is what it proposed, hash and all."""
     one = proposed(demo)
     fields = demo.get("/v1/proposals?pending=true").json()["proposals"][0]
-    del fields["payload_sha256"]
-    assert Proposal(**fields) == one
+    assert as_sent(fields) == one

@@ -108,22 +108,79 @@ def test_requests_under_way_are_bounded(serve: Serve, limit: str) -> None:
         assert demo.get("/v1/bottle").status_code == 200
 
 
+def test_connections_without_a_token_give_way_to_ones_that_come(serve: Serve) -> None:
+    """Whoever holds connections open without a token shuts nobody out, on either listener."""
+    broker = serve(limits={"connections": 10, "head_seconds": 60})
+    secret = token()
+    with client(broker, secret) as demo:
+        assert demo.get("/v1/bottle").status_code == 200
+        held = [Raw(broker) for _ in range(12)]
+        for raw in held:
+            raw.send("GET /v1/he")
+        # Nine without a token at most: the oldest were told so.
+        for raw in held[:3]:
+            answer = raw.rest()
+            assert answer.startswith(b"HTTP/1.1 503 ") and b"DatabaseBusyError" in answer
+        assert demo.get("/v1/bottle").status_code == 200, "one with a token stays"
+        with client(broker, secret) as late:
+            assert late.get("/v1/bottle").status_code == 200, "and another comes in"
+        with httpx.Client(transport=httpx.HTTPTransport(uds=broker.socket)) as local:
+            assert local.get("http://x/v1/health").status_code == 200
+        for raw in held:
+            raw.socket.close()
+
+
 def test_connections_are_bounded(serve: Serve) -> None:
     broker = serve(limits={"connections": 4})
-    held = [Raw(broker) for _ in range(4)]
-    for raw in held:
-        raw.send("GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
-        raw.until(b'"ok"')
+    secret = token()
+    held = []
+    for _ in range(4):
+        held.append(Raw(broker, secret))
+        held[-1].request("GET", "/v1/bottle")
+        held[-1].until(b'"demo"')
     with Raw(broker) as late:
         answer = late.rest()
         assert answer.startswith(b"HTTP/1.1 503 ") and b"DatabaseBusyError" in answer
     held.pop().socket.close()
     eventually(lambda: httpx.get(f"{broker.url}/v1/health").status_code == 200)
-    # The owner's way in is not blocked by that.
-    with httpx.Client(transport=httpx.HTTPTransport(uds=broker.socket)) as local:
-        assert local.get("http://x/v1/health").status_code == 200
     for raw in held:
         raw.socket.close()
+
+
+@pytest.mark.parametrize("head", ["X: " + "a" * 20_000, "\r\n".join(f"X-{n}: {'a' * 100}" for n in range(200))])
+def test_a_head_that_is_too_long_is_refused_however_it_arrives(broker: Broker, head: str) -> None:
+    whole = f"GET /v1/health HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n"
+    for pieces in ([whole], [whole[:9000], whole[9000:]], [f"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n{whole}"]):
+        with Raw(broker) as raw:
+            for piece in pieces:
+                raw.send(piece)
+            assert b"HTTP/1.1 400 " in raw.rest()
+
+
+def test_http_0_9_is_refused(broker: Broker) -> None:
+    for line in ("GET /v1/health\r\n\r\n", "GET /v1/health HTTP/0.9\r\n\r\n"):
+        with Raw(broker) as raw:
+            raw.send(line)
+            assert raw.rest().startswith(b"HTTP/1.1 400 ")
+
+
+def test_answers_that_nobody_reads_are_bounded(serve: Serve) -> None:
+    broker = serve(limits={"bottle_answer_bytes": 3 << 20, "rate": 10_000, "burst": 10_000})
+    secret = token()
+    with client(broker, secret) as demo:
+        one = proposed(demo, "x" * MAX_PAYLOAD_BYTES)
+        slow = [Raw(broker, secret) for _ in range(8)]
+        for raw in slow:
+            raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            for _ in range(10):  # the kernel takes the first few
+                raw.request("GET", f"/v1/proposals/{one.id}")
+        eventually(lambda: demo.get(f"/v1/proposals/{one.id}").status_code == 429)
+        with client(broker, token("calm")) as calm:
+            other = proposed(calm, "y" * MAX_PAYLOAD_BYTES, slug="calm")
+            assert calm.get(f"/v1/proposals/{other.id}").status_code == 200
+        for raw in slow:
+            raw.socket.close()
+        eventually(lambda: demo.get(f"/v1/proposals/{one.id}").status_code == 200)
 
 
 def test_a_body_too_long_is_refused_before_it_is_read(broker: Broker) -> None:
@@ -327,7 +384,7 @@ def test_a_request_cut_at_any_byte_changes_nothing(broker: Broker) -> None:
         with Raw(broker) as raw:
             raw.send(whole)
             assert b" 200 " in raw.until(b"}}")
-        assert [item.proposal for item in queue.list_items()] == [one]
+        assert [item.proposal.id for item in queue.list_items()] == [one.id]
 
 
 def test_a_client_that_left_before_the_answer_may_propose_again(broker: Broker) -> None:
@@ -337,7 +394,7 @@ def test_a_client_that_left_before_the_answer_may_propose_again(broker: Broker) 
         with Raw(broker, secret) as raw:
             raw.request("POST", "/v1/proposals", body=json.dumps(one.to_dict()))
     with client(broker, secret) as demo:
-        assert demo.post("/v1/proposals", json=one.to_dict()).json() == {"proposal": one.to_dict()}
+        assert demo.post("/v1/proposals", json=one.to_dict()).json()["proposal"]["id"] == one.id
         (item,) = demo.get("/v1/proposals").json()["items"]
         assert (item["id"], item["requests"]) == (one.id, 1)
 

@@ -120,7 +120,7 @@ class Broker:
             await send(message)
 
         scope["app"] = self  # so that the router raises its 404 and 405 instead of answering in plain text
-        scope["state"] = {}
+        scope["state"] = dict(scope["state"])  # what the listener gives: ``known()`` and ``drained()``
         try:
             try:
                 await self._router(scope, receive, send_and_count)
@@ -164,15 +164,17 @@ class Broker:
     def _answer(self, handler: Handler, *, needs_token: bool = True, waits: bool = False) -> ASGIApp:
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             request = Request(scope, receive)
-            slug = self._admit(request) if needs_token else ""
+            slug = await self._admit(request) if needs_token else ""
             # Handler and answer, so that a client which reads slowly counts too.
             with self._admission.wait(slug) if waits else self._admission.request(slug):
                 response = await handler(request, slug)
-                await response(scope, receive, send)
+                with self._admission.answer(slug, len(getattr(response, "body", b""))):
+                    await response(scope, receive, send)
+                    await request.state.drained()
 
         return answer
 
-    def _admit(self, request: Request) -> str:
+    async def _admit(self, request: Request) -> str:
         """The bottle whose token the request carries, charged for it.
 
         Raises:
@@ -180,12 +182,13 @@ class Broker:
         """
         given = request.headers.getlist("authorization")
         token = _TOKEN.fullmatch(given[0]) if len(given) == 1 else None
-        # In place, not in a thread: it takes 20 µs, the way to a thread and back ten times that.
-        slug = self._bottles.check_token(token[1]) if token else None
+        # In a thread: usually it takes 20 µs, but a read of a file that somebody holds up would hold up everybody here.
+        slug = await self._read(self._bottles.check_token, token[1]) if token else None
         if slug is None:
             what = "this token is unknown or revoked, or its bottle has stopped" if token else "there is no token"
             raise Refusal(401, AccessDeniedError(f"{what}; send the bottle's as 'Authorization: Bearer …'"))
         request.state.bottle = slug
+        request.state.known()
         self._admission.charge(slug)
         return slug
 
@@ -244,11 +247,10 @@ class Broker:
         return self._document
 
     async def _bottle(self, request: Request, slug: str) -> Response:
-        now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        return _json({"slug": slug, "version": __version__, "time": now})
+        return _json({"slug": slug, "version": __version__, "time": bodies.timestamp(_now())})
 
     async def _propose(self, request: Request, slug: str) -> Response:
-        proposal = bodies.proposal(await self._body(request, slug), slug)
+        proposal = bodies.proposal(await self._body(request, slug), slug, _now())
         try:
             written = await self._write(self._queue(slug).write_proposal, proposal)
         except InvalidProposalError as error:
@@ -277,7 +279,7 @@ class Broker:
         item = await self._read(self._queue(slug).inspect, proposal_id)
         if item is None:
             raise _no_proposal(proposal_id)
-        return _json(item.to_dict())
+        return _json(_as_told(item))
 
     async def _wait(self, request: Request, slug: str) -> Response:
         given = bodies.query(request.query_params.multi_items(), ("wait",))
@@ -305,7 +307,7 @@ class Broker:
         return Response(status_code=204)
 
     async def _append(self, request: Request, slug: str) -> Response:
-        entries = bodies.entries(await self._body(request, slug), slug)
+        entries = bodies.entries(await self._body(request, slug), slug, _now())
         for proposal_id in {entry.proposal_id for entry in entries if entry.proposal_id is not None}:
             if await self._read(self._queue(slug).inspect, proposal_id) is None:
                 raise _no_proposal(proposal_id)
@@ -357,9 +359,24 @@ class _List(Response):
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         opening = f'{{"{self._name}":['.encode()
         for value in self._values:
-            await send({"type": "http.response.body", "body": opening + encode(value.to_dict()), "more_body": True})
+            await send({"type": "http.response.body", "body": opening + encode(_as_told(value)), "more_body": True})
             opening = b","
         await send({"type": "http.response.body", "body": b"]}" if self._values else opening + b"]}"})
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _as_told(value: Any) -> dict[str, Any]:
+    """A proposal or an item, JSON-ready, without where on the host its managed file lies."""
+    told: dict[str, Any] = value.to_dict()
+    path = told.get("managed_file")
+    if path:
+        told["managed_file"] = os.path.basename(path)
+        if told.get("apply_error"):
+            told["apply_error"] = told["apply_error"].replace(path, told["managed_file"])
+    return told
 
 
 def _json(value: Any) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 from bot_bottle import AccessDeniedError, AuditEntry, InvalidInputError, InvalidProposalError, Proposal, visible
@@ -11,6 +12,13 @@ from bot_bottle.web.problems import Refusal
 
 # The daemons of a bundle: what a bottle's own entries in the audit log may be about. Decisions have their tool there.
 COMPONENTS: Final = ("egress", "git-gate", "supervise")
+# What the log says of decisions and of what became of them; in an entry of a sidecar it would pass for one.
+DECISION_WORDS: Final = frozenset(
+    (
+        *("approved", "modified", "rejected", "expired", "withdrawn", "archived", "applied", "apply-failed"),
+        *("apply_failed", "damaged", "restored", "rolled-back", "pruned", "policy", "bypass"),
+    )
+)
 MAX_ENTRIES: Final = 100
 MAX_ITEMS: Final = 1000
 
@@ -37,8 +45,11 @@ def parse(body: bytes) -> Any:
     raise Refusal(400, InvalidInputError(f"the body is not JSON: {visible(reason, multiline=False)}"))
 
 
-def proposal(body: Any, slug: str) -> Proposal:
-    """The proposal that a body is.
+def proposal(body: Any, slug: str, now: datetime) -> Proposal:
+    """The proposal that a body is, arriving ``now``.
+
+    A clock in the bottle may be wrong or lie: the time of arrival is the host's, and it expires as long after that as
+    the requester wanted.
 
     Raises:
         InvalidInputError, InvalidProposalError: it is none.
@@ -49,6 +60,14 @@ def proposal(body: Any, slug: str) -> Proposal:
         raise AccessDeniedError(f"this token speaks for bottle {slug}; a proposal of another one is refused")
     claimed = fields.pop("payload_sha256", None)
     fields["justification"] = fields.get("justification") or ""
+    asked = Proposal(**fields)
+    fields["arrival_timestamp"] = timestamp(now)
+    if asked.expires_at is not None:
+        lasts = _moment(asked.expires_at) - _moment(asked.arrival_timestamp)
+        try:
+            fields["expires_at"] = timestamp(now + max(lasts, timedelta()))
+        except OverflowError:
+            raise InvalidProposalError("expires_at is past the year 9999; leave it out where nothing expires") from None
     made = Proposal(**fields)
     if claimed not in (None, made.payload_sha256):
         raise InvalidProposalError(
@@ -57,8 +76,9 @@ def proposal(body: Any, slug: str) -> Proposal:
     return made
 
 
-def entries(body: Any, slug: str) -> list[AuditEntry]:
-    """The audit entries of a body, as the bottle's own: whose they are, and that no person wrote them, is fixed here.
+def entries(body: Any, slug: str, now: datetime) -> list[AuditEntry]:
+    """The audit entries of a body, as the bottle's own: whose they are, when they came, and that no person wrote them,
+    is fixed here.
 
     Raises:
         InvalidInputError: there are none, or too many, or a field breaks its rule.
@@ -67,10 +87,10 @@ def entries(body: Any, slug: str) -> list[AuditEntry]:
     given = _keys(body, ("entries",)).get("entries")
     if not isinstance(given, list) or len(given) > MAX_ENTRIES:
         raise InvalidInputError(f"entries must be a list of at most {MAX_ENTRIES}")
-    return [_entry(each, slug) for each in given]
+    return [_entry(each, slug, timestamp(now)) for each in given]
 
 
-def _entry(body: Any, slug: str) -> AuditEntry:
+def _entry(body: Any, slug: str, now: str) -> AuditEntry:
     if isinstance(body, dict) and type(body.pop("seq", None)) not in (int, type(None)):
         raise InvalidInputError("seq must be a whole number")
     fields = _texts(body, _ENTRY, (*_ENTRY_MAY, *_ENTRY_IGNORED, "surface"))
@@ -79,10 +99,24 @@ def _entry(body: Any, slug: str) -> AuditEntry:
         raise AccessDeniedError(
             f"a bottle writes entries about {', '.join(COMPONENTS)} only; decisions are written here"
         )
+    if fields["operator_action"] in DECISION_WORDS or fields["operator_action"].startswith(("grant-", "host-")):
+        word = visible(fields["operator_action"], multiline=False)
+        raise AccessDeniedError(
+            f"operator_action {word} is the host's word for what an operator does; use one of your own"
+        )
     # A policy's yes is told from a sidecar's note, neither ever passes for a person's.
     surface = "policy" if fields.pop("surface", None) == "policy" else "api"
     given = {name: value for name, value in fields.items() if value is not None and name not in _ENTRY_IGNORED}
-    return AuditEntry(bottle_slug=slug, decided_by=component, surface=surface, **given)
+    return AuditEntry(bottle_slug=slug, decided_by=component, surface=surface, **given | {"timestamp": now})
+
+
+def timestamp(at: datetime) -> str:
+    """A moment in UTC as the store writes it."""
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _moment(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
 
 
 def texts(body: Any, must: Iterable[str], may: Iterable[str] = ()) -> dict[str, str]:
