@@ -1,7 +1,7 @@
 """Do the arrows between the core's files run down only, without circles? Part of `make lint`.
 
-A file takes from those below it. The one circle allowed is that of a `mod.rs` with the files of its own room. What is read
-are the `use` lines and the `crate::` and `super::` paths of everything but tests.
+A file takes from those below it. The one circle allowed is that of a `mod.rs` with the files of its own room.
+What is read are the `use` lines and the `crate::` and `super::` paths of everything but tests.
 """
 
 import re

@@ -18,7 +18,8 @@ def test_arrows_that_run_down_are_fine(tmp_path: Path) -> None:
         tmp_path,
         error="",
         file__mod="mod turn;\nuse turn::Turn;",
-        file__turn="use super::Other;\nuse crate::error::Error;\n\n#[cfg(test)]\nmod tests {\n    use crate::stores::x;\n}\n",
+        file__turn="use super::Other;\nuse crate::error::Error;\n\n"
+        "#[cfg(test)]\nmod tests {\n    use crate::stores::x;\n}\n",
         stores__mod="pub(crate) mod inbox;",
         stores__inbox="use crate::file::{self, turn::Turn as Order};",
     )
