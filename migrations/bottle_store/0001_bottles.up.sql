@@ -2,15 +2,20 @@
 --
 -- Invariants
 --   * A slug has one row; starting it again reuses it.
---   * Only the host's operator side writes managed_files: a sidecar cannot name a path.
+--   * A bottle's row, its managed files and its valid tokens carry one signature of the host (docs/statements.md). A
+--     sidecar can write these tables, but not sign: what does not verify leads to no path and opens nothing.
 --   * Only the SHA-256 of a token is kept: who reads this table cannot be a bottle. (256 random bits need no salt.)
 --   * Stopping a bottle revokes its tokens for good; a start after that makes a new one.
 
 CREATE TABLE bottles (
   slug       TEXT NOT NULL PRIMARY KEY,
   backend    TEXT NOT NULL,
+  transport  TEXT NOT NULL,      -- 'mount' or 'broker'
+  generation INTEGER NOT NULL,   -- grows with each registration, so that an old one cannot be put back
   started_at TEXT NOT NULL,
-  stopped_at TEXT
+  stopped_at TEXT,
+  key_id     TEXT NOT NULL,      -- which key signed this row, its files and its valid tokens
+  signature  TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE managed_files (

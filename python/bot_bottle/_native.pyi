@@ -26,19 +26,6 @@ from types import TracebackType
 from typing import Any, Final, final
 
 __all__ = [
-    "DB_PATH_IN_CONTAINER",
-    "MAX_JUSTIFICATION_BYTES",
-    "MAX_NOTES_BYTES",
-    "MAX_PAYLOAD_BYTES",
-    "MAX_PENDING_PER_BOTTLE",
-    "STATUS_APPROVED",
-    "STATUS_MODIFIED",
-    "STATUS_REJECTED",
-    "TOOL_CAPABILITY_BLOCK",
-    "TOOL_EGRESS_ALLOW",
-    "TOOL_EGRESS_BLOCK",
-    "TOOL_EGRESS_TOKEN_ALLOW",
-    "TOOL_GITLEAKS_ALLOW",
     "AuditEntry",
     "AuditReport",
     "AuditStore",
@@ -46,17 +33,32 @@ __all__ = [
     "BottleStore",
     "Broker",
     "Change",
+    "DB_PATH_IN_CONTAINER",
     "Database",
     "Grant",
     "GrantStore",
     "Inbox",
     "InboxItem",
+    "Keys",
+    "MAX_JUSTIFICATION_BYTES",
+    "MAX_NOTES_BYTES",
+    "MAX_PAYLOAD_BYTES",
+    "MAX_PENDING_PER_BOTTLE",
     "Proposal",
     "QueueStore",
     "Response",
     "Routes",
+    "STATUS_APPROVED",
+    "STATUS_MODIFIED",
+    "STATUS_REJECTED",
     "SecretFinding",
+    "TOOL_CAPABILITY_BLOCK",
+    "TOOL_EGRESS_ALLOW",
+    "TOOL_EGRESS_BLOCK",
+    "TOOL_EGRESS_TOKEN_ALLOW",
+    "TOOL_GITLEAKS_ALLOW",
     "Transaction",
+    "TrustedKey",
     "Wait",
     "Watch",
     "__version__",
@@ -477,6 +479,11 @@ class InboxItem:
     def base_sha256(self) -> str | None:
         """Hash the managed file must still have when this is decided; ``""``: absent, ``None``: not compared."""
 
+    @property
+    def damaged(self) -> str | None:
+        """Why the host does not act on it: its rows, or its bottle's, are not as they were signed. It cannot be
+        decided then, and no managed file is named."""
+
     def to_dict(self) -> dict[str, Any]:
         """The proposal's fields and these, flat, JSON-ready; ``response`` nested."""
 
@@ -560,6 +567,9 @@ class Bottle:
     def files(self) -> dict[str, str]: ...
     @property
     def pending(self) -> int: ...
+    @property
+    def damaged(self) -> str | None:
+        """Why nothing of its rows is taken (``files`` is empty then); ``None`` if this host signed them."""
     def to_dict(self) -> dict[str, Any]: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
 
@@ -867,8 +877,10 @@ class BottleStore:
     """Which bottles run, and their managed files. ``Supervise`` is the face for launching."""
 
     def __new__(cls, db_path: str | PathLike[str] | None = None) -> BottleStore: ...
-    def register(self, slug: str, *, backend: str, files: Mapping[str, str | PathLike[str]] = ...) -> Bottle:
-        """Records a bottle as running (again) with its managed files.
+    def register(
+        self, slug: str, *, backend: str, files: Mapping[str, str | PathLike[str]] = ..., transport: str = "mount"
+    ) -> Bottle:
+        """Records a bottle as running (again) with its managed files, signed with this host's key.
 
         A relative path is under ``<root>/bottles/<slug>/`` and may not leave it.
 

@@ -15,6 +15,7 @@ FLOORS = [
     ["clock", "diff", "process", "rules", "state", "user", "visible"],
     ["file"],
     ["audit", "grant", "statement"],
+    ["registration"],
     ["queue"],
     ["bottle"],
     ["wait"],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bot_bottle import BottleStore
+from bot_bottle import Bottle, BottleStore
 from bot_bottle.cli.declare import command, option
 from bot_bottle.cli.options import json_option
-from bot_bottle.cli.screen import print_json, print_table, say
+from bot_bottle.cli.screen import Cell, print_json, print_table, say
 from bot_bottle.operator import words
 
 
@@ -28,7 +28,7 @@ def bottles(everything: bool, as_json: bool) -> None:
                 (bottle.slug, "strong"),
                 bottle.backend,
                 words.clock(bottle.started_at),
-                (f"stopped {words.clock(bottle.stopped_at)}", "quiet") if bottle.stopped_at else ("running", "good"),
+                _state(bottle),
                 (str(bottle.pending), "waits" if bottle.pending else "plain"),
                 ", ".join(f"{tool} → {path}" for tool, path in sorted(bottle.files.items())),
             )
@@ -36,3 +36,14 @@ def bottles(everything: bool, as_json: bool) -> None:
         ],
         text_last=True,
     )
+    for bottle in found:
+        if bottle.damaged:
+            say(f"{bottle.slug}: {bottle.damaged}", "alarm")
+
+
+def _state(bottle: Bottle) -> Cell:
+    if bottle.damaged:
+        return ("damaged", "alarm")
+    if bottle.stopped_at:
+        return (f"stopped {words.clock(bottle.stopped_at)}", "quiet")
+    return ("running", "good")

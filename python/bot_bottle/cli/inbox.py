@@ -35,7 +35,7 @@ def pending(bottle: str | None, as_json: bool) -> None:
                     item.proposal.bottle_slug,
                     item.proposal.tool,
                     words.age(item.proposal.arrival_timestamp),
-                    words.waiter(item),
+                    words.damaged(item) or words.waiter(item),
                     words.expiry(item),
                     words.first_line(item.proposal.justification),
                 )
@@ -45,10 +45,13 @@ def pending(bottle: str | None, as_json: bool) -> None:
         )
         if any(words.cut(item.proposal.justification) for item in items):
             say("[+N characters] is left out here: bot-bottle show ID has all of it.", "quiet")
+    for item in items:
+        if item.damaged:
+            say(f"{item.proposal.id} cannot be decided: {item.damaged}", "alarm")
     for item in failed:
         if bottle in (None, item.proposal.bottle_slug):
             say(
-                f"{item.proposal.id} is {item.state}, but {item.managed_file} is not in effect: "
+                f"{item.proposal.id} is {item.state}, but {item.managed_file or 'its file'} is not in effect: "
                 f"{item.apply_error or 'not written yet'}.",
                 "alarm",
             )
@@ -116,7 +119,7 @@ def history(bottle: str | None, limit: int, before: str | None, as_json: bool) -
                 item.proposal.bottle_slug,
                 item.proposal.tool,
                 words.age(item.proposal.arrival_timestamp),
-                words.state(item.state),
+                words.damaged(item) or words.state(item.state),
                 (answer.decided_by or "") if answer else "",
                 words.first_line(notes),
             )

@@ -48,7 +48,7 @@ class Supervise:
             why = f"because with {backend} the sidecars {kernel}"
         else:
             why = "as asked for"
-        bottle = self._bottles.register(slug, backend=backend, files=files or {})
+        bottle = self._bottles.register(slug, backend=backend, files=files or {}, transport=transport)
         bottle_dir = Path(bot_bottle_root(), "bottles", bottle.slug)
         bottle_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         db_dir = str(Path(self._database.real_path).parent)
@@ -129,5 +129,8 @@ class Supervise:
 
 
 def _token_dir(slug: str) -> Path:
-    # Outside of every directory that is mounted for another bottle or another purpose.
+    # Outside of every directory that is mounted for another bottle or another purpose. The name is checked here too, as
+    # this is where it becomes part of a path that is made and removed.
+    if slug in ("", ".", "..") or "/" in slug or "\0" in slug:
+        raise InvalidInputError(f"slug {slug!r} cannot be part of a path")
     return Path(bot_bottle_root(), "tokens", slug)

@@ -74,6 +74,8 @@ def _identity(item: InboxItem) -> Section:
         fields.append(("Fingerprint", (proposal.fingerprint, "plain")))
     if item.managed_file:
         fields.append(("File", (item.managed_file, "plain")))
+    if item.damaged:
+        fields.append(("Damaged", (f"{item.damaged}; it cannot be decided", "alarm")))
     fields += [("Payload", (f"{size:,} bytes", "plain")), ("SHA-256", (proposal.payload_sha256, "plain"))]
     return Section(fields=tuple(fields))
 

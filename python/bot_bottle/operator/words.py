@@ -75,6 +75,11 @@ def waiter(item: InboxItem) -> Said:
     return f"gone for {age(item.waiting_until)}{times}", "quiet"
 
 
+def damaged(item: InboxItem) -> Said | None:
+    """Is it something that nothing can be decided about?"""
+    return ("damaged", "alarm") if item.damaged else None
+
+
 def expiry(item: InboxItem) -> Said:
     """When does the question lapse?"""
     if item.proposal.expires_at is None:

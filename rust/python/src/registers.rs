@@ -51,16 +51,17 @@ impl BottleStore {
         store::BottleStore::new(db_path.as_deref()).to_py().map(BottleStore)
     }
 
-    #[pyo3(signature = (slug, *, backend, files = BTreeMap::new()))]
+    #[pyo3(signature = (slug, *, backend, files = BTreeMap::new(), transport = "mount"))]
     fn register(
         &self,
         py: Python<'_>,
         slug: &str,
         backend: &str,
         files: BTreeMap<String, PathBuf>,
+        transport: &str,
     ) -> PyResult<Bottle> {
         let files: Vec<(String, PathBuf)> = files.into_iter().collect();
-        py.detach(|| self.0.register(slug, backend, &files)).to_py().map(Bottle)
+        py.detach(|| self.0.register(slug, backend, transport, &files)).to_py().map(Bottle)
     }
 
     #[pyo3(signature = (slug, *, reason = "bottle stopped"))]

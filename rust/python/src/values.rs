@@ -302,7 +302,7 @@ value!(AuditReport, store::AuditReport {
 
 value!(InboxItem, store::InboxItem {
     queue_key: &str, state: &str, waiting: bool, waiting_until: Option<&str>, requests: i64, withdrawn_at: Option<&str>,
-    withdrawn_reason: Option<&str>, archived_at: Option<&str>, managed_file: Option<&str>, apply_state: Option<&str>, apply_error: Option<&str>, base_sha256: Option<&str>,
+    withdrawn_reason: Option<&str>, archived_at: Option<&str>, managed_file: Option<&str>, apply_state: Option<&str>, apply_error: Option<&str>, base_sha256: Option<&str>, damaged: Option<&str>,
 } {
     #[getter]
     fn proposal(&self) -> Proposal {
@@ -358,7 +358,7 @@ value!(Grant, store::Grant {
 });
 
 value!(Bottle, store::Bottle {
-    slug: &str, backend: &str, started_at: &str, stopped_at: Option<&str>, pending: i64,
+    slug: &str, backend: &str, started_at: &str, stopped_at: Option<&str>, pending: i64, damaged: Option<&str>,
 } {
     #[getter]
     fn files(&self) -> BTreeMap<String, String> {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, Row, named_params};
+use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::queue::proposal::PENDING;
+use crate::registration::Registration;
+use crate::statement::Keys;
 
 /// A registered bottle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +21,8 @@ pub struct Bottle {
     pub stopped_at: Option<String>,
     pub files: BTreeMap<String, String>,
     pub pending: i64,
+    /// Why nothing that its rows say is taken; `None` if this host signed them.
+    pub damaged: Option<String>,
 }
 
 pub(crate) fn select(rest: &str) -> String {
@@ -38,13 +42,15 @@ pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Bottle> {
         stopped_at: row.get(3)?,
         files: BTreeMap::new(),
         pending: row.get(4)?,
+        damaged: None,
     })
 }
 
-pub(crate) fn with_files(conn: &Connection, mut bottle: Bottle) -> Result<Bottle> {
-    const FILES_SQL: &str = "SELECT tool, path FROM managed_files WHERE bottle_slug = :slug";
-    let mut statement = conn.prepare_cached(FILES_SQL)?;
-    let rows = statement.query_map(named_params! {":slug": bottle.slug}, |row| Ok((row.get(0)?, row.get(1)?)))?;
-    bottle.files = rows.collect::<rusqlite::Result<_>>()?;
+/// With its files, if this host signed its registration; else with what is wrong.
+pub(crate) fn settle(conn: &Connection, keys: &Keys, mut bottle: Bottle) -> Result<Bottle> {
+    match Registration::read_verified(conn, keys, &bottle.slug) {
+        Ok(found) => bottle.files = found.map(|found| found.files.into_iter().collect()).unwrap_or_default(),
+        Err(error) => bottle.damaged = Some(error.damage().ok_or(error)?),
+    }
     Ok(bottle)
 }

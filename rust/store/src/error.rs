@@ -111,6 +111,15 @@ impl Error {
         Error::Key { path: path.display().to_string(), reason: reason.into() }
     }
 
+    /// In a word why a row is not taken; `None` if that is not what went wrong.
+    pub(crate) fn damage(&self) -> Option<String> {
+        match self {
+            Error::Unverified { what, reason } => Some(format!("{what}: {reason}")),
+            Error::Key { .. } => Some(self.to_string()),
+            _ => None,
+        }
+    }
+
     /// The Python class that carries it, in `bot_bottle.errors`.
     pub fn class(&self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@
 //! | `broker` | How is the host's broker reached where the file cannot be shared? |
 //! | `wait` | How is a waiter woken at once, and how does the operator learn that somebody waits? |
 //! | `queue`, `bottle` | What is asked and answered for whom, and what may happen to it? |
+//! | `registration` | What may a bottle's rows lead to on this host, and did this host sign that? |
 //! | `audit`, `grant` | What was decided, and what does it still allow? |
 //! | `statement` | What do a decision, a registration and a grant say, byte by byte, and whose signature fits? |
 //! | `file` | How is the one file opened, read and written, so that an acknowledged write is really there? |
@@ -27,6 +28,7 @@ mod file;
 mod grant;
 mod process;
 mod queue;
+mod registration;
 mod rules;
 mod state;
 #[allow(dead_code)] // rows are not signed yet

@@ -58,8 +58,9 @@ pub(crate) fn check_hash(what: &'static str, hash: &str) -> Result<()> {
 }
 
 pub(crate) fn check_time(what: &'static str, text: &str) -> Result<String> {
-    clock::normalise(text)
-        .ok_or_else(|| Error::proposal(what, format!("must be RFC 3339 such as 2026-01-31T12:00:00Z, of 1970 or later, not {text:?}")))
+    clock::normalise(text).ok_or_else(|| {
+        Error::proposal(what, format!("must be RFC 3339 such as 2026-01-31T12:00:00Z, of 1970 or later, not {text:?}"))
+    })
 }
 
 /// How long a write waits for other writers: a slow disk, a backup, a prune.

@@ -32,6 +32,16 @@ pub(crate) fn check_surface(surface: &str) -> Result<()> {
     Err(Error::input("surface", format!("must be one of {}, not {surface:?}", SURFACES.join(", "))))
 }
 
+/// How a bottle's sidecars reach the queue.
+const TRANSPORTS: [&str; 2] = ["mount", "broker"];
+
+pub(crate) fn check_transport(transport: &str) -> Result<()> {
+    if TRANSPORTS.contains(&transport) {
+        return Ok(());
+    }
+    Err(Error::input("transport", format!("must be mount or broker, not {transport:?}")))
+}
+
 /// The steps there are; the schema checks the same names.
 #[derive(Clone, Copy)]
 pub(crate) enum ChangeKind {

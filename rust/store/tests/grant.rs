@@ -54,7 +54,7 @@ fn each_scope_allows_what_it_says() {
 #[test]
 fn a_grant_ends_with_its_time_and_with_its_bottle() {
     let place = Place::new();
-    place.bottles().register("dev", "docker", &[]).unwrap();
+    place.bottles().register("dev", "docker", "mount", &[]).unwrap();
     granted(&place, "for:0.05");
     std::thread::sleep(Duration::from_millis(60));
     assert_eq!(uses(&place), 0);
@@ -62,7 +62,7 @@ fn a_grant_ends_with_its_time_and_with_its_bottle() {
     assert_eq!(uses(&place), 10);
     place.bottles().stop("dev", "").unwrap();
     assert_eq!(uses(&place), 0);
-    place.bottles().register("dev", "docker", &[]).unwrap();
+    place.bottles().register("dev", "docker", "mount", &[]).unwrap();
     assert_eq!(uses(&place), 0, "a bottle of the same name is another one");
 }
 

@@ -15,4 +15,5 @@ mod mounts;
 mod place;
 mod query;
 mod queue;
+mod registration;
 mod wait;

@@ -43,7 +43,7 @@ pub fn is_a_host() {
     let _wait = queue.begin_wait(&asked.id, None, |_| {}).unwrap();
     inbox.database().rollback("grant_store", 0).unwrap(); // leaves a backup
     let managed = bot_bottle_store::BottleStore::new(None).unwrap();
-    managed.register("dev", "docker", &[("egress-block".to_owned(), PathBuf::from("routes.yaml"))]).unwrap();
+    managed.register("dev", "docker", "mount", &[("egress-block".to_owned(), PathBuf::from("routes.yaml"))]).unwrap();
     let other = bot_bottle_store::Proposal::new("dev", "egress-block", b"new", "", None, None, None).unwrap();
     queue.write_proposal(&other).unwrap();
     decide(&inbox, &other, "approved").unwrap();

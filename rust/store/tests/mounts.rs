@@ -186,7 +186,7 @@ fn a_full_disk_under_a_managed_file_decides_nothing() {
     let Some(_mounted) = Mounted::new("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs"], &point) else { return };
     let file = point.join("routes.yaml");
     fs::write(&file, "old\n").unwrap();
-    place.bottles().register("dev", "docker", &[("egress-allow".to_owned(), file.clone())]).unwrap();
+    place.bottles().register("dev", "docker", "mount", &[("egress-allow".to_owned(), file.clone())]).unwrap();
     let (queue, inbox, filler) = (place.queue("dev"), place.inbox(), point.join("filler"));
     let asked = queue.write_proposal(&proposal(&"new\n".repeat(10_000))).unwrap();
     let _ = fs::write(&filler, vec![1; 2 << 20]);

@@ -73,7 +73,7 @@ impl Place {
         fs::create_dir_all(&dir).unwrap();
         let file = dir.join("routes.yaml");
         fs::write(&file, content).unwrap();
-        self.bottles().register("dev", "docker", &[("egress-allow".to_owned(), file.clone())]).unwrap();
+        self.bottles().register("dev", "docker", "mount", &[("egress-allow".to_owned(), file.clone())]).unwrap();
         file
     }
 }

@@ -186,7 +186,7 @@ fn another_queue_s_proposal_is_not_there_to_withdraw_or_archive() {
 fn what_has_expired_is_so_wherever_it_is_read_before_anybody_says_so() {
     let place = Place::new();
     let (queue, inbox) = (place.queue("dev"), place.inbox());
-    place.bottles().register("dev", "docker", &[]).unwrap();
+    place.bottles().register("dev", "docker", "mount", &[]).unwrap();
     let written = queue.write_proposal(&expiring("x", Duration::from_secs(1))).unwrap();
     assert_eq!(inbox.pending(None).unwrap().len(), 1);
     eventually(|| inbox.pending(None).unwrap().is_empty());

@@ -198,7 +198,7 @@ fn bells_that_somebody_removed_are_hung_again() {
 #[test]
 fn a_thousand_waits_take_one_watcher_thread() {
     let place = Place::new();
-    place.bottles().register("dev", "docker", &[]).unwrap();
+    place.bottles().register("dev", "docker", "mount", &[]).unwrap();
     let mut waiter = Child::start("waits a thousand times", &[arg(&place.db)]);
     assert_eq!(waiter.says(), "1 watcher");
     assert_eq!(place.inbox().stats().unwrap()["pending"], 1000);

@@ -182,7 +182,7 @@ class Broker:
         """
         given = request.headers.getlist("authorization")
         token = _TOKEN.fullmatch(given[0]) if len(given) == 1 else None
-        # In a thread: usually it takes 20 µs, but a read of a file that somebody holds up would hold up everybody here.
+        # In a thread: usually it takes 0.1 ms, but a read of a file that somebody holds up would hold up everybody.
         slug = await self._read(self._bottles.check_token, token[1]) if token else None
         if slug is None:
             what = "this token is unknown or revoked, or its bottle has stopped" if token else "there is no token"

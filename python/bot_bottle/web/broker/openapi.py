@@ -294,6 +294,7 @@ def _schemas() -> dict[str, _Schema]:
                         "managed_file",
                         "apply_state",
                         "apply_error",
+                        "damaged",
                     ),
                     _MAYBE_TEXT,
                 ),

@@ -1,8 +1,8 @@
 //! What is a handle on the file?
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rusqlite::Connection;
 
@@ -22,6 +22,7 @@ pub struct Database {
     id: u64,
     closed: AtomicBool,
     shared: PerProcess<Arc<Shared>>,
+    keys_dir: OnceLock<PathBuf>,
 }
 
 static NEXT_HANDLE: AtomicU64 = AtomicU64::new(1);
@@ -40,7 +41,7 @@ impl Database {
         };
         let shared = PerProcess::new(Registry::shared(&path, on_host));
         let id = NEXT_HANDLE.fetch_add(1, Ordering::Relaxed);
-        Ok(Database { path, on_host, id, closed: AtomicBool::new(false), shared })
+        Ok(Database { path, on_host, id, closed: AtomicBool::new(false), shared, keys_dir: OnceLock::new() })
     }
 
     /// The path as given.
@@ -55,6 +56,11 @@ impl Database {
             None if self.on_host => self.path.with_file_name("db").join("bot-bottle.db"),
             None => self.path.clone(),
         })
+    }
+
+    /// Where the host that it belongs to keeps its keys. Found once: a link that appears where the file was leads nowhere.
+    pub(crate) fn keys_dir(&self) -> &Path {
+        self.keys_dir.get_or_init(|| layout::keys_dir(&self.path, self.on_host))
     }
 
     /// Whether it is the host's, whose directory sidecars mount.

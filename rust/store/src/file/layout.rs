@@ -37,8 +37,28 @@ pub fn host_db_path() -> Result<PathBuf> {
     Ok(bot_bottle_root()?.join(FILE_NAME))
 }
 
-/// The root that a host's database file belongs to; `None` for a file that lies elsewhere, as in a test.
-pub(crate) fn root_of(file: &Path) -> Option<&Path> {
+/// The keys of the host that a database belongs to. The file of a host is `<root>/db/bot-bottle.db`; one elsewhere, as a
+/// test makes it, has keys of its own beside it.
+pub(crate) fn keys_dir(path: &Path, on_host: bool) -> PathBuf {
+    let root = if on_host { path.parent() } else { root_of(path) };
+    if let Some(root) = root {
+        return root.join("keys");
+    }
+    // Also where the file is still to be made.
+    let to_be = || Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
+    let real = fs::canonicalize(path).ok().or_else(to_be).unwrap_or_else(|| path.to_owned());
+    match root_of(&real) {
+        Some(root) => root.join("keys"),
+        None => {
+            let mut dir = real.into_os_string();
+            dir.push("-keys");
+            PathBuf::from(dir)
+        }
+    }
+}
+
+/// By its name: sidecars can put a link in the file's place, and it must not lead to keys of theirs.
+fn root_of(file: &Path) -> Option<&Path> {
     let dir = file.parent().filter(|dir| dir.ends_with("db"))?;
     file.ends_with(FILE_NAME).then(|| dir.parent()).flatten()
 }

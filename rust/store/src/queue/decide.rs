@@ -16,8 +16,10 @@ use crate::queue::life;
 use crate::queue::managed_file::{self, Staged};
 use crate::queue::proposal::Proposal;
 use crate::queue::response::Response;
+use crate::registration;
 use crate::rules::{check_hash, check_text};
 use crate::state::{ChangeKind, FINDING_TOOLS, STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, check_surface};
+use crate::statement::Keys;
 use crate::user::os_user;
 
 /// What an operator decides, about what, and how.
@@ -56,12 +58,17 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
         Some(name) => check_text("decided_by", name.as_bytes(), 256)?.to_owned(),
         None => os_user(),
     };
+    let keys = Keys::of(db);
     let item = db
-        .read(|conn| item::read(conn, decision.proposal_id))?
+        .read(|conn| item::settle(conn, &keys, item::read(conn, decision.proposal_id)?))?
         .flatten()
         .ok_or_else(|| Error::not_found("proposal", decision.proposal_id))?;
     // That it is too late goes before what is wrong with the decision; the transaction asks again.
     item.ended().map_or(Ok(()), Err)?;
+    if let Some(reason) = &item.damaged {
+        registration::record_damage(db, &item.proposal.bottle_slug, reason)?;
+    }
+    item.refuse_damaged()?;
     check_rules(&item.proposal, &answer, scope.as_ref())?;
     check_reviewed(&item, decision.payload_sha256)?;
     let runs = answer.status != STATUS_REJECTED;

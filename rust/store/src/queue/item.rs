@@ -1,5 +1,7 @@
 //! Where does a proposal stand: itself, its answer, who waits, and what is wrong?
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, Params, Row, named_params};
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +10,8 @@ use crate::error::{Error, Result};
 use crate::queue::life::Found;
 use crate::queue::proposal::{self, Proposal};
 use crate::queue::response::Response;
+use crate::registration::Registration;
+use crate::statement::Keys;
 
 /// A proposal and where it stands.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,6 +33,9 @@ pub struct InboxItem {
     pub apply_state: Option<String>,
     pub apply_error: Option<String>,
     pub base_sha256: Option<String>,
+    /// Why the host does not act on it: what its rows, or its bottle's, say is not what was signed.
+    #[serde(default)]
+    pub damaged: Option<String>,
 }
 
 impl InboxItem {
@@ -58,6 +65,18 @@ impl InboxItem {
                     archived: self.archived_at.is_some(),
                 })
             }
+        }
+    }
+}
+
+impl InboxItem {
+    /// Nothing is decided about what is not as it was signed.
+    pub(crate) fn refuse_damaged(&self) -> Result<()> {
+        match &self.damaged {
+            Some(reason) => {
+                Err(Error::Unverified { what: format!("proposal {}", self.proposal.id), reason: reason.clone() })
+            }
+            None => Ok(()),
         }
     }
 }
@@ -98,6 +117,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<InboxItem> {
         apply_state: row.get(19)?,
         apply_error: row.get(20)?,
         base_sha256: row.get(21)?,
+        damaged: None,
         response,
     })
 }
@@ -113,6 +133,43 @@ pub(crate) fn read(conn: &Connection, id: &str) -> Result<Option<InboxItem>> {
     let rest = "WHERE p.seq = coalesce((SELECT proposal_seq FROM aliases WHERE id = :id), (SELECT seq FROM proposals WHERE id = :id))";
     let mut statement = conn.prepare_cached(&select(rest))?;
     Ok(statement.query_row(named_params! {":id": id, ":now": clock::now()}, from_row).optional()?)
+}
+
+/// What the host takes of items: the managed file that it registered itself for the bottle and tool, or what is wrong.
+/// Until then a path in them is whatever somebody wrote into the file.
+pub(crate) fn settle_all(conn: &Connection, keys: &Keys, mut items: Vec<InboxItem>) -> Result<Vec<InboxItem>> {
+    let mut registered = BTreeMap::new(); // verified once a bottle, however much it asks
+    for item in &mut items {
+        let slug = &item.proposal.bottle_slug;
+        if !registered.contains_key(slug) {
+            registered.insert(slug.clone(), verdict(Registration::read_verified(conn, keys, slug))?);
+        }
+        match &registered[slug] {
+            Ok(found) => {
+                let path = found.as_ref().and_then(|found| found.path_of(&item.proposal.tool));
+                item.managed_file = match item.apply_state {
+                    None => path.map(str::to_owned),
+                    // What was decided about before the bottle was registered with another file is not named any more.
+                    Some(_) => item.managed_file.take().filter(|known| path == Some(known)),
+                };
+            }
+            Err(reason) => {
+                item.managed_file = None;
+                item.damaged = Some(reason.clone());
+            }
+        }
+    }
+    Ok(items)
+}
+
+/// The same, of one.
+pub(crate) fn settle(conn: &Connection, keys: &Keys, item: Option<InboxItem>) -> Result<Option<InboxItem>> {
+    Ok(settle_all(conn, keys, item.into_iter().collect())?.pop())
+}
+
+/// What is there, or in a word why it is not taken; everything else that went wrong stays an error.
+fn verdict<T>(result: Result<T>) -> Result<std::result::Result<T, String>> {
+    result.map(Ok).or_else(|error| error.damage().map(Err).ok_or(error))
 }
 
 pub(crate) fn newest_of_queue(conn: &Connection, queue_key: &str, limit: u32) -> Result<Vec<InboxItem>> {

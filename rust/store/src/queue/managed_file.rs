@@ -29,8 +29,11 @@ use crate::file::layout;
 use crate::file::transaction::Transaction;
 use crate::queue::changes;
 use crate::queue::item::InboxItem;
+use crate::queue::life;
+use crate::registration::{Registration, record_damage};
 use crate::rules::{BUSY_TIMEOUT, MAX_PAYLOAD_BYTES};
 use crate::state::ChangeKind;
+use crate::statement::Keys;
 
 /// Hash of a file that is not there.
 const ABSENT: &str = "";
@@ -288,7 +291,7 @@ fn settle(db: &Database, id: &str, failure: Option<&str>) -> Result<()> {
     const KNOW_SQL: &str = "UPDATE managed_files SET known_sha256 = :final WHERE bottle_slug = :bottle_slug AND path =
          (SELECT path FROM applies WHERE proposal_seq = :seq)";
     db.write(|tx| {
-        let found = crate::queue::life::find(tx, id)?.ok_or_else(|| Error::not_found("proposal", id))?;
+        let found = life::find(tx, id)?.ok_or_else(|| Error::not_found("proposal", id))?;
         let (state, kind) = match failure {
             None => ("applied", ChangeKind::Applied),
             Some(_) => ("failed", ChangeKind::ApplyFailed),
@@ -342,11 +345,36 @@ fn finish_all(db: &Database) -> Result<usize> {
     for (id, path, expected, wanted) in db.read(intended)?.unwrap_or_default() {
         // An error, such as a full disk or a directory that is not mounted: it stays intended, shown to the operator, and
         // is tried again.
-        let Ok(failure) = finish(&path, &id, &expected, &wanted) else { continue };
+        let failure = match refused(db, &id, &path)? {
+            Some(reason) => Some(reason),
+            None => match finish(&path, &id, &expected, &wanted) {
+                Ok(failure) => failure,
+                Err(_) => continue,
+            },
+        };
         settle(db, &id, failure.as_deref())?;
         finished += 1;
     }
     Ok(finished)
+}
+
+/// Why this host has nothing to do with that path: an intent is a row, which anybody can write.
+fn refused(db: &Database, id: &str, path: &str) -> Result<Option<String>> {
+    let keys = Keys::of(db);
+    let Some(Some(found)) = db.read(|conn| life::find(conn, id))? else {
+        return Ok(Some("its proposal is gone".to_owned()));
+    };
+    let reason = match db.read(|conn| Registration::read_verified(conn, &keys, &found.bottle_slug)) {
+        Ok(registered) => {
+            if registered.flatten().is_some_and(|registered| registered.path_of(&found.tool) == Some(path)) {
+                return Ok(None);
+            }
+            format!("the path of this change is not the one that this host registered for {}", found.tool)
+        }
+        Err(error) => error.damage().ok_or(error)?,
+    };
+    record_damage(db, &found.bottle_slug, &format!("proposal {}: {reason}", found.id))?;
+    Ok(Some(format!("{reason}; nothing was written")))
 }
 
 /// Puts it in place; or why it never will be.

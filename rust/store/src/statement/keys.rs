@@ -4,6 +4,7 @@
 //! <root>/keys/                0700, never mounted
 //!   host.pem                  0600, this host's private key, made when something is first signed
 //!   operators/NAME.pem        0600, private keys that `operator add` made
+//!   generations/SLUG          the number of a bottle's newest registration
 //!   public/keyring            all public keys; sidecars get this directory read-only
 //! ```
 
@@ -26,6 +27,7 @@ use super::{Signature, Statement};
 use crate::clock;
 use crate::diff::sha256_hex;
 use crate::error::{Error, Result};
+use crate::file::database::Database;
 use crate::rules::{check_name, check_time};
 
 /// PKCS#8 of Ed25519 up to the seed (RFC 8410, section 7).
@@ -106,21 +108,12 @@ pub(crate) fn keyring_at(path: &Path) -> Result<Option<Arc<Keyring>>> {
 impl Keys {
     /// Those of this host, or of the database in a file.
     pub fn new(db_path: Option<&Path>) -> Result<Self> {
-        let Some(path) = db_path else { return Ok(Keys { dir: crate::file::layout::bot_bottle_root()?.join("keys") }) };
-        Ok(Keys::of_database(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())))
+        Database::new(db_path).map(|db| Keys::of(&db))
     }
 
-    /// Those of the host that a database file belongs to. The file of a host is `<root>/db/bot-bottle.db`; one elsewhere,
-    /// as a test makes it, has its own.
-    pub(crate) fn of_database(file: &Path) -> Self {
-        match crate::file::layout::root_of(file) {
-            Some(root) => Keys { dir: root.join("keys") },
-            None => {
-                let mut dir = file.as_os_str().to_owned();
-                dir.push("-keys");
-                Keys { dir: PathBuf::from(dir) }
-            }
-        }
+    /// Those of the host that a database belongs to.
+    pub(crate) fn of(db: &Database) -> Self {
+        Keys { dir: db.keys_dir().to_owned() }
     }
 
     /// The directory.
@@ -197,6 +190,29 @@ impl Keys {
                 Err(Error::key(path, reason))
             }
         }
+    }
+
+    /// The number of the bottle's newest registration, as far as this host noted it; 0 before there was one.
+    pub(crate) fn newest_generation(&self, slug: &str) -> Result<i64> {
+        check_name("bottle_slug", slug)?;
+        let path = self.dir.join("generations").join(slug);
+        let text = read_small(&path)?.unwrap_or_default();
+        match text.trim() {
+            "" => Ok(0),
+            number => number.parse().map_err(|_| Error::key(&path, "it does not hold a number; remove it")),
+        }
+    }
+
+    /// Notes it, after the registration was committed: older ones count no more.
+    pub(crate) fn note_generation(&self, slug: &str, generation: i64) -> Result<()> {
+        check_name("bottle_slug", slug)?;
+        let lock = self.lock()?;
+        if generation <= self.newest_generation(slug)? {
+            return Ok(());
+        }
+        let dir = self.dir.join("generations");
+        make_dir(&dir)?;
+        self.replace(&lock, &dir.join(slug), format!("{generation}\n").as_bytes())
     }
 
     /// A new private key for this host. The old one is deleted; what it signed stands.
@@ -324,14 +340,20 @@ impl Keys {
         Ok(key)
     }
 
-    fn store(&self, _lock: &Lock, keyring: &Keyring) -> Result<()> {
-        let path = self.keyring_file();
-        let dir = self.dir.join("public");
-        make_dir(&dir)?;
-        write_new(&path.with_extension("new"), keyring.text().as_bytes())
-            .and_then(|()| fs::rename(path.with_extension("new"), &path))
-            .and_then(|()| File::open(&dir)?.sync_all())
-            .map_err(|error| Error::key(&path, error.to_string()))
+    fn store(&self, lock: &Lock, keyring: &Keyring) -> Result<()> {
+        make_dir(&self.dir.join("public"))?;
+        self.replace(lock, &self.keyring_file(), keyring.text().as_bytes())
+    }
+
+    /// Whoever reads the file finds all of the old content, or all of the new.
+    fn replace(&self, _lock: &Lock, path: &Path, content: &[u8]) -> Result<()> {
+        let mut fresh = path.as_os_str().to_owned();
+        fresh.push("~"); // no name has one
+        let dir = path.parent().unwrap_or(&self.dir);
+        write_new(Path::new(&fresh), content)
+            .and_then(|()| fs::rename(&fresh, path))
+            .and_then(|()| File::open(dir)?.sync_all())
+            .map_err(|error| Error::key(path, error.to_string()))
     }
 
     /// One process at a time makes or changes keys.

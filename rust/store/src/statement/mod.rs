@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 
 pub use keyring::{Keyring, Role, TrustedKey};
 pub use keys::Keys;
+pub(crate) use keys::Signer;
 
 /// A statement's signature, and which key made it; columns of its row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]

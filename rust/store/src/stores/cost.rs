@@ -69,7 +69,7 @@ fn costs(past: usize, analyzed: bool) -> Vec<(&'static str, i64)> {
     let inbox = Inbox::new(path).unwrap();
     let (audit, grants, bottles) =
         (AuditStore::new(path).unwrap(), GrantStore::new(path).unwrap(), BottleStore::new(path).unwrap());
-    bottles.register("dev", "docker", &[]).unwrap();
+    bottles.register("dev", "docker", "mount", &[]).unwrap();
     let write = |sql: &str| {
         queue.transport.host_only("").unwrap().write(|tx| Ok((tx.execute_batch(sql)?, Rings::NONE))).unwrap()
     };

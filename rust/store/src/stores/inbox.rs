@@ -3,17 +3,18 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, named_params};
+use rusqlite::{Connection, Params, named_params};
 
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::database::Database;
 use crate::queue::changes::{CHANGE_COLUMNS, Change, change_from_row, last_change};
 use crate::queue::decide::{self, Decision};
-use crate::queue::item::{InboxItem, list, read};
+use crate::queue::item::{InboxItem, list, read, settle, settle_all};
 use crate::queue::managed_file;
 use crate::queue::proposal::PENDING;
 use crate::queue::response::Response;
+use crate::statement::Keys;
 use crate::wait::standing::Target;
 use crate::wait::{Event, WaitHandle, on_file, sleeper};
 
@@ -51,14 +52,23 @@ impl Inbox {
                  AND (:bottle_slug IS NULL OR p.bottle_slug = :bottle_slug)) ORDER BY p.seq"
         );
         let params = named_params! {":bottle_slug": bottle_slug, ":now": clock::now()};
-        Ok(self.db.read(|conn| list(conn, &rest, params))?.unwrap_or_default())
+        self.list(&rest, params)
     }
 
     /// Decided, but the managed file is not in effect.
     pub fn failed(&self) -> Result<Vec<InboxItem>> {
         const FAILED: &str = "WHERE p.seq IN (SELECT proposal_seq FROM applies WHERE state <> 'applied')
              AND p.archived_at IS NULL ORDER BY p.seq";
-        Ok(self.db.read(|conn| list(conn, FAILED, named_params! {":now": clock::now()}))?.unwrap_or_default())
+        self.list(FAILED, named_params! {":now": clock::now()})
+    }
+
+    fn list(&self, rest: &str, params: impl Params) -> Result<Vec<InboxItem>> {
+        let keys = Keys::of(&self.db);
+        let items = self.db.read(|conn| {
+            let items = list(conn, rest, params)?;
+            settle_all(conn, &keys, items)
+        })?;
+        Ok(items.unwrap_or_default())
     }
 
     /// One proposal by its id or a unique beginning of it.
@@ -72,6 +82,8 @@ impl Inbox {
                 format!("must be at least {MIN_PREFIX} of a proposal id's hex digits, not {prefix:?}"),
             ));
         }
+        let keys = Keys::of(&self.db);
+        let read = |conn: &Connection, id: &str| settle(conn, &keys, read(conn, id)?);
         let found = self.db.read(|conn| {
             if let Some(item) = read(conn, &prefix)? {
                 return Ok(Some(item));
@@ -97,7 +109,7 @@ impl Inbox {
              ORDER BY p.seq DESC LIMIT :limit";
         let params =
             named_params! {":bottle_slug": bottle_slug, ":before": before, ":limit": limit, ":now": clock::now()};
-        Ok(self.db.read(|conn| list(conn, HISTORY, params))?.unwrap_or_default())
+        self.list(HISTORY, params)
     }
 
     /// Decides, audits, makes the grant, writes the managed file, wakes the waiters.

@@ -17,6 +17,8 @@ use crate::file::bell::Rings;
 use crate::file::database::Database;
 use crate::file::migrations::{self, MODULES};
 use crate::file::{bell, mount};
+use crate::registration;
+use crate::statement::Keys;
 
 /// A backup in one step, so in one read transaction: in smaller ones every write by others would start it over.
 pub(crate) const ALL_PAGES: i32 = i32::MAX;
@@ -94,7 +96,18 @@ impl Database {
     /// SQLite's checks and the audit chain; what is wrong, in sentences.
     pub fn check(&self) -> Result<Vec<String>> {
         let Some(opened) = self.shared()?.open(false)? else { return Ok(Vec::new()) };
-        findings(&opened.conn).map_err(|error| error.at(&opened.file))
+        let all = || {
+            let mut all = findings(&opened.conn)?;
+            let damaged = registration::damaged(&opened.conn, &Keys::of(self))?;
+            for (slug, reason) in &damaged {
+                registration::record_damage(self, slug, reason)?;
+                all.push(format!(
+                    "{reason}; nothing of it is taken, and `bot-bottle bottle start` or `stop` writes it anew"
+                ));
+            }
+            Ok(all)
+        };
+        all().map_err(|error: Error| error.at(&opened.file))
     }
 
     /// A copy of one moment, while others write; its bytes.

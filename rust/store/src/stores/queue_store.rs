@@ -9,6 +9,7 @@ use crate::broker::Broker;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
+use crate::file::database::Database;
 use crate::queue::changes;
 use crate::queue::decide::{self, Decision};
 use crate::queue::item::{self, InboxItem, why_not};
@@ -19,8 +20,10 @@ use crate::queue::life::{
 use crate::queue::managed_file;
 use crate::queue::proposal::{COLUMNS, PENDING, Proposal, from_row};
 use crate::queue::response::Response;
+use crate::registration::Registration;
 use crate::rules::{MAX_NOTES_BYTES, check_name, check_text};
 use crate::state::ChangeKind;
+use crate::statement::Keys;
 use crate::stores::transport::Transport;
 use crate::wait::standing::Target;
 use crate::wait::{Event, WaitHandle, on_file, sleeper};
@@ -92,8 +95,19 @@ impl QueueStore {
             match written {
                 Ok(proposal) => return Ok(proposal),
                 // Between two transactions: a slow disk behind a managed file must not hold up other bottles' writes.
-                Err(path) => looked = Some((managed_file::seen(&path), path)),
+                Err(path) => looked = Some((self.look(db, proposal, &path)?, path)),
             }
+        }
+    }
+
+    /// The hash of a managed file as it is, if it is the one that the host registered: no other path is opened.
+    fn look(&self, db: &Database, proposal: &Proposal, path: &str) -> Result<Option<String>> {
+        let keys = Keys::of(db);
+        let registered = db.read(|conn| Registration::read_verified(conn, &keys, &proposal.bottle_slug));
+        match registered {
+            Ok(Some(Some(found))) if found.path_of(&proposal.tool) == Some(path) => Ok(managed_file::seen(path)),
+            Ok(_) | Err(Error::Unverified { .. } | Error::Key { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
