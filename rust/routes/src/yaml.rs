@@ -65,7 +65,10 @@ fn check_characters(text: &str) -> Result<(), PlainYamlError> {
             }
             // YAML 1.2, 5.1: what is not printable is not YAML.
             '\t' | ' '..='~' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'.. => {}
-            _ => return Err(problem(line, format!("not YAML: the character U+{:04X}", character as u32))),
+            _ => {
+                let odd = format!("not YAML: U+{:04X} is a character that YAML does not allow", character as u32);
+                return Err(problem(line, odd));
+            }
         }
     }
     Ok(())
@@ -126,7 +129,10 @@ impl<'a> Events<'a> {
                 if error.info().contains("unknown anchor") {
                     return Err(problem(line, ANCHOR));
                 }
-                Err(problem(line, format!("not YAML: {}", error.info())))
+                // Not the parser's own words: they change from one of its versions to the next.
+                let column = error.marker().col() + 1;
+                let advice = "look at the indentation, tabs, quotes and brackets around it";
+                Err(problem(line, format!("not YAML at column {column}; {advice}")))
             }
         }
     }
