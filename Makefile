@@ -16,9 +16,9 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 HELPER := target/$(HOST)/helper/bot-bottle-sidecar
 
-# Before Python 3.13 the pins of mitmproxy and of the MCP SDK exclude each other: there the proxy has its own environment.
-APART := $(shell $(PYTHON) -c 'import sys; print("egress" if sys.version_info < (3, 13) else "")' 2>/dev/null)
-EXTRAS := supervise serve git-gate $(if $(APART),,egress)
+EGRESS := target/$(HOST)/release/bot-bottle-egress
+
+EXTRAS := supervise serve git-gate
 
 RUST_SOURCES := .cargo/config.toml Cargo.toml Cargo.lock $(shell find rust migrations -name '*.rs' -o -name '*.sql' -o -name Cargo.toml)
 
@@ -29,7 +29,7 @@ RUST_SOURCES := .cargo/config.toml Cargo.toml Cargo.lock $(shell find rust migra
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-build: $(BIN)/.extension $(BIN)/bot-bottle-sidecar $(if $(APART),.venv/egress/.made) ## build everything into .venv: bot-bottle and bot-bottle-sidecar are in .venv/bin
+build: $(BIN)/.extension $(BIN)/bot-bottle-sidecar $(BIN)/bot-bottle-egress ## build everything into .venv: the programs are in .venv/bin
 
 demo: build ## play a bottle, its agent and its operator with real processes in a throw-away root
 	$(BIN)/python examples/demo.py
@@ -42,7 +42,7 @@ test-latest: build ## Python's tests with the newest version of every package, i
 	rm -rf .venv-latest && $(PYTHON) -m venv .venv-latest
 	$(BIN)/uv pip install --system-certs --quiet --python .venv-latest --requirement pyproject.toml $(EXTRAS:%=--extra %) --group dev
 	VIRTUAL_ENV='$(CURDIR)/.venv-latest' PIP_NO_INDEX=1 $(BIN)/maturin develop --release --locked --quiet
-	cp -p $(BIN)/bot-bottle-sidecar .venv-latest/bin/
+	cp -p $(BIN)/bot-bottle-sidecar $(BIN)/bot-bottle-egress .venv-latest/bin/
 	$(BIN)/uv pip freeze --quiet --python .venv --exclude-editable >.venv-latest/locked
 	$(BIN)/uv pip freeze --quiet --python .venv-latest --exclude-editable >.venv-latest/newest
 	.venv-latest/bin/python -m pytest; passed=$$?; \
@@ -64,10 +64,9 @@ LOCK := $(BIN)/uv pip compile --system-certs --universal --upgrade --generate-ha
     --custom-compile-command 'make lock'
 lock: $(BIN)/.installed ## the newest versions that pyproject.toml admits, into python/locked
 	echo '.' | $(LOCK) --python-version 3.10 --output-file $(LOCKED)/package.txt -
-	printf '%s\n' '.[supervise,serve,git-gate]' ".[egress] ; python_version >= '3.13'" | \
+	echo '.[supervise,serve,git-gate]' | \
 	    $(LOCK) --python-version 3.10 --group dev --constraint $(LOCKED)/package.txt --output-file $(LOCKED)/development.txt -
-	echo '.[egress]' | $(LOCK) --python-version 3.10 --output-file $(LOCKED)/egress.txt -
-	echo '.[supervise,egress]' | $(LOCK) --python-version 3.13 --constraint $(LOCKED)/development.txt \
+	echo '.[supervise,git-gate]' | $(LOCK) --python-version 3.13 --constraint $(LOCKED)/development.txt \
 	    --output-file $(LOCKED)/sidecars.txt -
 	$(LOCK) --python-version 3.10 --group tools --output-file $(LOCKED)/tools.txt
 	$(LOCK) --python-version 3.11 --group peers --output-file benchmarks/requirements.txt
@@ -120,21 +119,20 @@ $(BIN)/.extension: pyproject.toml $(RUST_SOURCES) $(BIN)/.installed
 	PIP_NO_INDEX=1 $(BIN)/maturin develop --release --locked --quiet
 	@touch $@
 
-# The package itself is the checkout's: its extension serves every CPython from 3.10 on.
-.venv/egress/.made: $(LOCKED)/egress.txt | $(BIN)/python
-	$(PYTHON) -m venv .venv/egress
-	.venv/egress/bin/python $(INSTALL) $(LOCKED)/egress.txt --no-binary pyperclip
-	echo '$(CURDIR)/python' >"$$(.venv/egress/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
-	@touch $@
-
 $(HELPER): rust/sidecar/static.toml $(RUST_SOURCES) | tools
 	cargo build --locked --quiet --config rust/sidecar/static.toml --target '$(HOST)' \
 	    --profile helper --package bot-bottle-sidecar
 
-# Copied aside and renamed: a helper that runs meanwhile keeps its file.
-$(BIN)/bot-bottle-sidecar: $(HELPER) | $(BIN)/python
-	@if command -v ldd >/dev/null && ldd $(HELPER) 2>&1 | grep -q '=>'; then \
-	    echo 'make: $(HELPER) is linked against shared libraries; install the static C library (apt install libc6-dev)' >&2; \
+$(EGRESS): rust/egress/static.toml $(RUST_SOURCES) | tools
+	cargo build --locked --quiet --config rust/egress/static.toml --target '$(HOST)' \
+	    --release --package bot-bottle-egress
+
+# Copied aside and renamed: a program that runs meanwhile keeps its file.
+$(BIN)/bot-bottle-sidecar: $(HELPER)
+$(BIN)/bot-bottle-egress: $(EGRESS)
+$(BIN)/bot-bottle-sidecar $(BIN)/bot-bottle-egress: | $(BIN)/python
+	@if command -v ldd >/dev/null && ldd $< 2>&1 | grep -q '=>'; then \
+	    echo 'make: $< is linked against shared libraries; install the static C library (apt install libc6-dev)' >&2; \
 	    exit 1; \
 	fi
-	install -m 755 $(HELPER) $@.new && mv -f $@.new $@
+	install -m 755 $< $@.new && mv -f $@.new $@

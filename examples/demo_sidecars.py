@@ -25,16 +25,14 @@ from pathlib import Path
 from bot_bottle import Inbox, bot_bottle_root, host_db_path
 
 ALLOWED = "api.example.test"
-# Python before 3.13 keeps mitmproxy apart from the MCP SDK; `make build` made a place for it.
-EGRESS_PYTHON = next((p for p in [Path(sys.prefix, "egress/bin/python")] if p.exists()), Path(sys.executable))
 
 
 @contextmanager
-def sidecar(python: Path, name: str, listening: str, **settings: str) -> Iterator[int]:
+def sidecar(name: str, listening: str, **settings: str) -> Iterator[int]:
     """A sidecar's process until the end of the block; the port it listens on, as its log's line says."""
     environment = {**os.environ, "SUPERVISE_DB_PATH": host_db_path(), **settings}
     process = subprocess.Popen(
-        [python, "-m", f"bot_bottle.sidecars.{name}"], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", f"bot_bottle.sidecars.{name}"], env=environment, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
     said = ""
@@ -102,17 +100,12 @@ def network(bottle: str, inbox: Inbox, newest: Callable[[Inbox], str], operator:
     if not importlib.util.find_spec("mcp"):
         print("    skipped: the MCP SDK is not installed (pip install 'bot-bottle[supervise]')")
         return
-    has_proxy = subprocess.run([EGRESS_PYTHON, "-c", "import mitmproxy"], capture_output=True).returncode == 0
-    if not has_proxy:
-        print("    skipped: mitmproxy is not installed (pip install 'bot-bottle[egress]')")
-        return
     directory = Path(bot_bottle_root(), "bottles", bottle)
     routes = directory / "routes.yaml"
     common = {"SUPERVISE_BOTTLE_SLUG": bottle}
     with (
         upstream() as server,
         sidecar(
-            EGRESS_PYTHON,
             "egress",
             r"listening on port (\d+)",
             **common,
@@ -123,7 +116,6 @@ def network(bottle: str, inbox: Inbox, newest: Callable[[Inbox], str], operator:
             EGRESS_CONNECT_TO=f"{ALLOWED}:80=127.0.0.1:{server}",
         ) as proxy,
         sidecar(
-            Path(sys.executable),
             "supervise",
             r"http://127\.0\.0\.1:(\d+)/",
             **common,

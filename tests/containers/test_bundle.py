@@ -20,8 +20,10 @@ DAEMONS = """
 import os, pathlib, signal, sys
 for path in sorted(pathlib.Path("/proc").glob("[0-9]*/cmdline")):
     words = path.read_text().split(chr(0))
+    name = "egress" if words[0].endswith("/bot-bottle-egress") else ""
     if words[1:2] == ["-m"] and words[2].startswith("bot_bottle.sidecars."):
         name = words[2].rpartition(".")[2]
+    if name:
         if len(sys.argv) == 1:
             print(name)
         elif name == sys.argv[1]:

@@ -30,10 +30,9 @@ FLOORS: list[set[str]] = [
 
 # What a room may import that is neither ours nor Python's.
 LIBRARIES: dict[str, set[str]] = {
-    "documents": {"yaml", "re2"},
+    "documents": {"yaml"},
     "web": {"starlette", "uvicorn", "uvloop", "cryptography"},
-    "sidecars": {"mcp", "mcp_types", "starlette", "uvicorn", "anyio", "pydantic", "yaml", "re2", "certifi", "brotli"}
-    | {"mitmproxy", "wsproto", "h2", "zstandard"},
+    "sidecars": {"mcp", "mcp_types", "starlette", "uvicorn", "anyio", "pydantic", "yaml"},
     "cli": {"click", "rich"},
 }
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

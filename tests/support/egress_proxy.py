@@ -29,19 +29,8 @@ import hypercorn.config
 import pytest
 import trustme
 
-from checkout import CHECKOUT
-
 SLUG = "demo"
-# Before Python 3.13 `make build` gives the proxy an environment of its own (pyproject.toml says why).
-_OWN = Path(sys.prefix, "egress/bin/python")
-# `rust` runs the same tests against the binary that `cargo build --release -p bot-bottle-egress` makes.
-RUST = os.environ.get("BOT_BOTTLE_TEST_EGRESS") == "rust"
-if RUST:
-    COMMAND = [str(CHECKOUT / "target/release/bot-bottle-egress")]
-else:
-    if not _OWN.exists():
-        pytest.importorskip("mitmproxy", reason="bot-bottle[egress] is not installed")
-    COMMAND = [str(_OWN) if _OWN.exists() else sys.executable, "-m", "bot_bottle.sidecars.egress"]
+COMMAND = [sys.executable, "-m", "bot_bottle.sidecars.egress"]
 PORTS = {"http": 80, "https": 443}
 HOSTS = (
     "api.example.test",
@@ -433,7 +422,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Iterator[
     found = Proxy(tmp_path_factory.mktemp("egress"), server)
     yield found
     assert found.stop() == 0, found.log()
-    assert "internal error" not in found.log() and "in mitmproxy" not in found.log(), found.log()
+    assert "internal error" not in found.log(), found.log()
 
 
 @pytest.fixture(autouse=True)

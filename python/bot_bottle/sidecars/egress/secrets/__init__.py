@@ -1,1 +1,0 @@
-"""Where is a secret in what leaves?"""
