@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bot_bottle_routes::Refusal;
 use bot_bottle_scan::{Budget, Detectors, Place, ScanError, Scanner};
 use bytes::Bytes;
-use http::header::CONTENT_ENCODING;
+use http::header::{CONTENT_ENCODING, TRANSFER_ENCODING};
 use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
@@ -24,6 +24,12 @@ use crate::scanning::{Passing, Where, lines_of, map_of, mask_line, scan_lines};
 /// The answer for the client; `told` cuts it with its request.
 pub fn answer(exchange: Arc<Exchange>, response: Response<Incoming>, told: Cut) -> Result<Response<Body>, Refusal> {
     let (parts, body) = response.into_parts();
+    // What another transfer coding hides cannot be looked at.
+    let transfer = listed(&parts.headers, &TRANSFER_ENCODING);
+    if transfer.iter().any(|coding| coding != "chunked") {
+        let reason = "The server cannot be used: its answer has a transfer coding other than chunked.";
+        return Err(Refusal::new("upstream_failed", reason).status(502));
+    }
     let has_body = has_body(&exchange.head.method, parts.status) && !body.is_end_stream();
     let mut headers = returning(&parts.headers, !has_body);
     let detectors = exchange.inbound().clone();
