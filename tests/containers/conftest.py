@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
@@ -66,6 +67,9 @@ def _answers() -> bool:
 def images(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Images:
     """The images, built once a session; Docker's own cache makes that quick where nothing changed."""
     arguments = bases.build_arguments(tmp_path_factory.mktemp("debian"))
+    # As much as the rest of this run's programs, and no more, is the image's optimised.
+    optimised = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("CARGO_PROFILE_RELEASE_")]
+    arguments += [word for each in optimised for word in ("--build-arg", each)]
     tags = {target: f"bot-bottle-test/{target}:latest" for target in ("helper", "sidecars")}
     for target, tag in tags.items():
         build = ["docker", "build", "--network", "host", "--file", "Dockerfile.sidecars", "--target", target]

@@ -1,7 +1,7 @@
-//! How fast is a scan? `cargo run --release -p bot-bottle-scan --example speed`
+//! How fast is a scan? `cargo run --release -p bot-bottle-scan --example speed [FILE ...]`
 //!
 //! Prints MiB/s of one core for what agents send, fed in pieces of 64 KiB, and what small requests that expand cost at
-//! most. The processor's time counts where the system tells it (Linux), so that other work on the machine matters
+//! most; with files, what each of them costs. The processor's time counts where the system tells it (Linux), so that other work on the machine matters
 //! little, and the best of some rounds.
 
 use std::io::Write;
@@ -18,6 +18,19 @@ const PIECE: usize = 64 << 10;
 const ROUNDS: usize = 5;
 
 fn main() {
+    let files: Vec<_> = std::env::args_os().skip(1).collect();
+    if !files.is_empty() {
+        println!("{:44} {:>9} {:>8} {:>7}", "file", "bytes", "ms", "MiB");
+    }
+    for file in &files {
+        match std::fs::read(file) {
+            Ok(data) => bomb(&file.to_string_lossy(), &data, &[]),
+            Err(error) => println!("{}: {error}", file.to_string_lossy()),
+        }
+    }
+    if !files.is_empty() {
+        return;
+    }
     let noise = noise(SIZE);
     let text = prose(SIZE);
     let code = code(SIZE);

@@ -26,7 +26,7 @@ impl Budget {
     /// Steps that every request may take, whatever its size; about a tenth of a second.
     pub const STEPS: u64 = 32 << 20;
     /// Steps that each byte of input adds.
-    pub const STEPS_PER_BYTE: u64 = 48;
+    pub const STEPS_PER_BYTE: u64 = 128;
     /// Bytes of memory that decoders may hold at once.
     pub const MEMORY: u64 = 48 << 20;
 

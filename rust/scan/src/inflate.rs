@@ -129,17 +129,80 @@ fn zip_header(head: &[u8]) -> usize {
     }
 }
 
-/// Whether a deflate stream (RFC 1951) may begin so: looks at the first block's header, which chance seldom gets right.
+/// Whether a deflate stream (RFC 1951) may begin so: looks at the first block's header, which chance seldom gets right,
+/// and where that says nothing at the first symbols.
 pub(crate) fn may_be_deflate(data: &[u8]) -> bool {
     let Some(&first) = data.first() else { return false };
+    // A line of dashes is base64 too, and says the same three bytes again and again; a compressor would not.
+    if let Some([_, a, b, c, rest @ ..]) = data.first_chunk::<10>()
+        && *rest == [*a, *b, *c, *a, *b, *c]
+    {
+        return false;
+    }
     match first >> 1 & 3 {
         0 => match data.get(1..5) {
             Some(&[a, b, c, d]) => a == !c && b == !d && (a, b) != (0, 0),
             _ => true,
         },
-        1 => true,
+        1 => fixed_symbols_are_sound(&data[..data.len().min(FIXED_HEAD)]),
         2 => dynamic_header_is_sound(data),
         _ => false,
+    }
+}
+
+/// Bytes of a block with fixed codes that are looked at; of what is no deflate, one in thousands gets so far.
+const FIXED_HEAD: usize = 128;
+
+/// 3.2.6: nothing but lengths and distances that lie within what came before, up to the end of the block.
+fn fixed_symbols_are_sound(head: &[u8]) -> bool {
+    let mut at = 3;
+    let bits = |count: usize, at: &mut usize| {
+        let range = *at..*at + count;
+        *at += count;
+        (range.end <= head.len() * 8).then(|| {
+            range.enumerate().fold(0u32, |value, (place, bit)| value | u32::from(head[bit / 8] >> (bit % 8) & 1) << place)
+        })
+    };
+    // Huffman codes come with their first bit first.
+    let code = |count: usize, at: &mut usize| bits(count, at).map(|bits| bits.reverse_bits() >> (32 - count));
+    let mut written = 0usize;
+    loop {
+        let Some(seven) = code(7, &mut at) else { return true };
+        let length = match seven {
+            0 => return true, // the end of the block
+            1..=23 => 256 + seven,
+            _ => {
+                let Some(eighth) = code(1, &mut at) else { return true };
+                match seven << 1 | eighth {
+                    eight @ 0xc0..=0xc5 => 280 + eight - 0xc0,
+                    0xc6 | 0xc7 => return false,
+                    0xc8.. => {
+                        at += 1;
+                        written += 1;
+                        continue;
+                    }
+                    _ => {
+                        written += 1;
+                        continue;
+                    }
+                }
+            }
+        };
+        at += match length {
+            257..=264 | 285 => 0,
+            other => (other as usize - 261) / 4,
+        };
+        let Some(distance) = code(5, &mut at) else { return true };
+        let nearest = match distance {
+            0..=3 => distance as usize + 1,
+            4..=29 => (2 + (distance as usize & 1)) << (distance / 2 - 1) | 1,
+            _ => return false,
+        };
+        if nearest > written {
+            return false;
+        }
+        at += (distance / 2).saturating_sub(1) as usize;
+        written += 258; // at most
     }
 }
 

@@ -22,7 +22,7 @@ use crate::wide::Wide;
 use crate::{Place, ScanError, Step};
 
 /// How deep encodings may be nested; what is deeper is refused.
-const MAX_DEPTH: usize = 10;
+const MAX_DEPTH: usize = 16;
 /// Bytes of a stream that stay in its window: what rules and decoders look back at.
 const KEEP: usize = 2304;
 /// Bytes beyond which the window is shortened.
@@ -30,6 +30,12 @@ const SLACK: usize = 16 << 10;
 /// Bytes that one decompression step gives out at most, and the first one.
 const PIECE: usize = 16 << 10;
 const FIRST_PIECE: usize = 512;
+/// What repeats with this period in decompressed data is looked at a few times only: pixels, zeros, padding. A multiple of
+/// the usual periods and of what a group of base64, hex or UTF-16 takes.
+const PERIOD: usize = 192;
+const REPEATS: usize = KEEP / PERIOD;
+/// Decompressed bytes that cost a step; what they cost more than that is in the compressed bytes.
+const INFLATED_PER_STEP: usize = 8;
 /// Work that beginning to decompress is counted as.
 const INFLATER_STEPS: usize = 2000;
 /// Work that a finding is counted as.
@@ -95,6 +101,8 @@ pub(crate) struct Layer {
     runners: Vec<Runner>,
     /// Where something encoded begins, such as raw deflate, which has no other mark.
     begins: Vec<u64>,
+    /// Where a piece of decoded text ends and the next one does not go on with it.
+    gaps: Vec<u64>,
     base64: Base64,
     hex: Hex,
     escapes: Escapes,
@@ -104,6 +112,8 @@ pub(crate) struct Layer {
     inside: Vec<Inside>,
     below: Below,
     held: Option<Held>,
+    /// How often the last [`PERIOD`] bytes have been repeated.
+    repeats: usize,
 }
 
 #[derive(Default)]
@@ -170,6 +180,7 @@ impl Layer {
     /// What comes next does not go on with what came before.
     pub(crate) fn gap(&mut self) {
         if !self.window.is_empty() {
+            self.gaps.push(self.end());
             self.window.extend_from_slice(&GAP);
         }
     }
@@ -177,6 +188,26 @@ impl Layer {
     /// What comes so many bytes further on is the beginning of something encoded.
     pub(crate) fn begins_ahead(&mut self, bytes: u64) {
         self.begins.push(self.end() + bytes);
+    }
+
+    /// Shortens repetitions in what is new from `from` on. Decompressed bytes have no span, so nobody counts them; only
+    /// data that is compressed itself needs each.
+    fn collapse(&mut self, from: usize) {
+        if from < PERIOD || !self.inside.is_empty() {
+            return;
+        }
+        let (mut to, mut at) = (from, from);
+        while at + PERIOD <= self.window.len() {
+            let is_same = self.window[at..at + PERIOD] == self.window[to - PERIOD..to];
+            self.repeats = if is_same { self.repeats + 1 } else { 0 };
+            if self.repeats <= REPEATS {
+                self.window.copy_within(at..at + PERIOD, to);
+                to += PERIOD;
+            }
+            at += PERIOD;
+        }
+        self.window.copy_within(at.., to);
+        self.window.truncate(to + self.window.len() - at);
     }
 
     /// Looks at what is new. `last`: nothing follows.
@@ -341,11 +372,13 @@ impl Layer {
             found.push((step, at));
         }
         let (base, window) = (self.base, &self.window);
-        self.begins.retain(|&begin| {
-            let Some(rest) = begin.checked_sub(base).and_then(|at| window.get(at as usize..)) else {
+        let mut begins = std::mem::take(&mut self.begins);
+        begins.retain(|&begin| {
+            let Some(rest) = begin.checked_sub(base).filter(|&at| at as usize <= window.len()) else {
                 return begin >= base;
             };
-            if rest.len() < DEFLATE_HEAD && !last {
+            let (rest, ends) = self.piece(rest as usize);
+            if rest.len() < DEFLATE_HEAD && !last && !ends {
                 return true;
             }
             if rest.len() >= DEFLATE_HEAD && may_be_deflate(rest) {
@@ -353,6 +386,7 @@ impl Layer {
             }
             false
         });
+        self.begins = begins;
         for (step, at) in found {
             context.budget.spend(INFLATER_STEPS)?;
             let layer = Layer { depth: self.below()?, begins: vec![0], ..Layer::default() };
@@ -360,7 +394,18 @@ impl Layer {
             keep.extend(self.follow(context, begun, at, last, hits)?);
         }
         self.inside = keep;
+        let looked_at = self.end().saturating_sub(KEEP as u64);
+        self.gaps.retain(|&gap| gap >= looked_at);
         Ok(())
+    }
+
+    /// What the window has from `from` on up to the next gap, and whether there is one.
+    fn piece(&self, from: usize) -> (&[u8], bool) {
+        let begin = self.base + from as u64;
+        match self.gaps.get(self.gaps.partition_point(|&gap| gap < begin)) {
+            Some(&gap) => (&self.window[from..(gap - self.base) as usize], true),
+            None => (&self.window[from..], false),
+        }
     }
 
     /// Decompresses what the window has from `from` on; `None` once that is over.
@@ -373,7 +418,9 @@ impl Layer {
         hits: &mut Vec<Hit>,
     ) -> Result<Option<Inside>, ScanError> {
         let count = hits.len();
-        let goes_on = inside.feed(context, &self.window[from..], self.base + from as u64, last, hits)?;
+        let (piece, ends) = self.piece(from);
+        let last = last || ends;
+        let goes_on = inside.feed(context, piece, self.base + from as u64, last, hits)?;
         if !goes_on || last {
             inside.layer.process(context, true, hits)?;
         }
@@ -628,7 +675,8 @@ impl Inside {
                 return if self.coding.is_some() { Err(unreadable(&self.coding)) } else { Ok(false) };
             };
             self.layer.window.truncate(from + step.wrote);
-            context.budget.spend(step.read + step.wrote + 16)?;
+            context.budget.spend(step.read + step.wrote / INFLATED_PER_STEP + 16)?;
+            self.layer.collapse(from);
             self.layer.process(context, false, hits)?;
             bytes = &bytes[step.read..];
             position += step.read as u64;
