@@ -260,6 +260,20 @@ def test_retries_are_one_proposal_and_get_one_answer(proxy: Proxy, server: Serve
     assert len(server.exchanges) == 4
 
 
+def test_requests_that_differ_are_questions_of_their_own(proxy: Proxy, server: Server, token: str) -> None:
+    urls = [f"https://api.example.test/post?n={number}" for number in range(3)]
+    held = [proxy.curl_started(url, "--data", f"body {number} {token}") for number, url in enumerate(urls)]
+    held.append(proxy.curl_started(urls[0], "--data", f"another body {token}"))
+    held.append(proxy.curl_started(urls[0], "-X", "PUT", "--data", f"body 0 {token}"))
+    proxy.wait_until_pending(5)
+    proxy.decide("approved")
+    proxy.wait_until_pending(4)
+    for _ in range(4):
+        proxy.decide("rejected")
+    assert sorted(Answer.of(each).status for each in held) == [200, 403, 403, 403, 403]
+    assert len(server.exchanges) == 1
+
+
 def test_two_secrets_are_two_questions_and_one_no_is_enough(proxy: Proxy, server: Server, token: str) -> None:
     second = github_token()
     request = proxy.curl_started(f"{API}/", "-d", f"{token} {second}")
@@ -275,6 +289,26 @@ def test_two_secrets_are_two_questions_and_one_no_is_enough(proxy: Proxy, server
     assert not proxy.pending(), "the other question was withdrawn"
     assert not server.exchanges
     proxy.assert_nowhere(second, third, fourth)
+
+
+def test_secrets_that_hold_grants_are_no_questions(proxy: Proxy, server: Server) -> None:
+    tokens = [github_token() for _ in range(6)]
+    for each in tokens:
+        request = proxy.curl_started(f"{API}/", "-d", each)
+        proxy.decide("approved", grant="bottle")
+        assert Answer.of(request).status == 200
+    assert proxy.curl(f"{API}/", "-d", " ".join(tokens)).status == 200
+
+
+def test_no_noise_takes_the_place_of_evidence(proxy: Proxy, server: Server, token: str) -> None:
+    for number in range(150):  # more than is written of one kind in a minute
+        with socket.create_connection(("127.0.0.1", proxy.port)) as stream:
+            stream.sendall(
+                f"CONNECT n{number}.example.net:443 HTTP/1.1\r\nHost: n{number}.example.net\r\n\r\n".encode()
+            )
+            assert b" 403 " in stream.recv(200)
+    assert proxy.curl("https://block.example.test/", "-d", token).json()["error"] == "secret_blocked"
+    proxy.wait_for_audit("secret-blocked", "block.example.test:")
 
 
 def test_nobody_is_asked_about_a_whole_list_of_secrets(proxy: Proxy, server: Server) -> None:
