@@ -341,6 +341,11 @@ class Response:
     def applied_at(self) -> str | None:
         """When the managed file was in effect; ``None`` where the tool has no managed file."""
 
+    @property
+    def signed(self) -> dict[str, Any] | None:
+        """``bottle_slug``, ``tool``, ``review_sha256``, ``scope``, ``key_id`` and ``signature`` of the statement; with
+        the other fields all that a verifier needs (docs/statements.md)."""
+
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, JSON-ready."""
 
@@ -527,6 +532,10 @@ class Grant:
     @property
     def scope(self) -> str: ...
     @property
+    def uses(self) -> int | None:
+        """As given; ``uses_left`` is what is left of it."""
+
+    @property
     def uses_left(self) -> int | None: ...
     @property
     def expires_at(self) -> str | None: ...
@@ -545,6 +554,14 @@ class Grant:
     @property
     def live(self) -> bool:
         """Could be used now: not revoked, run out, expired, nor its bottle stopped."""
+
+    @property
+    def key_id(self) -> str: ...
+    @property
+    def signature(self) -> str: ...
+    @property
+    def damaged(self) -> str | None:
+        """In a list: why it allows nothing, as its row is not as it was signed."""
 
     def to_dict(self) -> dict[str, Any]: ...
     def __eq__(self, other: object, /) -> bool: ...
@@ -617,7 +634,12 @@ class QueueStore:
     """The queue of one bottle, as its sidecars use it."""
 
     def __new__(
-        cls, queue_key: str, db_path: str | PathLike[str] | None = None, *, broker: Broker | None = None
+        cls,
+        queue_key: str,
+        db_path: str | PathLike[str] | None = None,
+        *,
+        broker: Broker | None = None,
+        operator_keys: str | PathLike[str] | None = None,
     ) -> QueueStore:
         """Opens nothing yet.
 
@@ -625,6 +647,9 @@ class QueueStore:
             queue_key: names the queue, normally the bottle's slug: ``[a-z0-9][a-z0-9._-]{0,62}``.
             broker: instead of ``db_path``; the queue is that of the bottle its token speaks for, and ``queue_key`` must
                 be its slug.
+            operator_keys: the file of the keys that a decision must be signed by (``Keys.keyring_file``). Then
+                everything that gives an answer raises ``AuditIntegrityError`` for one that none of them signed, for
+                just what was asked. Without it, what the file or the broker says is taken.
 
         Raises:
             InvalidProposalError: the key breaks that rule.
@@ -856,9 +881,21 @@ class GrantStore:
     (host + keyed hash of a token, rule + path + keyed hash of a secret), never the secret itself.
     """
 
-    def __new__(cls, db_path: str | PathLike[str] | None = None, *, broker: Broker | None = None) -> GrantStore: ...
+    def __new__(
+        cls,
+        db_path: str | PathLike[str] | None = None,
+        *,
+        broker: Broker | None = None,
+        operator_keys: str | PathLike[str] | None = None,
+    ) -> GrantStore:
+        """Opens nothing yet; ``operator_keys`` as for :class:`QueueStore`."""
+
     def use_grant(self, bottle_slug: str, tool: str, fingerprint: str) -> Grant | None:
-        """Spends one use of a live grant and returns it, or ``None``. Two processes never spend the same use."""
+        """Spends one use of a live grant and returns it, or ``None``. Two processes never spend the same use.
+
+        Raises:
+            AuditIntegrityError: there is one, and none of ``operator_keys`` signed it.
+        """
 
     def list_grants(self, bottle_slug: str | None = None, *, live: bool = True) -> list[Grant]:
         """Grants, newest first; with ``live`` only those usable now."""

@@ -48,9 +48,14 @@ class AsyncQueueStore:
     """:class:`QueueStore` for asyncio; each verb does, returns and raises what its twin does."""
 
     def __init__(
-        self, queue_key: str, db_path: str | PathLike[str] | None = None, *, broker: Broker | None = None
+        self,
+        queue_key: str,
+        db_path: str | PathLike[str] | None = None,
+        *,
+        broker: Broker | None = None,
+        operator_keys: str | PathLike[str] | None = None,
     ) -> None:
-        self._store = QueueStore(queue_key, db_path, broker=broker)
+        self._store = QueueStore(queue_key, db_path, broker=broker, operator_keys=operator_keys)
 
     @property
     def queue_key(self) -> str:

@@ -24,6 +24,7 @@ from bot_bottle import (
     AuditStore,
     GrantStore,
     Inbox,
+    Keys,
     Proposal,
     QueueStore,
     new_id,
@@ -454,6 +455,27 @@ def test_the_doctor_says_what_it_sees(db: Path, helper: Helper, queue: QueueStor
     assert str(db) in out
     assert "safe to share" in out
     assert "wake-up     heard after" in out
+
+
+@over_both
+def test_answers_are_taken_as_the_keys_say(
+    db: Path, helper: Helper, inbox: Inbox, queue: QueueStore, tmp_path: Path
+) -> None:
+    assert helper.json("doctor")["trusts"] is None
+    assert "no keys were given" in helper.run("doctor")[0]
+    written = queue.write_proposal(proposal())
+    decide(inbox, written)
+    keys = {"SUPERVISE_OPERATOR_KEY_FILE": str(Keys(db).keyring_file)}
+    assert helper.run("wait", written.id, **keys)[0].startswith("approved")
+    (host,) = Keys(db).all()
+    assert host.id in helper.run("doctor", **keys)[0]
+    strangers = Keys(tmp_path / "elsewhere.db")
+    strangers.rotate()
+    err = helper.run("wait", written.id, "--operator-keys", str(strangers.keyring_file), code=7)[1]
+    assert "not one of those trusted" in err
+    missing = str(tmp_path / "missing")
+    assert missing in helper.run("wait", written.id, "--operator-keys", missing, code=7)[1]
+    assert missing in helper.run("doctor", "--operator-keys", missing, code=1)[1]
 
 
 def test_the_doctor_names_the_illness(db: Path, helper: Helper, queue: QueueStore) -> None:

@@ -143,6 +143,9 @@ def test_a_plan_mounts_directories_never_the_file(host: Host) -> None:
         assert mode in ("rw", "ro")
     assert plan.environment["SUPERVISE_BOTTLE_SLUG"] == "dev"
     assert plan.environment["SUPERVISE_DB_PATH"] == supervise.DB_PATH_IN_CONTAINER
+    assert plan.environment["SUPERVISE_OPERATOR_KEY_FILE"] == "/run/keys/keyring"
+    assert (str(host.root / "keys" / "public"), "/run/keys", "ro") in plan.mounts
+    assert [path.name for path in (host.root / "keys" / "public").iterdir()] == ["keyring"]
     assert plan.user == f"{os.getuid()}:{os.getgid()}"
     assert plan.ports["supervise"] == 9100
     assert (plan.slug, plan.backend) == ("dev", "docker")

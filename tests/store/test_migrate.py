@@ -141,7 +141,7 @@ def test_a_sidecar_of_the_release_before_goes_on_after_a_step_that_adds_and_stop
         db,
         "queue_store",
         "ALTER TABLE proposals ADD COLUMN urgency INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE responses ADD COLUMN signature BLOB",
+        "ALTER TABLE responses ADD COLUMN weight BLOB",
         "CREATE TABLE reminders (proposal_seq INTEGER PRIMARY KEY, at TEXT NOT NULL) STRICT",
         "CREATE INDEX proposals_by_tool ON proposals (tool)",
         version=2,
@@ -259,7 +259,7 @@ def test_a_module_s_name_is_its_own(database: Database, module: str) -> None:
 OWN = [
     "UPDATE proposals SET state = 'approved'",
     "DELETE FROM proposals",
-    "INSERT INTO responses VALUES (1, 'approved', '', '', NULL, 'x', 'api', '', NULL)",
+    "INSERT INTO responses VALUES (1, 'approved', '', '', NULL, 'x', 'api', '', NULL, '', NULL, '', '')",
     "DELETE FROM audit_entries",
     "DROP TABLE audit_entries",
     "DROP TRIGGER audit_entries_no_delete",

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from bot_bottle import (
+    AuditIntegrityError,
     ClosedError,
     Inbox,
     InvalidInputError,
@@ -148,10 +149,14 @@ def test_a_writer_that_does_not_ring_is_noticed(db: Path, queue: QueueStore) -> 
         "BEGIN IMMEDIATE",
         "UPDATE proposals SET state = 'rejected'",
         f"""INSERT INTO responses VALUES (1, 'rejected', 'by hand', '{written.payload_sha256}', NULL,
-            'an older program', 'cli', '2026-01-31T12:00:00.000000Z', NULL)""",
+            'an older program', 'cli', '2026-01-31T12:00:00.000000Z', NULL, '', NULL, '', '')""",
         "COMMIT",
     )
-    assert waiting.ends() == Response(written.id, "rejected", "by hand")
+    if queue.db_path == str(db):
+        assert waiting.ends() == Response(written.id, "rejected", "by hand")
+    else:  # the host passes on what was signed
+        with pytest.raises(AuditIntegrityError, match="not signed"):
+            waiting.ends()
 
 
 @over_both

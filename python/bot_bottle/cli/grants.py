@@ -36,7 +36,7 @@ def list_(bottle: str | None, everything: bool, as_json: bool) -> None:
                 (ids[grant.id], "strong"),
                 grant.bottle_slug,
                 grant.tool,
-                words.reach(grant),
+                ("damaged", "alarm") if grant.damaged else words.reach(grant),
                 f"{words.ago(grant.created_at)} by {grant.created_by}",
                 words.ago(grant.last_used_at) if grant.last_used_at else "never",
                 grant.fingerprint,
@@ -45,6 +45,9 @@ def list_(bottle: str | None, everything: bool, as_json: bool) -> None:
         ],
         text_last=True,
     )
+    for grant in found:
+        if grant.damaged:
+            say(f"{ids[grant.id]} allows nothing where it is checked: {grant.damaged}", "alarm")
 
 
 def _live_ids(incomplete: str) -> list[tuple[str, str]]:

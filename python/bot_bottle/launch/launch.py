@@ -8,10 +8,16 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
-from bot_bottle._native import DB_PATH_IN_CONTAINER, Bottle, BottleStore, Database, bot_bottle_root
+from bot_bottle._native import DB_PATH_IN_CONTAINER, Bottle, BottleStore, Database, Keys, bot_bottle_root
 from bot_bottle.errors import InvalidInputError
 from bot_bottle.launch.backend import load
-from bot_bottle.launch.plan import BOTTLE_DIR_IN_CONTAINER, BROKER_DIR_IN_CONTAINER, TOKEN_DIR_IN_CONTAINER, Plan
+from bot_bottle.launch.plan import (
+    BOTTLE_DIR_IN_CONTAINER,
+    BROKER_DIR_IN_CONTAINER,
+    KEYS_DIR_IN_CONTAINER,
+    TOKEN_DIR_IN_CONTAINER,
+    Plan,
+)
 
 
 class Supervise:
@@ -52,14 +58,23 @@ class Supervise:
         bottle_dir = Path(bot_bottle_root(), "bottles", bottle.slug)
         bottle_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         db_dir = str(Path(self._database.real_path).parent)
+        keyring = Path(Keys().keyring_file)
         plan = Plan(
             slug=bottle.slug,
             backend=bottle.backend,
             db_dir=db_dir,
             bottle_dir=str(bottle_dir),
-            environment={"SUPERVISE_BOTTLE_SLUG": bottle.slug},
+            environment={
+                "SUPERVISE_BOTTLE_SLUG": bottle.slug,
+                "SUPERVISE_OPERATOR_KEY_FILE": f"{KEYS_DIR_IN_CONTAINER}/{keyring.name}",
+            },
             user=f"{os.getuid()}:{os.getgid()}",
-            mounts=((str(bottle_dir), BOTTLE_DIR_IN_CONTAINER, "ro"),),
+            # The public keys, of which the host makes the first with the registration; a directory, so that keys which
+            # are added or revoked later are seen.
+            mounts=(
+                (str(bottle_dir), BOTTLE_DIR_IN_CONTAINER, "ro"),
+                (str(keyring.parent), KEYS_DIR_IN_CONTAINER, "ro"),
+            ),
             ports={"supervise": 9100, "egress": 8080, "git-gate": 9418},
             transport=transport,
             why=why,

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 BOTTLE_DIR_IN_CONTAINER: Final = "/run/bottle"
 TOKEN_DIR_IN_CONTAINER: Final = "/run/token"  # noqa: S105 (a path)
 BROKER_DIR_IN_CONTAINER: Final = "/run/broker"
+KEYS_DIR_IN_CONTAINER: Final = "/run/keys"
 
 
 class Plan(NamedTuple):

@@ -93,12 +93,14 @@ impl Settings {
 
     /// Opens nothing yet; refuses a slug or a URL that is none.
     pub fn stores(&self, stopping: &Arc<AtomicBool>) -> Result<Stores, Problem> {
+        let keys = variable("SUPERVISE_OPERATOR_KEY_FILE").map(PathBuf::from);
+        let keys = keys.as_deref();
         let Some(url) = variable("SUPERVISE_URL") else {
             let path = PathBuf::from(variable("SUPERVISE_DB_PATH").unwrap_or_else(|| DB_PATH_IN_CONTAINER.to_owned()));
             let path = Some(path.as_path());
             return Ok(Stores {
-                queue: QueueStore::new(&self.slug, path)?,
-                grants: GrantStore::new(path)?,
+                queue: QueueStore::new(&self.slug, path)?.trusting(keys),
+                grants: GrantStore::new(path)?.trusting(keys),
                 audit: AuditStore::new(path)?,
             });
         };
@@ -110,8 +112,8 @@ impl Settings {
         let broker =
             Broker::new(&url, Path::new(&token_file), cert_file.as_deref(), move || stopping.load(Ordering::Relaxed))?;
         Ok(Stores {
-            queue: QueueStore::over(&self.slug, &broker)?,
-            grants: GrantStore::over(&broker),
+            queue: QueueStore::over(&self.slug, &broker)?.trusting(keys),
+            grants: GrantStore::over(&broker).trusting(keys),
             audit: AuditStore::over(&broker),
         })
     }

@@ -61,15 +61,20 @@ pub fn deliver(callback: Py<PyAny>) -> impl FnOnce(store::Result<Event>) + Send 
 #[pymethods]
 impl QueueStore {
     #[new]
-    #[pyo3(signature = (queue_key, db_path = None, *, broker = None))]
-    fn new(queue_key: &str, db_path: Option<PathBuf>, broker: Option<&Bound<'_, Broker>>) -> PyResult<Self> {
+    #[pyo3(signature = (queue_key, db_path = None, *, broker = None, operator_keys = None))]
+    fn new(
+        queue_key: &str,
+        db_path: Option<PathBuf>,
+        broker: Option<&Bound<'_, Broker>>,
+        operator_keys: Option<PathBuf>,
+    ) -> PyResult<Self> {
         let opened = opened(
             db_path,
             broker,
             |path| store::QueueStore::new(queue_key, path),
             |broker| store::QueueStore::over(queue_key, broker),
         );
-        opened.map(QueueStore)
+        opened.map(|store| QueueStore(store.trusting(operator_keys.as_deref())))
     }
 
     #[getter]

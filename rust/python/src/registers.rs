@@ -16,9 +16,14 @@ pub struct GrantStore(store::GrantStore);
 #[pymethods]
 impl GrantStore {
     #[new]
-    #[pyo3(signature = (db_path = None, *, broker = None))]
-    fn new(db_path: Option<PathBuf>, broker: Option<&Bound<'_, Broker>>) -> PyResult<Self> {
-        opened(db_path, broker, store::GrantStore::new, |broker| Ok(store::GrantStore::over(broker))).map(GrantStore)
+    #[pyo3(signature = (db_path = None, *, broker = None, operator_keys = None))]
+    fn new(
+        db_path: Option<PathBuf>,
+        broker: Option<&Bound<'_, Broker>>,
+        operator_keys: Option<PathBuf>,
+    ) -> PyResult<Self> {
+        let opened = opened(db_path, broker, store::GrantStore::new, |broker| Ok(store::GrantStore::over(broker)));
+        opened.map(|store| GrantStore(store.trusting(operator_keys.as_deref())))
     }
 
     fn use_grant(&self, py: Python<'_>, bottle_slug: &str, tool: &str, fingerprint: &str) -> PyResult<Option<Grant>> {

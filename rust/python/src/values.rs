@@ -194,6 +194,11 @@ value!(Response, store::Response {
     proposal_id: &str, status: &str, notes: &str, final_file: Option<&str>, payload_sha256: Option<&str>, final_sha256: Option<&str>,
     decided_by: Option<&str>, surface: Option<&str>, decided_at: Option<&str>, diff: Option<&str>, applied_at: Option<&str>,
 } {
+    #[getter]
+    fn signed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        dict(py, &self.0.signed)
+    }
+
     #[new]
     #[pyo3(signature = (proposal_id, status, notes = "", final_file = None, *, payload_sha256 = None, decided_by = None,
                         surface = None, decided_at = None, final_sha256 = None, diff = None, applied_at = None))]
@@ -341,7 +346,8 @@ value!(Change, store::Change {
 value!(Grant, store::Grant {
     id: &str, bottle_slug: &str, tool: &str, fingerprint: &str, scope: &str, uses_left: Option<i64>,
     expires_at: Option<&str>, proposal_id: Option<&str>, created_at: &str, created_by: &str, last_used_at: Option<&str>,
-    revoked_at: Option<&str>, revoked_by: Option<&str>, live: bool,
+    revoked_at: Option<&str>, revoked_by: Option<&str>, live: bool, uses: Option<i64>, key_id: &str, signature: &str,
+    damaged: Option<&str>,
 } {
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
         other.cast::<Self>().is_ok_and(|other| other.get().0 == self.0)

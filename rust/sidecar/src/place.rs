@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bot_bottle_store::{AuditStore, Broker, Database, Error, GrantStore, QueueStore, Result};
+use bot_bottle_store::{AuditStore, Broker, Database, Error, GrantStore, Keyring, QueueStore, Result, TrustedKey};
 use clap::Args;
 use serde_json::json;
 
@@ -31,6 +31,10 @@ pub struct Place {
     /// For https: the broker's certificate, the only one that is trusted [env: SUPERVISE_TLS_CERT_FILE].
     #[arg(long, value_name = "FILE")]
     cert_file: Option<PathBuf>,
+    /// The keys that answers and grants must be signed by [env: SUPERVISE_OPERATOR_KEY_FILE]; without it what the
+    /// database or the broker says is taken.
+    #[arg(long, value_name = "FILE")]
+    operator_keys: Option<PathBuf>,
     /// Print one line of JSON.
     #[arg(long)]
     pub json: bool,
@@ -69,18 +73,24 @@ impl Place {
         Broker::new(&url, &token_file, cert_file.as_deref(), asked).map(Way::Broker)
     }
 
+    fn keys(&self) -> Option<PathBuf> {
+        self.operator_keys.clone().or_else(|| variable("SUPERVISE_OPERATOR_KEY_FILE").map(PathBuf::from))
+    }
+
     pub fn queue(&self, bottle: &str, interrupted: &Interrupted) -> Result<QueueStore> {
-        match self.way(interrupted)? {
+        let store = match self.way(interrupted)? {
             Way::File(path) => QueueStore::new(bottle, Some(&path)),
             Way::Broker(broker) => QueueStore::over(bottle, &broker),
-        }
+        }?;
+        Ok(store.trusting(self.keys().as_deref()))
     }
 
     pub fn grants(&self) -> Result<GrantStore> {
-        match self.way(&Interrupted::default())? {
+        let store = match self.way(&Interrupted::default())? {
             Way::File(path) => GrantStore::new(Some(&path)),
             Way::Broker(broker) => Ok(GrantStore::over(&broker)),
-        }
+        }?;
+        Ok(store.trusting(self.keys().as_deref()))
     }
 
     pub fn audit(&self) -> Result<AuditStore> {
@@ -106,7 +116,10 @@ impl Place {
         let mut report = as_json(&status);
         report["transport"] = json!("mount");
         report["wake_up_ms"] = json!(heard.map(|heard| heard.as_secs_f64() * 1e3));
+        let trusts = self.trusts();
+        let opened = opened.and_then(|()| trusts.as_ref().map(drop).map_err(Clone::clone));
         report["problem"] = json!(opened.as_ref().err().map(ToString::to_string));
+        report["trusts"] = json!(trusts.as_ref().ok());
         print(self.json, &report, || {
             let mut lines = vec![
                 "transport   the database as a mounted file".to_owned(),
@@ -128,15 +141,18 @@ impl Place {
                 None if status.exists && opened.is_ok() => "wake-up     not heard; waits look once a second".to_owned(),
                 None => "wake-up     not tried".to_owned(),
             });
+            lines.extend(trusts.as_ref().ok().map(|keys| said(keys.as_deref(), "the file")));
             lines.join("\n")
         });
         opened.map(|()| 0)
     }
 
     fn examine_broker(&self, broker: &Broker) -> Result<u8> {
-        let probed = broker.probe();
+        let trusts = self.trusts();
+        let probed = broker.probe().and_then(|found| trusts.as_ref().map(|_| found).map_err(Clone::clone));
         let mut report = probed.as_ref().map_or_else(|_| json!({"url": broker.url()}), as_json);
         report["transport"] = json!("broker");
+        report["trusts"] = json!(trusts.as_ref().ok());
         report["problem"] = json!(probed.as_ref().err().map(ToString::to_string));
         print(self.json, &report, || {
             let mut lines = vec![format!("transport   the host's broker at {}", broker.url())];
@@ -148,8 +164,24 @@ impl Place {
                 let how = if how { "ahead of" } else { "behind" };
                 lines.push(format!("clock       {by:.3} s {how} the host's, which judges expiries"));
             }
+            lines.extend(trusts.as_ref().ok().map(|keys| said(keys.as_deref(), "the broker")));
             lines.join("\n")
         });
         probed.map(|_| 0)
     }
+
+    /// The keys that an answer must be signed by, if it must be.
+    fn trusts(&self) -> Result<Option<Vec<TrustedKey>>> {
+        let Some(file) = self.keys() else { return Ok(None) };
+        Keyring::open(&file).map(|keyring| Some(keyring.keys().to_vec()))
+    }
+}
+
+fn said(keys: Option<&[TrustedKey]>, otherwise: &str) -> String {
+    let Some(keys) = keys else { return format!("answers     taken as {otherwise} says: no keys were given") };
+    let each = |key: &TrustedKey| {
+        let until = if key.is_current() { "" } else { ", not for new ones" };
+        format!("{} of {} ({}{until})", key.id, key.name, key.role.name())
+    };
+    format!("answers     only signed by {}", keys.iter().map(each).collect::<Vec<_>>().join(", "))
 }

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::transaction::Transaction;
 use crate::rules::{check_time, new_id};
+use crate::statement::{GrantStatement, Keyring, Signature, Signer};
 
 /// Leave to do a thing again without asking.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct Grant {
     pub tool: String,
     pub fingerprint: String,
     pub scope: String,
+    /// As it was given; `uses_left` is what is left of it.
+    #[serde(default)]
+    pub uses: Option<i64>,
     pub uses_left: Option<i64>,
     pub expires_at: Option<String>,
     pub proposal_id: Option<String>,
@@ -29,10 +33,45 @@ pub struct Grant {
     pub revoked_at: Option<String>,
     pub revoked_by: Option<String>,
     pub live: bool,
+    #[serde(default)]
+    pub key_id: String,
+    #[serde(default)]
+    pub signature: String,
+    /// Why it allows nothing: the row is not as it was signed.
+    #[serde(default)]
+    pub damaged: Option<String>,
+}
+
+impl Grant {
+    /// Whether one of these keys gave it, and it has not more left than was given.
+    pub(crate) fn verify(&self, keyring: &Keyring) -> Result<()> {
+        let statement = GrantStatement {
+            id: &self.id,
+            bottle_slug: &self.bottle_slug,
+            tool: &self.tool,
+            fingerprint: &self.fingerprint,
+            scope: &self.scope,
+            uses: self.uses,
+            expires_at: self.expires_at.as_deref(),
+            proposal_id: self.proposal_id.as_deref(),
+            created_at: &self.created_at,
+            created_by: &self.created_by,
+        };
+        let signature = Signature { key_id: self.key_id.clone(), signature: self.signature.clone() };
+        keyring.verify(&statement, &signature)?.check_name(&statement, &self.created_by)?;
+        let counts = match (self.uses, self.uses_left) {
+            (Some(given), Some(left)) => (0..=given).contains(&left),
+            (given, left) => given == left,
+        };
+        if counts {
+            return Ok(());
+        }
+        Err(Error::Unverified { what: format!("grant {}", self.id), reason: "more is left than was given".to_owned() })
+    }
 }
 
 pub(crate) const COLUMNS: &str = "id, bottle_slug, tool, fingerprint, scope, uses_left, expires_at, proposal_id, created_at, \
-     created_by, last_used_at, revoked_at, revoked_by";
+     created_by, last_used_at, revoked_at, revoked_by, uses, key_id, signature";
 
 pub(crate) const LIVE: &str =
     "revoked_at IS NULL AND (uses_left IS NULL OR uses_left > 0) AND (expires_at IS NULL OR expires_at > :now)";
@@ -52,7 +91,11 @@ pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Grant> {
         last_used_at: row.get(10)?,
         revoked_at: row.get(11)?,
         revoked_by: row.get(12)?,
-        live: row.get(13)?,
+        uses: row.get(13)?,
+        key_id: row.get(14)?,
+        signature: row.get(15)?,
+        live: row.get(16)?,
+        damaged: None,
     })
 }
 
@@ -105,12 +148,27 @@ pub(crate) struct Granted<'a> {
     pub(crate) now: &'a str,
 }
 
-pub(crate) fn create(tx: &Transaction<'_>, granted: &Granted<'_>) -> Result<()> {
-    const CREATE_SQL: &str = "INSERT INTO grants (id, bottle_slug, tool, fingerprint, scope, uses_left, expires_at,
-             proposal_id, created_at, created_by)
-         VALUES (:id, :bottle_slug, :tool, :fingerprint, :scope, :uses, :expires_at, :proposal_id, :now, :by)";
+pub(crate) fn create(tx: &Transaction<'_>, granted: &Granted<'_>, signer: &Signer) -> Result<()> {
+    const CREATE_SQL: &str =
+        "INSERT INTO grants (id, bottle_slug, tool, fingerprint, scope, uses, uses_left, expires_at,
+             proposal_id, created_at, created_by, key_id, signature)
+         VALUES (:id, :bottle_slug, :tool, :fingerprint, :scope, :uses, :uses, :expires_at, :proposal_id, :now, :by,
+             :key_id, :signature)";
+    let id = new_id();
+    let Signature { key_id, signature } = signer.sign(&GrantStatement {
+        id: &id,
+        bottle_slug: granted.bottle_slug,
+        tool: granted.tool,
+        fingerprint: granted.fingerprint,
+        scope: granted.scope.name,
+        uses: granted.scope.uses,
+        expires_at: granted.scope.expires_at.as_deref(),
+        proposal_id: Some(granted.proposal_id),
+        created_at: granted.now,
+        created_by: granted.by,
+    });
     tx.prepare_cached(CREATE_SQL)?.execute(named_params! {
-        ":id": new_id(),
+        ":id": id,
         ":bottle_slug": granted.bottle_slug,
         ":tool": granted.tool,
         ":fingerprint": granted.fingerprint,
@@ -120,6 +178,8 @@ pub(crate) fn create(tx: &Transaction<'_>, granted: &Granted<'_>) -> Result<()> 
         ":proposal_id": granted.proposal_id,
         ":now": granted.now,
         ":by": granted.by,
+        ":key_id": key_id,
+        ":signature": signature,
     })?;
     Ok(())
 }

@@ -31,7 +31,6 @@ mod queue;
 mod registration;
 mod rules;
 mod state;
-#[allow(dead_code)] // rows are not signed yet
 mod statement;
 mod stores;
 mod user;
@@ -52,7 +51,7 @@ pub use queue::changes::Change;
 pub use queue::decide::Decision;
 pub use queue::item::InboxItem;
 pub use queue::proposal::Proposal;
-pub use queue::response::Response;
+pub use queue::response::{Response, SignedDecision};
 pub use rules::{MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, MAX_PENDING_PER_BOTTLE, new_id};
 pub use state::{
     STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, TOOL_CAPABILITY_BLOCK, TOOL_EGRESS_ALLOW, TOOL_EGRESS_BLOCK,

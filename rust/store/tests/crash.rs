@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use bot_bottle_store::{Inbox, sha256_hex};
+use bot_bottle_store::Inbox;
 
 use crate::child::{Child, arg, say};
 use crate::place::{Place, decide, proposal};
@@ -148,17 +148,14 @@ fn a_database_whose_maker_was_killed_is_made_by_the_next() {
 fn crashed(place: &Place, from: &str, to: &str) -> (std::path::PathBuf, String) {
     let file = place.managed(from);
     let asked = place.queue("dev").write_proposal(&proposal(to)).unwrap();
+    decide(&place.inbox(), &asked, "approved").unwrap();
+    // Back to the moment before the rename.
     place.shell(&format!(
-        "UPDATE proposals SET state = 'approved' WHERE id = '{id}';
-         INSERT INTO responses (proposal_seq, status, notes, payload_sha256, final_sha256, decided_by, surface, decided_at)
-           SELECT seq, 'approved', '', payload_sha256, payload_sha256, 'ann', 'cli', arrival_timestamp FROM proposals
-           WHERE id = '{id}';
-         INSERT INTO applies (proposal_seq, path, expected_sha256, final_sha256, updated_at)
-           SELECT seq, '{path}', '{before}', payload_sha256, arrival_timestamp FROM proposals WHERE id = '{id}';",
-        id = asked.id,
-        path = file.display(),
-        before = sha256_hex(from),
+        "UPDATE applies SET state = 'intended'
+         WHERE proposal_seq = (SELECT seq FROM proposals WHERE id = '{}')",
+        asked.id
     ));
+    fs::write(&file, from).unwrap();
     fs::write(file.with_file_name(format!(".routes.yaml.{}", asked.id)), to).unwrap();
     (file, asked.id)
 }

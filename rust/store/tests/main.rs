@@ -16,4 +16,5 @@ mod place;
 mod query;
 mod queue;
 mod registration;
+mod trust;
 mod wait;

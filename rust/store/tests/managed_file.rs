@@ -166,8 +166,9 @@ fn a_wait_for_a_decision_that_is_not_in_effect_costs_nothing() {
     let _wait = queue.begin_wait(&asked.id, None, move |result| done.send(result.map(drop)).unwrap()).unwrap();
     place.shell(
         "BEGIN; UPDATE proposals SET state = 'approved';
-         INSERT INTO responses (proposal_seq, status, notes, payload_sha256, decided_by, surface, decided_at)
-           SELECT seq, 'approved', '', payload_sha256, 'ann', 'cli', arrival_timestamp FROM proposals;
+         INSERT INTO responses (proposal_seq, status, notes, payload_sha256, decided_by, surface, decided_at,
+             review_sha256, key_id, signature)
+           SELECT seq, 'approved', '', payload_sha256, 'ann', 'cli', arrival_timestamp, '', '', '' FROM proposals;
          INSERT INTO applies (proposal_seq, path, expected_sha256, final_sha256, updated_at)
            SELECT seq, '/nowhere/x', '', payload_sha256, arrival_timestamp FROM proposals;
          COMMIT",

@@ -301,8 +301,9 @@ fn sql_itself_refuses_to_change_what_was_asked_or_answered() {
         "UPDATE proposals SET state = 'unheard of' WHERE state = 'pending'",
         "UPDATE responses SET status = 'rejected'",
         "INSERT INTO responses SELECT * FROM responses",
-        "INSERT INTO responses (proposal_seq, status, notes, payload_sha256, decided_by, surface, decided_at)
-         VALUES (99, 'approved', '', '', '', 'cli', '')",
+        "INSERT INTO responses (proposal_seq, status, notes, payload_sha256, decided_by, surface, decided_at,
+             review_sha256, key_id, signature)
+         VALUES (99, 'approved', '', '', '', 'cli', '', '', '', '')",
     ] {
         place.try_shell(sql).expect_err(sql);
     }

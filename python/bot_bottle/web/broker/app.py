@@ -33,6 +33,7 @@ from bot_bottle import (
     GrantStore,
     InvalidInputError,
     InvalidProposalError,
+    Keys,
     NotFoundError,
     QueueStore,
     Wait,
@@ -68,7 +69,8 @@ class Broker:
         # Opens the database, and migrates it if need be: now, with the reason if it cannot be used.
         self._bottles.check_token("")
         self._audit = AuditStore()
-        self._grants = GrantStore()
+        self._keyring = Keys().keyring_file
+        self._grants = GrantStore(operator_keys=self._keyring)
         self._queues: dict[str, QueueStore] = {}
         # Apart, because a write may stand behind another writer for 30 s, and reads never do. The core runs one of
         # each at a time anyway; the threads are for what is converted around that.
@@ -209,7 +211,7 @@ class Broker:
     def _queue(self, slug: str) -> QueueStore:
         # Kept: closing one wakes the watcher of all waits.
         if slug not in self._queues:
-            self._queues[slug] = QueueStore(slug)
+            self._queues[slug] = QueueStore(slug, operator_keys=self._keyring)
         return self._queues[slug]
 
     async def _body(self, request: Request, slug: str) -> Any:

@@ -240,6 +240,17 @@ def _schemas() -> dict[str, _Schema]:
             ),
             _MAYBE_TEXT,
         ),
+        "signed": {
+            "oneOf": [
+                _object(
+                    {
+                        **dict.fromkeys(("bottle_slug", "tool", "review_sha256", "key_id", "signature"), _TEXT),
+                        "scope": _MAYBE_TEXT,
+                    }
+                ),
+                {"type": "null"},
+            ]
+        },
     }
     noted = {
         "timestamp": _TIME,
@@ -341,9 +352,16 @@ def _schemas() -> dict[str, _Schema]:
         "Grant": _object(
             {
                 **dict.fromkeys(
-                    ("id", "bottle_slug", "tool", "fingerprint", "scope", "created_at", "created_by"), _TEXT
+                    (
+                        *("id", "bottle_slug", "tool", "fingerprint", "scope", "created_at", "created_by"),
+                        *("key_id", "signature"),
+                    ),
+                    _TEXT,
                 ),
-                **dict.fromkeys(("expires_at", "proposal_id", "last_used_at", "revoked_at", "revoked_by"), _MAYBE_TEXT),
+                **dict.fromkeys(
+                    ("expires_at", "proposal_id", "last_used_at", "revoked_at", "revoked_by", "damaged"), _MAYBE_TEXT
+                ),
+                "uses": _MAYBE_NUMBER,
                 "uses_left": _MAYBE_NUMBER,
                 "live": _FLAG,
             }

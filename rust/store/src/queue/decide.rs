@@ -19,7 +19,7 @@ use crate::queue::response::Response;
 use crate::registration;
 use crate::rules::{check_hash, check_text};
 use crate::state::{ChangeKind, FINDING_TOOLS, STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, check_surface};
-use crate::statement::Keys;
+use crate::statement::{DecisionStatement, Keys, Signature, Signer, review_sha256};
 use crate::user::os_user;
 
 /// What an operator decides, about what, and how.
@@ -54,11 +54,14 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
     check_hash("payload_sha256", decision.payload_sha256)?;
     check_surface(decision.surface)?;
     let scope = decision.grant.map(Scope::parse).transpose()?;
-    let decided_by = match decision.decided_by {
-        Some(name) => check_text("decided_by", name.as_bytes(), 256)?.to_owned(),
-        None => os_user(),
-    };
     let keys = Keys::of(db);
+    // Before the turn: the first time, a key is made.
+    let signer = keys.decider()?;
+    let decided_by = match (&signer.name, decision.decided_by) {
+        (Some(proven), _) => proven.clone(),
+        (None, Some(name)) => check_text("decided_by", name.as_bytes(), 256)?.to_owned(),
+        (None, None) => os_user(),
+    };
     let item = db
         .read(|conn| item::settle(conn, &keys, item::read(conn, decision.proposal_id)?))?
         .flatten()
@@ -78,7 +81,10 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
         None => None,
     };
     let diff = evidence(&item, &answer, staged.as_ref());
-    let made = Made { item: &item, answer: &answer, decided_by: &decided_by, surface: decision.surface, diff: &diff };
+    let (surface, review) = (decision.surface, review_of(&item));
+    let (item, answer) = (&item, &answer);
+    let (decided_by, diff, signer) = (&decided_by, &diff, &signer);
+    let made = Made { item, answer, decided_by, surface, diff, review: &review, asked_scope: decision.grant, signer };
     let committed = db.write(|tx| made.commit(tx, staged.as_ref(), scope.as_ref()));
     match (committed, staged) {
         (Ok(()), None) => {}
@@ -135,6 +141,13 @@ fn check_reviewed(item: &InboxItem, seen: &str) -> Result<()> {
     Err(Error::StalePayload { id: item.proposal.id.clone(), expected: seen.to_owned(), actual })
 }
 
+/// All that was to be seen of it.
+fn review_of(item: &InboxItem) -> String {
+    let asked = &item.proposal;
+    let (target, base) = (item.managed_file.as_deref(), item.base_sha256.as_deref());
+    review_sha256(&asked.id, &asked.bottle_slug, &asked.tool, &asked.payload_sha256, target, base)
+}
+
 /// The audit log's diff: for a managed file what changed on the host (or would have), else what the operator changed.
 fn evidence(item: &InboxItem, answer: &Response, staged: Option<&Staged>) -> String {
     let proposed = &item.proposal.proposed_file;
@@ -153,6 +166,9 @@ struct Made<'a> {
     decided_by: &'a str,
     surface: &'a str,
     diff: &'a str,
+    review: &'a str,
+    asked_scope: Option<&'a str>,
+    signer: &'a Signer,
 }
 
 impl Made<'_> {
@@ -211,7 +227,7 @@ impl Made<'_> {
                 by: self.decided_by,
                 now: &now,
             };
-            grant::create(tx, &granted)?;
+            grant::create(tx, &granted, self.signer)?;
         }
         let kind = match answer.status.as_str() {
             STATUS_APPROVED => ChangeKind::Approved,
@@ -228,8 +244,23 @@ impl Made<'_> {
 
     fn insert(&self, tx: &Transaction<'_>, seq: i64, now: &str, final_sha256: Option<&str>) -> Result<()> {
         const INSERT_SQL: &str = "INSERT INTO responses (proposal_seq, status, notes, payload_sha256, final_sha256,
-                 decided_by, surface, decided_at, final_file)
-             VALUES (:seq, :status, :notes, :payload_sha256, :final_sha256, :decided_by, :surface, :now, :final_file)";
+                 decided_by, surface, decided_at, final_file, review_sha256, scope, key_id, signature)
+             VALUES (:seq, :status, :notes, :payload_sha256, :final_sha256, :decided_by, :surface, :now, :final_file,
+                 :review_sha256, :scope, :key_id, :signature)";
+        let Signature { key_id, signature } = self.signer.sign(&DecisionStatement {
+            proposal_id: &self.item.proposal.id,
+            bottle_slug: &self.item.proposal.bottle_slug,
+            tool: &self.item.proposal.tool,
+            payload_sha256: &self.item.proposal.payload_sha256,
+            review_sha256: self.review,
+            status: &self.answer.status,
+            final_sha256,
+            notes_sha256: &sha256_hex(&self.answer.notes),
+            scope: self.asked_scope,
+            decided_by: self.decided_by,
+            surface: self.surface,
+            decided_at: now,
+        });
         tx.prepare_cached(INSERT_SQL)?.execute(named_params! {
             ":seq": seq,
             ":status": self.answer.status,
@@ -240,6 +271,10 @@ impl Made<'_> {
             ":surface": self.surface,
             ":now": now,
             ":final_file": self.answer.final_file,
+            ":review_sha256": self.review,
+            ":scope": self.asked_scope,
+            ":key_id": key_id,
+            ":signature": signature,
         })?;
         Ok(())
     }

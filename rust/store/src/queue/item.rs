@@ -11,6 +11,7 @@ use crate::queue::life::Found;
 use crate::queue::proposal::{self, Proposal};
 use crate::queue::response::Response;
 use crate::registration::Registration;
+use crate::state::{STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED};
 use crate::statement::Keys;
 
 /// A proposal and where it stands.
@@ -130,7 +131,7 @@ pub(crate) fn list(conn: &Connection, rest: &str, params: impl Params) -> Result
 
 /// One proposal by its full id or an alias.
 pub(crate) fn read(conn: &Connection, id: &str) -> Result<Option<InboxItem>> {
-    let rest = "WHERE p.seq = coalesce((SELECT proposal_seq FROM aliases WHERE id = :id), (SELECT seq FROM proposals WHERE id = :id))";
+    let rest = "WHERE p.seq = coalesce((SELECT seq FROM proposals WHERE id = :id), (SELECT proposal_seq FROM aliases WHERE id = :id))";
     let mut statement = conn.prepare_cached(&select(rest))?;
     Ok(statement.query_row(named_params! {":id": id, ":now": clock::now()}, from_row).optional()?)
 }
@@ -140,6 +141,7 @@ pub(crate) fn read(conn: &Connection, id: &str) -> Result<Option<InboxItem>> {
 pub(crate) fn settle_all(conn: &Connection, keys: &Keys, mut items: Vec<InboxItem>) -> Result<Vec<InboxItem>> {
     let mut registered = BTreeMap::new(); // verified once a bottle, however much it asks
     for item in &mut items {
+        item.damaged = decision_damage(keys, item)?;
         let slug = &item.proposal.bottle_slug;
         if !registered.contains_key(slug) {
             registered.insert(slug.clone(), verdict(Registration::read_verified(conn, keys, slug))?);
@@ -155,11 +157,23 @@ pub(crate) fn settle_all(conn: &Connection, keys: &Keys, mut items: Vec<InboxIte
             }
             Err(reason) => {
                 item.managed_file = None;
-                item.damaged = Some(reason.clone());
+                item.damaged.get_or_insert_with(|| reason.clone());
             }
         }
     }
     Ok(items)
+}
+
+/// Why its decision does not count, if it has one that does not.
+pub(crate) fn decision_damage(keys: &Keys, item: &InboxItem) -> Result<Option<String>> {
+    let decided = matches!(item.state.as_str(), STATUS_APPROVED | STATUS_MODIFIED | STATUS_REJECTED);
+    let what = || format!("the decision on proposal {}", item.proposal.id);
+    let verified = match &item.response {
+        Some(response) if response.status == item.state => keys.keyring().and_then(|ring| response.verify(&ring)),
+        None if !decided => return Ok(None),
+        _ => Err(Error::Unverified { what: what(), reason: "it is not the one that was signed".to_owned() }),
+    };
+    verdict(verified).map(|verdict| verdict.err())
 }
 
 /// The same, of one.

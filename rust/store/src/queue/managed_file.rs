@@ -28,7 +28,7 @@ use crate::file::database::Database;
 use crate::file::layout;
 use crate::file::transaction::Transaction;
 use crate::queue::changes;
-use crate::queue::item::InboxItem;
+use crate::queue::item::{self, InboxItem};
 use crate::queue::life;
 use crate::registration::{Registration, record_damage};
 use crate::rules::{BUSY_TIMEOUT, MAX_PAYLOAD_BYTES};
@@ -345,7 +345,7 @@ fn finish_all(db: &Database) -> Result<usize> {
     for (id, path, expected, wanted) in db.read(intended)?.unwrap_or_default() {
         // An error, such as a full disk or a directory that is not mounted: it stays intended, shown to the operator, and
         // is tried again.
-        let failure = match refused(db, &id, &path)? {
+        let failure = match refused(db, &id, &path, &wanted)? {
             Some(reason) => Some(reason),
             None => match finish(&path, &id, &expected, &wanted) {
                 Ok(failure) => failure,
@@ -359,7 +359,7 @@ fn finish_all(db: &Database) -> Result<usize> {
 }
 
 /// Why this host has nothing to do with that path: an intent is a row, which anybody can write.
-fn refused(db: &Database, id: &str, path: &str) -> Result<Option<String>> {
+fn refused(db: &Database, id: &str, path: &str, wanted: &str) -> Result<Option<String>> {
     let keys = Keys::of(db);
     let Some(Some(found)) = db.read(|conn| life::find(conn, id))? else {
         return Ok(Some("its proposal is gone".to_owned()));
@@ -367,9 +367,17 @@ fn refused(db: &Database, id: &str, path: &str) -> Result<Option<String>> {
     let reason = match db.read(|conn| Registration::read_verified(conn, &keys, &found.bottle_slug)) {
         Ok(registered) => {
             if registered.flatten().is_some_and(|registered| registered.path_of(&found.tool) == Some(path)) {
-                return Ok(None);
+                let decided = db.read(|conn| item::read(conn, &found.id))?.flatten();
+                let fits =
+                    decided.as_ref().and_then(|item| item.response.as_ref()?.final_sha256.as_deref()) == Some(wanted);
+                match decided.map(|item| item::decision_damage(&keys, &item)).transpose()?.flatten() {
+                    None if fits => return Ok(None),
+                    None => "what it would put in place is not what was decided".to_owned(),
+                    Some(reason) => reason,
+                }
+            } else {
+                format!("the path of this change is not the one that this host registered for {}", found.tool)
             }
-            format!("the path of this change is not the one that this host registered for {}", found.tool)
         }
         Err(error) => error.damage().ok_or(error)?,
     };

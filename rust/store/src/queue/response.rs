@@ -3,10 +3,11 @@
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
-use crate::diff::render_diff;
+use crate::diff::{render_diff, sha256_hex};
 use crate::error::{Error, Result};
 use crate::rules::{MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_text, check_time};
 use crate::state::{STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, check_surface};
+use crate::statement::{DecisionStatement, Keyring, Signature};
 
 /// The operator's answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,6 +25,22 @@ pub struct Response {
     pub decided_at: Option<String>,
     pub diff: Option<String>,
     pub applied_at: Option<String>,
+    /// What else the decision says, and who signed it.
+    #[serde(default)]
+    pub signed: Option<SignedDecision>,
+}
+
+/// The part of a decision's statement (docs/statements.md) that an answer does not have anyway, and its signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs)] // named and explained in docs/statements.md
+pub struct SignedDecision {
+    pub bottle_slug: String,
+    pub tool: String,
+    pub review_sha256: String,
+    pub scope: Option<String>,
+    pub key_id: String,
+    pub signature: String,
 }
 
 impl Response {
@@ -58,7 +75,42 @@ impl Response {
             decided_at: None,
             diff: None,
             applied_at: None,
+            signed: None,
         })
+    }
+
+    /// Whether one of these keys signed all of it, the notes and the final file too.
+    pub(crate) fn verify(&self, keyring: &Keyring) -> Result<()> {
+        let what = || format!("the decision on proposal {}", self.proposal_id);
+        let refused = |reason: &str| Error::Unverified { what: what(), reason: reason.to_owned() };
+        let signed = self.signed.as_ref().ok_or_else(|| refused("it is not signed"))?;
+        let runs = match self.status.as_str() {
+            STATUS_MODIFIED => self.final_file.as_deref().map(sha256_hex),
+            STATUS_APPROVED => self.payload_sha256.clone(),
+            _ => None,
+        };
+        if self.final_sha256 != runs || (self.final_file.is_some() && self.status != STATUS_MODIFIED) {
+            return Err(refused("its final file is not the one that was signed"));
+        }
+        let text = |field: &'_ Option<String>| field.clone().unwrap_or_default();
+        let (payload_sha256, decided_by) = (text(&self.payload_sha256), text(&self.decided_by));
+        let (surface, decided_at) = (text(&self.surface), text(&self.decided_at));
+        let statement = DecisionStatement {
+            proposal_id: &self.proposal_id,
+            bottle_slug: &signed.bottle_slug,
+            tool: &signed.tool,
+            payload_sha256: &payload_sha256,
+            review_sha256: &signed.review_sha256,
+            status: &self.status,
+            final_sha256: self.final_sha256.as_deref(),
+            notes_sha256: &sha256_hex(&self.notes),
+            scope: signed.scope.as_deref(),
+            decided_by: &decided_by,
+            surface: &surface,
+            decided_at: &decided_at,
+        };
+        let signature = Signature { key_id: signed.key_id.clone(), signature: signed.signature.clone() };
+        keyring.verify(&statement, &signature)?.check_name(&statement, &decided_by)
     }
 
     /// The answer itself, which is what equality is about.
@@ -83,7 +135,8 @@ impl Response {
     /// `r.…, m.updated_at` of the tables, and the proposed file for the diff of a modification.
     pub(crate) const COLUMNS: &str = "r.status, r.notes, r.final_file, r.payload_sha256, r.final_sha256, r.decided_by, \
          r.surface, r.decided_at, CASE m.state WHEN 'applied' THEN m.updated_at END, \
-         CASE r.status WHEN 'modified' THEN p.proposed_file END, p.tool";
+         CASE r.status WHEN 'modified' THEN p.proposed_file END, p.tool, \
+         p.bottle_slug, r.review_sha256, r.scope, r.key_id, r.signature";
 
     /// Reads [`Response::COLUMNS`] from `first` on; `None` where there is no answer.
     pub(crate) fn from_row(row: &Row<'_>, first: usize, id: &str) -> rusqlite::Result<Option<Self>> {
@@ -92,6 +145,14 @@ impl Response {
         let proposed: Option<String> = row.get(first + 9)?;
         let tool: String = row.get(first + 10)?;
         let diff = proposed.zip(final_file.as_deref()).map(|(before, after)| render_diff(&before, after, &tool));
+        let signed = SignedDecision {
+            bottle_slug: row.get(first + 11)?,
+            tool,
+            review_sha256: row.get(first + 12)?,
+            scope: row.get(first + 13)?,
+            key_id: row.get(first + 14)?,
+            signature: row.get(first + 15)?,
+        };
         Ok(Some(Response {
             proposal_id: id.to_owned(),
             status,
@@ -104,6 +165,7 @@ impl Response {
             decided_at: row.get(first + 7)?,
             diff,
             applied_at: row.get(first + 8)?,
+            signed: Some(signed),
         }))
     }
 }

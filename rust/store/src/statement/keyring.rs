@@ -80,6 +80,15 @@ impl TrustedKey {
         self.rotated_at.is_none() && self.revoked_at.is_none()
     }
 
+    /// A person's key speaks in that person's name alone.
+    pub(crate) fn check_name<S: Statement>(&self, statement: &S, by: &str) -> Result<()> {
+        if self.role != Role::Operator || self.name == by {
+            return Ok(());
+        }
+        let reason = format!("key {} is {}'s, and it is in the name of {by:?}", self.id, self.name);
+        Err(Error::Unverified { what: statement.subject(), reason })
+    }
+
     fn line(&self) -> String {
         let at = |at: &Option<String>| at.clone().unwrap_or_else(|| "-".to_owned());
         let (rotated, revoked) = (at(&self.rotated_at), at(&self.revoked_at));
@@ -126,6 +135,11 @@ impl Keyring {
     pub(crate) fn read(path: &Path) -> Result<Option<Self>> {
         let Some(text) = read_small(path)? else { return Ok(None) };
         Keyring::parse(&text).map(Some).map_err(|reason| Error::key(path, reason))
+    }
+
+    /// The keys in a file that must be there.
+    pub fn open(path: &Path) -> Result<Self> {
+        Keyring::read(path)?.ok_or_else(|| Error::key(path, "it does not exist; a bottle's launch mounts it"))
     }
 
     /// The file's content as keys, or what is wrong with it.

@@ -10,9 +10,11 @@ mod keys;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::diff::sha256_hex;
+
 pub use keyring::{Keyring, Role, TrustedKey};
 pub use keys::Keys;
-pub(crate) use keys::Signer;
+pub(crate) use keys::{Signer, keyring_at};
 
 /// A statement's signature, and which key made it; columns of its row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
@@ -84,6 +86,26 @@ impl Canonical {
     pub(crate) fn number(&mut self, number: i64) {
         self.text(&number.to_string());
     }
+}
+
+/// The hash of all that is reviewed before a decision.
+pub(crate) fn review_sha256(
+    proposal_id: &str,
+    bottle_slug: &str,
+    tool: &str,
+    payload_sha256: &str,
+    target: Option<&str>,
+    base_sha256: Option<&str>,
+) -> String {
+    let mut to = Canonical(Vec::with_capacity(512));
+    to.text("bot-bottle/review/1");
+    to.text(proposal_id);
+    to.text(bottle_slug);
+    to.text(tool);
+    to.text(payload_sha256);
+    to.maybe(target);
+    to.maybe(base_sha256);
+    sha256_hex(&to.0)
 }
 
 /// The operator's answer to exactly what was reviewed. It names no path of the host: the review's hash covers that one,

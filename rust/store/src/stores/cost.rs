@@ -25,16 +25,18 @@ INSERT INTO proposals (id, queue_key, bottle_slug, tool, payload_sha256, justifi
   SELECT printf('%08x-0000-7000-8000-000000000000', i), iif(i % 2, 'dev', 'box' || i % 100),
          iif(i % 2, 'dev', 'box' || i % 100), 'egress-allow', printf('%064x', i), 'because',
          '2020-01-01T00:00:00.000000Z', 'approved', '2020-01-02T00:00:00.000000Z', 'routes: []' FROM n;
-INSERT INTO responses (proposal_seq, status, notes, payload_sha256, decided_by, surface, decided_at)
-  SELECT seq, 'approved', '', payload_sha256, 'me', 'cli', arrival_timestamp FROM proposals;
+INSERT INTO responses (proposal_seq, status, notes, payload_sha256, decided_by, surface, decided_at,
+                       review_sha256, key_id, signature)
+  SELECT seq, 'approved', '', payload_sha256, 'me', 'cli', arrival_timestamp, '', '', '' FROM proposals;
 INSERT INTO applies (proposal_seq, path, expected_sha256, final_sha256, state, updated_at)
   SELECT seq, '/x', '', '', 'applied', arrival_timestamp FROM proposals;
 INSERT INTO aliases (id, proposal_seq, justification, arrival_timestamp)
   SELECT printf('%08x-1111-7000-8000-000000000000', seq), seq, '', arrival_timestamp FROM proposals;
 INSERT INTO changes (kind, proposal_id, bottle_slug, tool, at)
   SELECT 'approved', id, bottle_slug, tool, arrival_timestamp FROM proposals;
-INSERT INTO grants (id, bottle_slug, tool, fingerprint, scope, uses_left, created_at, created_by, revoked_at)
-  SELECT id, bottle_slug, tool, 'token', 'once', 0, arrival_timestamp, 'me', arrival_timestamp FROM proposals;
+INSERT INTO grants (id, bottle_slug, tool, fingerprint, scope, uses_left, created_at, created_by, revoked_at,
+                    key_id, signature)
+  SELECT id, bottle_slug, tool, 'token', 'once', 0, arrival_timestamp, 'me', arrival_timestamp, '', '' FROM proposals;
 INSERT INTO audit_entries (timestamp, bottle_slug, component, operator_action, operator_notes, justification, diff,
                            decided_by, surface, prev_hash, entry_hash)
   SELECT '2020-01-01T00:00:00.000000Z', iif(i % 2, 'dev', 'box' || i % 100), 'egress-allow', 'approved', '', '', '',

@@ -1,6 +1,7 @@
 //! How are grants spent, listed and revoked?
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, named_params};
 
@@ -10,24 +11,34 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
 use crate::grant::{COLUMNS, Grant, LIVE, from_row};
+use crate::registration::record_damage;
 use crate::rules::{check_name, check_text};
+use crate::statement::Keys;
 use crate::stores::transport::Transport;
+use crate::stores::trust::Trust;
 use crate::user::os_user;
 
 /// All grants of the file.
 pub struct GrantStore {
     transport: Transport,
+    trust: Arc<Trust>,
 }
 
 impl GrantStore {
     /// A handle; opens nothing.
     pub fn new(path: Option<&Path>) -> Result<Self> {
-        Ok(GrantStore { transport: Transport::file(path)? })
+        Ok(GrantStore { transport: Transport::file(path)?, trust: Arc::default() })
     }
 
     /// A handle on the grants of the bottle that the broker's token speaks for; asks nothing yet.
     pub fn over(broker: &Broker) -> Self {
-        GrantStore { transport: Transport::broker(broker) }
+        GrantStore { transport: Transport::broker(broker), trust: Arc::default() }
+    }
+
+    /// The same, using only grants that a key in this file signed.
+    pub fn trusting(mut self, keyring: Option<&Path>) -> Self {
+        self.trust = keyring.map_or_else(Arc::default, Trust::keys);
+        self
     }
 
     /// Ends its use.
@@ -41,7 +52,12 @@ impl GrantStore {
         check_name("tool", tool)?;
         check_text("fingerprint", fingerprint.as_bytes(), 256)?;
         let db = match &self.transport {
-            Transport::Broker(broker) => return broker.use_grant(bottle_slug, tool, fingerprint),
+            Transport::Broker(broker) => {
+                let spent = broker.use_grant(bottle_slug, tool, fingerprint)?;
+                return spent
+                    .map(|grant| self.trust.grant(bottle_slug, tool, fingerprint, &grant).map(|()| grant))
+                    .transpose();
+            }
             Transport::File(db) => db,
         };
         const FILTER: &str = "bottle_slug = :bottle_slug AND tool = :tool AND fingerprint = :fingerprint";
@@ -57,22 +73,44 @@ impl GrantStore {
             return Ok(None);
         }
         // Grants without a count go first, then the ones that end soonest: a use that was counted is kept.
+        let candidates = format!(
+            "SELECT {COLUMNS}, {LIVE} FROM grants WHERE {FILTER} AND {LIVE}
+             ORDER BY uses_left IS NOT NULL, expires_at IS NULL, expires_at, id"
+        );
         let spend = format!(
-            "UPDATE grants SET uses_left = uses_left - 1, last_used_at = :now
-             WHERE id = (SELECT id FROM grants WHERE {FILTER} AND {LIVE}
-                         ORDER BY uses_left IS NOT NULL, expires_at IS NULL, expires_at, id LIMIT 1)
-               AND {LIVE}
+            "UPDATE grants SET uses_left = uses_left - 1, last_used_at = :now WHERE id = :id AND {LIVE}
              RETURNING {COLUMNS}, {LIVE}"
         );
-        db.write(|tx| {
-            let spent = tx.prepare_cached(&spend)?.query_row(params, from_row).optional()?;
-            if let Some(grant) = &spent {
-                // A policy's yes, never to be taken for a person's: it names the grant it rests on.
-                let notes = format!("grant {} of proposal {}", grant.id, grant.proposal_id.as_deref().unwrap_or("-"));
-                audit::note(tx, bottle_slug, tool, "grant-used", &notes, &grant.created_by, "policy")?;
+        let (spent, refused) = db.write(|tx| {
+            let mut refused = None;
+            let mut statement = tx.prepare_cached(&candidates)?;
+            let mut rows = statement.query(params)?;
+            while let Some(row) = rows.next()? {
+                let found = from_row(row)?;
+                if let Err(error) = self.trust.grant(bottle_slug, tool, fingerprint, &found) {
+                    refused = Some(error);
+                    continue;
+                }
+                let params = named_params! {":id": found.id, ":now": now};
+                let spent = tx.prepare_cached(&spend)?.query_row(params, from_row).optional()?;
+                if let Some(grant) = &spent {
+                    // A policy's yes, never to be taken for a person's: it names the grant it rests on.
+                    let notes =
+                        format!("grant {} of proposal {}", grant.id, grant.proposal_id.as_deref().unwrap_or("-"));
+                    audit::note(tx, bottle_slug, tool, "grant-used", &notes, &grant.created_by, "policy")?;
+                }
+                return Ok(((spent, None), Rings::NONE));
             }
-            Ok((spent, Rings::NONE))
-        })
+            Ok(((None, refused), Rings::NONE))
+        })?;
+        match refused {
+            Some(error) => {
+                // What is refused is refused, whether or not that can be written down.
+                let _ = record_damage(db, bottle_slug, &error.damage().unwrap_or_default());
+                Err(error)
+            }
+            None => Ok(spent),
+        }
     }
 
     /// Grants, newest first.
@@ -86,9 +124,17 @@ impl GrantStore {
         let grants = db.read(|conn| {
             let mut statement = conn.prepare_cached(&sql)?;
             let params = named_params! {":bottle_slug": bottle_slug, ":live": live, ":now": clock::now()};
-            Ok(statement.query_map(params, from_row)?.collect::<rusqlite::Result<_>>()?)
+            Ok(statement.query_map(params, from_row)?.collect::<rusqlite::Result<Vec<_>>>()?)
         })?;
-        Ok(grants.unwrap_or_default())
+        let mut grants = grants.unwrap_or_default();
+        if grants.is_empty() {
+            return Ok(grants);
+        }
+        let keyring = Keys::of(db).keyring()?;
+        for grant in &mut grants {
+            grant.damaged = grant.verify(&keyring).err().and_then(|error| error.damage());
+        }
+        Ok(grants)
     }
 
     /// Ends a grant, by its id or a unique beginning of it.

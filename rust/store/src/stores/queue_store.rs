@@ -1,6 +1,7 @@
 //! What does a sidecar do with its bottle's queue?
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::named_params;
@@ -20,31 +21,41 @@ use crate::queue::life::{
 use crate::queue::managed_file;
 use crate::queue::proposal::{COLUMNS, PENDING, Proposal, from_row};
 use crate::queue::response::Response;
-use crate::registration::Registration;
+use crate::registration::{Registration, record_damage};
 use crate::rules::{MAX_NOTES_BYTES, check_name, check_text};
 use crate::state::ChangeKind;
 use crate::statement::Keys;
 use crate::stores::transport::Transport;
+use crate::stores::trust::Trust;
 use crate::wait::standing::Target;
-use crate::wait::{Event, WaitHandle, on_file, sleeper};
+use crate::wait::{Done, Event, WaitHandle, on_file, sleeper};
 
 /// The queue of one bottle, as its sidecars use it.
 pub struct QueueStore {
     pub(crate) transport: Transport,
     pub(crate) queue_key: String,
+    trust: Arc<Trust>,
 }
 
 impl QueueStore {
     /// A handle on one queue; opens nothing.
     pub fn new(queue_key: &str, path: Option<&Path>) -> Result<Self> {
         check_name("queue_key", queue_key)?;
-        Ok(QueueStore { transport: Transport::file(path)?, queue_key: queue_key.to_owned() })
+        Ok(QueueStore { transport: Transport::file(path)?, queue_key: queue_key.to_owned(), trust: Arc::default() })
     }
 
     /// A handle on the queue of the bottle that the broker's token speaks for, whose slug is the key; asks nothing yet.
     pub fn over(queue_key: &str, broker: &Broker) -> Result<Self> {
         check_name("queue_key", queue_key)?;
-        Ok(QueueStore { transport: Transport::broker(broker), queue_key: queue_key.to_owned() })
+        let transport = Transport::broker(broker);
+        Ok(QueueStore { transport, queue_key: queue_key.to_owned(), trust: Arc::default() })
+    }
+
+    /// The same, taking only answers that a key in this file signed; whoever can write to the database or is between it
+    /// and here answers nothing.
+    pub fn trusting(mut self, keyring: Option<&Path>) -> Self {
+        self.trust = keyring.map_or_else(Arc::default, Trust::keys);
+        self
     }
 
     /// Names the queue.
@@ -64,10 +75,15 @@ impl QueueStore {
 
     /// Queues it, and returns the proposal that stands for it: itself, or an older pending one that asks the same.
     pub fn write_proposal(&self, proposal: &Proposal) -> Result<Proposal> {
-        let db = match &self.transport {
-            Transport::Broker(broker) => return broker.write_proposal(&self.queue_key, proposal),
-            Transport::File(db) => db,
-        };
+        let written = match &self.transport {
+            Transport::Broker(broker) => broker.write_proposal(&self.queue_key, proposal),
+            Transport::File(db) => self.queue_in(db, proposal),
+        }?;
+        self.trust.remember(proposal, &written);
+        Ok(written)
+    }
+
+    fn queue_in(&self, db: &Database, proposal: &Proposal) -> Result<Proposal> {
         let mut looked = None;
         loop {
             let written = db.write_then_sync(|tx| {
@@ -137,21 +153,23 @@ impl QueueStore {
 
     /// The proposal and where it stands, if it is in this queue.
     pub fn inspect(&self, id: &str) -> Result<Option<InboxItem>> {
-        let db = match &self.transport {
-            Transport::Broker(broker) => return broker.inspect(&self.queue_key, id),
-            Transport::File(db) => db,
+        let item = match &self.transport {
+            Transport::Broker(broker) => broker.inspect(&self.queue_key, id)?,
+            Transport::File(db) => db.read(|conn| item::read(conn, id))?.flatten(),
         };
-        let item = db.read(|conn| item::read(conn, id))?.flatten();
-        Ok(item.filter(|item| item.queue_key == self.queue_key))
+        let item = item.filter(|item| item.queue_key == self.queue_key);
+        item.map(|item| self.noted(self.trust.item(id, item))).transpose()
     }
 
     /// This queue's newest proposals of any state, newest first.
     pub fn list_items(&self, limit: u32) -> Result<Vec<InboxItem>> {
-        let db = match &self.transport {
-            Transport::Broker(broker) => return broker.list_items(&self.queue_key, limit),
-            Transport::File(db) => db,
+        let items = match &self.transport {
+            Transport::Broker(broker) => broker.list_items(&self.queue_key, limit)?,
+            Transport::File(db) => {
+                db.read(|conn| item::newest_of_queue(conn, &self.queue_key, limit))?.unwrap_or_default()
+            }
         };
-        Ok(db.read(|conn| item::newest_of_queue(conn, &self.queue_key, limit))?.unwrap_or_default())
+        items.into_iter().map(|item| self.trust.listed(item)).collect()
     }
 
     /// Decides as the operator would, for a caller that is one.
@@ -262,12 +280,32 @@ impl QueueStore {
         timeout: Option<Duration>,
         done: impl FnOnce(Result<Event>) + Send + 'static,
     ) -> Result<WaitHandle> {
+        let (trust, queue_key, asked) = (self.trust.clone(), self.queue_key.clone(), id.to_owned());
+        let done: Done = Box::new(move |ended| {
+            done(ended.and_then(|event| match event {
+                Event::Answer(response) => {
+                    trust.answer(&queue_key, &asked, *response).map(|response| Event::Answer(Box::new(response)))
+                }
+                other => Ok(other),
+            }));
+        });
         let db = match &self.transport {
-            Transport::Broker(broker) => return broker.begin_wait(&self.queue_key, id, timeout, Box::new(done)),
+            Transport::Broker(broker) => return broker.begin_wait(&self.queue_key, id, timeout, done),
             Transport::File(db) => db,
         };
         let target = Target::Answer { queue_key: self.queue_key.clone(), id: id.to_owned() };
-        on_file::begin(db, target, timeout, Box::new(done))
+        on_file::begin(db, target, timeout, done)
+    }
+
+    /// Leaves in the log of a database that is here that something did not verify.
+    fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        if let (Err(error), Transport::File(db)) = (&result, &self.transport)
+            && let Some(reason) = error.damage()
+        {
+            // What is refused is refused, whether or not that can be written down.
+            let _ = record_damage(db, &self.queue_key, &reason);
+        }
+        result
     }
 
     /// Blocks until the answer is in effect. `interrupted` is asked at every signal and five times a second, and ends the wait with its yes.
@@ -287,7 +325,7 @@ impl QueueStore {
             }
         };
         match ended? {
-            Event::Answer(response) => Ok(*response),
+            Event::Answer(response) => self.noted(self.trust.answer(&self.queue_key, id, *response)),
             Event::Changed => unreachable!("a wait for an answer ends with one"),
         }
     }

@@ -60,7 +60,7 @@ pub(crate) fn answers(conn: &Connection, queue_key: &str, ids: &[&str]) -> Resul
     static SQL: LazyLock<String> = LazyLock::new(|| {
         let from = "json_each(?1) asked
              LEFT JOIN aliases a ON a.id = asked.value
-             LEFT JOIN proposals p ON p.seq = coalesce(a.proposal_seq, (SELECT seq FROM proposals WHERE id = asked.value))
+             LEFT JOIN proposals p ON p.seq = coalesce((SELECT seq FROM proposals WHERE id = asked.value), a.proposal_seq)
                  AND p.queue_key = ?2";
         let left_at = "coalesce(a.withdrawn_at, CASE WHEN a.id IS NULL THEN p.requester_left_at END)";
         answers_sql("asked.value", left_at, from)

@@ -1,0 +1,144 @@
+//! Does an answer or a grant count for a sidecar? As its launch says: signed by a trusted key, or as the file says.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::grant::Grant;
+use crate::queue::item::InboxItem;
+use crate::queue::proposal::Proposal;
+use crate::queue::response::Response;
+use crate::state::{STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED};
+use crate::statement::{Keyring, keyring_at};
+
+/// So many questions of a process are remembered; it waits for far fewer at a time.
+const MOST_ASKED: usize = 4096;
+
+/// Which keys a store's answers must be signed by, and what this process asked.
+#[derive(Default)]
+pub(crate) struct Trust {
+    keyring: Option<PathBuf>,
+    /// By id: whoever can write to the file can put another question in the place of this one.
+    asked: Mutex<HashMap<String, Asked>>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Asked {
+    bottle_slug: String,
+    tool: String,
+    payload_sha256: String,
+}
+
+impl Trust {
+    /// From now on only what a key in this file signed is taken.
+    pub(crate) fn keys(keyring: &Path) -> Arc<Self> {
+        Arc::new(Trust { keyring: Some(keyring.to_owned()), ..Trust::default() })
+    }
+
+    /// Remembers what was asked, under its own id and that of the proposal which stands for it.
+    pub(crate) fn remember(&self, asked: &Proposal, stands_for_it: &Proposal) {
+        if self.keyring.is_none() {
+            return;
+        }
+        let mut all = self.asked.lock();
+        if all.len() >= MOST_ASKED {
+            all.clear();
+        }
+        let what = Asked {
+            bottle_slug: asked.bottle_slug.clone(),
+            tool: asked.tool.clone(),
+            payload_sha256: asked.payload_sha256.clone(),
+        };
+        all.insert(stands_for_it.id.clone(), what.clone());
+        all.insert(asked.id.clone(), what);
+    }
+
+    fn keyring(&self, what: &str) -> Result<Option<Arc<Keyring>>> {
+        let Some(path) = &self.keyring else { return Ok(None) };
+        let unusable = |reason: String| Error::Unverified { what: what.to_owned(), reason };
+        match keyring_at(path) {
+            Ok(Some(keyring)) => Ok(Some(keyring)),
+            Ok(None) => Err(unusable(format!("the keys that it is checked with, {}, are missing", path.display()))),
+            Err(error) => Err(unusable(error.to_string())),
+        }
+    }
+
+    /// The answer to `id`, if it is one: signed, for this question, of this bottle.
+    pub(crate) fn answer(&self, queue_key: &str, id: &str, response: Response) -> Result<Response> {
+        let what = || format!("the decision on proposal {id}");
+        let Some(keyring) = self.keyring(&what())? else { return Ok(response) };
+        response.verify(&keyring)?;
+        let refused = |reason: String| Err(Error::Unverified { what: what(), reason });
+        let found = response.signed.as_ref().map(|signed| Asked {
+            bottle_slug: signed.bottle_slug.clone(),
+            tool: signed.tool.clone(),
+            payload_sha256: response.payload_sha256.clone().unwrap_or_default(),
+        });
+        let asked = self.asked.lock().get(id).cloned();
+        match (asked, found) {
+            (Some(asked), Some(found)) if asked != found => {
+                refused("it is about something else than what was asked".to_owned())
+            }
+            (Some(_), _) => Ok(response),
+            (None, Some(found)) if found.bottle_slug != queue_key => {
+                refused(format!("it was made for bottle {}, not for {queue_key}", found.bottle_slug))
+            }
+            // Of a coalesced question this process knows nothing, and the file could say anything.
+            (None, _) if response.proposal_id != id => {
+                refused(format!("it is that of proposal {}; ask with that id", response.proposal_id))
+            }
+            (None, _) => Ok(response),
+        }
+    }
+
+    /// The item, if its state is one that a person signed or nobody needs to sign.
+    pub(crate) fn item(&self, id: &str, mut item: InboxItem) -> Result<InboxItem> {
+        if self.keyring.is_none() {
+            return Ok(item);
+        }
+        let decided = [STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED].contains(&item.state.as_str());
+        item.response = match item.response.take() {
+            Some(response) => {
+                let response = self.answer(&item.queue_key, id, response)?;
+                let same = !decided || response.status == item.state;
+                if !same {
+                    return Err(unsigned(id));
+                }
+                Some(response)
+            }
+            None if decided => return Err(unsigned(id)),
+            None => None,
+        };
+        Ok(item)
+    }
+
+    /// For a list: what does not verify says so, and has no answer.
+    pub(crate) fn listed(&self, item: InboxItem) -> Result<InboxItem> {
+        let id = item.proposal.id.clone();
+        let bare = InboxItem { response: None, ..item.clone() };
+        self.item(&id, item).or_else(|error| match error.damage() {
+            Some(reason) => Ok(InboxItem { damaged: Some(reason), ..bare }),
+            None => Err(error),
+        })
+    }
+
+    /// The grant, if a trusted key gave just this.
+    pub(crate) fn grant(&self, bottle_slug: &str, tool: &str, fingerprint: &str, grant: &Grant) -> Result<()> {
+        let what = format!("grant {}", grant.id);
+        let Some(keyring) = self.keyring(&what)? else { return Ok(()) };
+        grant.verify(&keyring)?;
+        if (grant.bottle_slug.as_str(), grant.tool.as_str(), grant.fingerprint.as_str())
+            == (bottle_slug, tool, fingerprint)
+        {
+            return Ok(());
+        }
+        Err(Error::Unverified { what, reason: "it is for something else than what was asked".to_owned() })
+    }
+}
+
+fn unsigned(id: &str) -> Error {
+    Error::Unverified { what: format!("the decision on proposal {id}"), reason: "it is not signed".to_owned() }
+}
