@@ -35,4 +35,6 @@ def test_what_cannot_be_scanned_is_an_error() -> None:
     with pytest.raises(bot_bottle.InvalidInputError, match="compress"):
         bot_bottle.scan(b"x", codings=["compress"])
     with pytest.raises(bot_bottle.InvalidInputError, match="work"):
-        bot_bottle.scan(gzip.compress(b"%41\\x42 eyJ0abcdefghijklmnopqrstuvwxyz 6162636465666768696a6b6c6d6e6f70 " * 400_000))
+        bot_bottle.scan(
+            gzip.compress(b"%41\\x42 eyJ0abcdefghijklmnopqrstuvwxyz 6162636465666768696a6b6c6d6e6f70 " * 400_000)
+        )

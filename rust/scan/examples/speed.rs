@@ -1,8 +1,8 @@
 //! How fast is a scan? `cargo run --release -p bot-bottle-scan --example speed [FILE ...]`
 //!
 //! Prints MiB/s of one core for what agents send, fed in pieces of 64 KiB, and what small requests that expand cost at
-//! most; with files, what each of them costs. The processor's time counts where the system tells it (Linux), so that other work on the machine matters
-//! little, and the best of some rounds.
+//! most; with files, what each of them costs. The processor's time counts where the system tells it (Linux), so that
+//! other work on the machine matters little, and the best of some rounds.
 
 use std::io::Write;
 use std::time::{Duration, Instant};

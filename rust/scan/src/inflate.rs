@@ -160,7 +160,9 @@ fn fixed_symbols_are_sound(head: &[u8]) -> bool {
         let range = *at..*at + count;
         *at += count;
         (range.end <= head.len() * 8).then(|| {
-            range.enumerate().fold(0u32, |value, (place, bit)| value | u32::from(head[bit / 8] >> (bit % 8) & 1) << place)
+            range
+                .enumerate()
+                .fold(0u32, |value, (place, bit)| value | u32::from(head[bit / 8] >> (bit % 8) & 1) << place)
         })
     };
     // Huffman codes come with their first bit first.

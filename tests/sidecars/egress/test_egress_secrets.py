@@ -113,11 +113,13 @@ def test_a_body_that_cannot_be_read_is_not_sent(proxy: Proxy, server: Server) ->
     for coding in ("compress", "gzip", "gzip, rot13"):
         answer = proxy.curl(f"{API}/", "-d", "some words", "-H", f"Content-Encoding: {coding}")
         assert (answer.status, answer.json()["error"]) == (403, "unreadable_body"), coding
-    bomb = gzip.compress(bytes(100 << 20))
+    bomb = gzip.compress(b"%41\\x42 eyJ0abcdefghijklmnopqrstuvwxyz 6162636465666768696a6b6c6d6e6f70 " * 400_000)
     answer = proxy.curl(f"{API}/", "--data-binary", "@-", "-H", "Content-Encoding: gzip", data=bomb)
     assert answer.json()["error"] == "unreadable_body"
     assert re.search("expands|more (work|memory) than one request may use", answer.json()["reason"])
     assert not server.exchanges
+    zeros = gzip.compress(bytes(100 << 20))  # as an image of a disk is
+    assert proxy.curl(f"{API}/", "--data-binary", "@-", "-H", "Content-Encoding: gzip", data=zeros).status == 200
     assert proxy.curl("https://open.example.test/", "-d", "x", "-H", "Content-Encoding: rot13").status == 200
 
 
