@@ -18,7 +18,7 @@ HELPER := target/$(HOST)/helper/bot-bottle-sidecar
 
 EGRESS := target/$(HOST)/release/bot-bottle-egress
 
-EXTRAS := supervise serve git-gate
+EXTRAS := supervise serve git-gate tui
 
 RUST_SOURCES := .cargo/config.toml Cargo.toml Cargo.lock $(shell find rust migrations -name '*.rs' -o -name '*.sql' -o -name Cargo.toml)
 
@@ -64,7 +64,7 @@ LOCK := $(BIN)/uv pip compile --system-certs --universal --upgrade --generate-ha
     --custom-compile-command 'make lock'
 lock: $(BIN)/.installed ## the newest versions that pyproject.toml admits, into python/locked
 	echo '.' | $(LOCK) --python-version 3.10 --output-file $(LOCKED)/package.txt -
-	echo '.[supervise,serve,git-gate]' | \
+	echo '.[supervise,serve,git-gate,tui]' | \
 	    $(LOCK) --python-version 3.10 --group dev --constraint $(LOCKED)/package.txt --output-file $(LOCKED)/development.txt -
 	echo '.[supervise,git-gate]' | $(LOCK) --python-version 3.13 --constraint $(LOCKED)/development.txt \
 	    --output-file $(LOCKED)/sidecars.txt -

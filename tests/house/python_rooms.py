@@ -24,7 +24,7 @@ FLOORS: list[set[str]] = [
     {"supervise"},
     {"bot_bottle"},
     {"operator"},
-    {"sidecars", "web"},
+    {"sidecars", "web", "tui"},
     {"cli"},
 ]
 
@@ -33,6 +33,7 @@ LIBRARIES: dict[str, set[str]] = {
     "documents": {"yaml"},
     "web": {"starlette", "uvicorn", "uvloop", "cryptography"},
     "sidecars": {"mcp", "mcp_types", "starlette", "uvicorn", "anyio", "pydantic", "yaml"},
+    "tui": {"textual", "rich", "pygments"},
     "cli": {"click", "rich"},
 }
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -18,6 +18,7 @@ ASKED = "_BOT_BOTTLE_COMPLETE"
 # Section of the help → command → "module:attribute" in this package.
 COMMANDS: dict[str, dict[str, str]] = {
     "Decide": {
+        "supervise": "supervise:supervise",
         "pending": "inbox:pending",
         "show": "inbox:show",
         "approve": "decide:approve",

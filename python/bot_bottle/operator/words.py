@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 if TYPE_CHECKING:
     from bot_bottle import AuditEntry, Grant, InboxItem, Response
@@ -65,7 +65,18 @@ def clock(timestamp: str) -> str:
     return f"{timestamp[:10]} {timestamp[11:19]}Z"
 
 
-def waiter(item: InboxItem) -> Said:
+class Awaited(Protocol):
+    """What is known of those who wait for an answer: an item, or a row of a list."""
+
+    @property
+    def waiting(self) -> bool: ...
+    @property
+    def waiting_until(self) -> str | None: ...
+    @property
+    def requests(self) -> int: ...
+
+
+def waiter(item: Awaited) -> Said:
     """Does anybody still wait for the answer?"""
     times = f", {item.requests}x" if item.requests > 1 else ""
     if item.waiting:
@@ -82,9 +93,14 @@ def damaged(item: InboxItem) -> Said | None:
 
 def expiry(item: InboxItem) -> Said:
     """When does the question lapse?"""
-    if item.proposal.expires_at is None:
+    return lapse(item.proposal.expires_at)
+
+
+def lapse(expires_at: str | None) -> Said:
+    """When is ``expires_at``? ``None``: never."""
+    if expires_at is None:
         return "never", "quiet"
-    left = -seconds_since(item.proposal.expires_at)
+    left = -seconds_since(expires_at)
     if left <= 0:
         return f"expired {span(-left)} ago", "quiet"
     return f"in {span(left)}", "soon" if left < 60 else "plain"

@@ -1,0 +1,36 @@
+"""How far may an approval reach, in which words is that offered, and what does it come to?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from bot_bottle import TOOL_EGRESS_TOKEN_ALLOW, TOOL_GITLEAKS_ALLOW
+
+if TYPE_CHECKING:
+    from bot_bottle import Proposal
+
+
+class Scope(NamedTuple):
+    """``grant`` is what ``Inbox.decide`` takes; ``None``: this request alone, and the next one asks again."""
+
+    grant: str | None
+    words: str
+
+
+OFFERED = (
+    Scope(None, "this request only"),
+    Scope("uses:5", "this and the next 5 like it"),
+    Scope("for:3600", "such requests for 1 hour"),
+    Scope("for:28800", "such requests for 8 hours"),
+    Scope("bottle", "such requests until the bottle stops"),
+)
+
+
+def offered(proposal: Proposal) -> tuple[Scope, ...]:
+    """The scopes to choose from; without a fingerprint nothing says what "the same again" would be."""
+    return OFFERED if proposal.fingerprint else OFFERED[:1]
+
+
+def needs_reason(tool: str) -> bool:
+    """Does an approval need a recorded reason? The store refuses one without."""
+    return tool in (TOOL_GITLEAKS_ALLOW, TOOL_EGRESS_TOKEN_ALLOW)

@@ -1,0 +1,114 @@
+"""What is shown of the selected proposal, how far was it read, and since when is it on the screen?"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.segment import Segment
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from bot_bottle.tui.drawing import Document
+
+if TYPE_CHECKING:
+    from bot_bottle import InboxItem
+
+
+class ReviewView(ScrollView, can_focus=True):
+    """A document, drawn line by line."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "scroll_up", "Up", show=False),
+        Binding("down,j", "scroll_down", "Down", show=False),
+    ]
+
+    class ReadToEnd(Message):
+        """The last line has been on the screen."""
+
+        def __init__(self, proposal_id: str) -> None:
+            self.proposal_id = proposal_id
+            super().__init__()
+
+    def __init__(self) -> None:
+        super().__init__(id="review")
+        self.item: InboxItem | None = None
+        self.painted_at: float | None = None
+        """When what is on the screen now was drawn first; ``None``: not yet."""
+        self.read_to_end = False
+        self._document = Document([])
+
+    def show(self, item: InboxItem | None, document: Document) -> None:
+        """Puts ``document`` on the screen. The same lines again leave alone where one is and what one has read."""
+        same = item is not None and self.item is not None and item.proposal.id == self.item.proposal.id
+        unchanged = same and document.lines == self._document.lines
+        self.item = item
+        if unchanged:
+            return
+        # A few words may differ while one reads: an age, the waiter. What is to be decided on is the quoted text.
+        kept = same and _quoted(document) == _quoted(self._document)
+        self._document = document
+        if not kept:
+            self.painted_at = None
+            self.read_to_end = False
+            self.scroll_to(y=0, animate=False, force=True)
+        self._fit()
+        self.call_after_refresh(self._painted)
+
+    @property
+    def rows(self) -> tuple[int, int, int]:
+        """The first and the last row on the screen, from 1, and how many there are."""
+        top = self.scroll_offset.y
+        return top + 1, min(top + self.size.height, self._document.height), self._document.height
+
+    def find(self, text: str) -> bool:
+        """Scrolls to the next line that holds ``text``; is there one?"""
+        found = self._document.find(text, self.scroll_offset.y)
+        if found is not None:
+            self.scroll_to(y=found, animate=False, force=True)
+        return found is not None
+
+    def render_line(self, y: int) -> Strip:
+        """One row of the document."""
+        base = self.rich_style
+        segments = [
+            Segment(each.text, base + (each.style or base)) for each in self._document.draw(self.scroll_offset.y + y)
+        ]
+        return Strip(segments).adjust_cell_length(self.size.width, base)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Wraps to the new width, and stays at the same place in the text."""
+        self._fit()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Notes how far one has read."""
+        super().watch_scroll_y(old_value, new_value)
+        self._note()
+
+    def _fit(self) -> None:
+        if self.size.width:
+            self._document.wrap(self.size.width)
+            self.virtual_size = Size(0, self._document.height)
+        self.refresh()
+        self._note()
+
+    def _painted(self) -> None:
+        if self.painted_at is None:
+            self.painted_at = time.monotonic()
+        self._note()
+
+    def _note(self) -> None:
+        if self.item is None or self.read_to_end or self.painted_at is None:
+            return
+        _, last, height = self.rows
+        if height and last >= height:
+            self.read_to_end = True
+            self.post_message(self.ReadToEnd(self.item.proposal.id))
+
+
+def _quoted(document: Document) -> list[str]:
+    return [line.text for line in document.lines if line.kind]

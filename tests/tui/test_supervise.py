@@ -1,0 +1,363 @@
+"""Does the operator's screen show what is there, decide what was shown, and nothing else?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+from textual.events import Key
+from textual.pilot import Pilot
+from textual.widgets import Input, Label
+
+from bot_bottle import GrantStore, Inbox, Proposal
+from bot_bottle.tui import dialogs
+from bot_bottle.tui.app import Seat
+from bot_bottle.tui.dialogs import Dialog
+from cli_process import MORE_ROUTES, ROUTES, Host
+from store_process import Process
+
+Story = Callable[[Seat, "Pilot[None]"], Awaitable[None]]
+LONG = "FROM debian:12\n" + "".join(f"RUN echo {number}\n" for number in range(200))
+
+
+def play(story: Story, size: tuple[int, int] = (120, 40)) -> None:
+    """Runs the real app without a terminal, with the database of the test's root."""
+
+    async def run() -> None:
+        app = Seat()
+        async with app.run_test(size=size) as pilot:
+            await story(app, pilot)
+
+    asyncio.run(run())
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
+    """Returns as soon as the screen is so; a wait in vain fails with what is on it."""
+    deadline = time.monotonic() + 40
+    while not condition():
+        assert time.monotonic() < deadline, on_screen(cast(Seat, pilot.app))
+        await pilot.pause(0.01)
+
+
+async def shown(app: Seat, pilot: Pilot[None], proposal: Proposal) -> None:
+    """The proposal is on the screen, long enough to have been looked at."""
+    await until(pilot, lambda: app.view.item is not None and app.view.item.proposal.id == proposal.id)
+    await until(pilot, lambda: app.view.painted_at is not None)
+    await pilot.pause(dialogs.READING_TIME + 0.05)
+
+
+async def asked(app: Seat, pilot: Pilot[None], question: str) -> Dialog:
+    """The dialog that asks this, once it hears keys."""
+    await until(pilot, lambda: isinstance(app.screen, Dialog) and question in text(app, "#question"))
+    await pilot.pause(dialogs.READING_TIME + 0.05)
+    dialog = app.screen
+    assert isinstance(dialog, Dialog)
+    return dialog
+
+
+def type_ahead(app: Seat, *keys: str) -> None:
+    """All keys at once, before the screen can answer to any of them."""
+    for key in keys:
+        app.post_message(Key(key, key if len(key) == 1 else None))
+
+
+def text(app: Seat, selector: str) -> str:
+    return str(app.screen.query_one(selector, Label).content)
+
+
+def told(app: Seat) -> str:
+    return str(app.screen_stack[0].query_one("#told", Label).content)
+
+
+def on_screen(app: Seat) -> str:
+    """All that is drawn, as text."""
+    return "\n".join("".join(segment.text for segment in line) for line in app.screen._compositor.render_strips())
+
+
+def state(proposal: Proposal) -> str:
+    with Inbox() as inbox:
+        return inbox.read(proposal.id).state
+
+
+def test_a_key_and_a_yes_approve_what_is_shown(host: Host) -> None:
+    path = host.routes_file()
+    proposal = host.propose(justification="to open the pull request", against=ROUTES)
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, proposal)
+        assert "+  - host: api.github.com" in on_screen(app)
+        assert "to open the pull request" in on_screen(app)
+        await pilot.press("a")
+        dialog = await asked(app, pilot, "Approve this?")
+        about = " ".join(str(label.content) for label in dialog.query(".about").results(Label))
+        for part in ("bottle demo", "tool egress-allow", str(path), proposal.payload_sha256):
+            assert part in about
+        assert path.read_text() == ROUTES
+        await pilot.press("y")
+        await until(pilot, lambda: "is in effect" in told(app))
+
+    play(story)
+    assert path.read_text() == MORE_ROUTES
+    with Inbox() as inbox:
+        answer = inbox.read(proposal.id).response
+    assert answer is not None
+    assert (answer.status, answer.surface) == ("approved", "tui")
+
+
+def test_no_is_no(host: Host) -> None:
+    proposal = host.propose(tool="capability-block", payload="FROM a\n")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, proposal)
+        for answer in ("escape", "n"):
+            await pilot.press("a")
+            await asked(app, pilot, "Approve this?")
+            await pilot.press(answer)
+            await until(pilot, lambda: len(app.screen_stack) == 1)
+
+    play(story)
+    assert state(proposal) == "pending"
+
+
+def test_keys_typed_ahead_decide_nothing(host: Host) -> None:
+    proposal = host.propose(tool="capability-block", payload="FROM a\n")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        type_ahead(app, "a", "y", "a", "enter", "b", "y", "r", "enter")
+        await shown(app, pilot, proposal)
+        assert len(app.screen_stack) == 1
+        # A double press is answered by the first dialog alone, and that only once it can be read.
+        type_ahead(app, "a", "a", "y", "enter")
+        await asked(app, pilot, "Approve this?")
+        await pilot.press("escape")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
+
+    play(story)
+    assert state(proposal) == "pending"
+
+
+def test_what_was_not_read_to_its_end_asks_once_more(host: Host) -> None:
+    proposal = host.propose(LONG, tool="capability-block")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, proposal)
+        await pilot.press("x")
+        assert "Read it to its end" in told(app)
+        await pilot.press("a")
+        await asked(app, pilot, "Approve without reading to the end?")
+        await pilot.press("escape")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
+        await pilot.press("end")
+        await until(pilot, lambda: app.view.read_to_end)
+        await pilot.press("a")
+        await asked(app, pilot, "Approve this?")
+        await pilot.press("y")
+        await until(pilot, lambda: "approved" in told(app))
+
+    play(story)
+    assert state(proposal) == "approved"
+
+
+def test_a_rejection_carries_its_reason_and_offers_it_again(host: Host) -> None:
+    first, second = (host.propose(f"FROM {name}\n", tool="capability-block") for name in "ab")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, first)
+        await pilot.press("r")
+        await asked(app, pilot, "Reject this?")
+        await pilot.press(*"not today", "enter")
+        await until(pilot, lambda: "rejected" in told(app))
+        await pilot.press("n")
+        await shown(app, pilot, second)
+        await pilot.press("r")
+        dialog = await asked(app, pilot, "Reject this?")
+        await pilot.press("down")
+        await until(pilot, lambda: dialog.query_one(Input).value == "not today")
+        await pilot.press("enter")
+        await until(pilot, lambda: second.id in told(app))
+
+    play(story)
+    with Inbox() as inbox:
+        assert [item.response.notes for item in inbox.history() if item.response] == ["not today", "not today"]
+
+
+def test_an_approval_with_a_scope_makes_a_grant(host: Host) -> None:
+    proposal = host.propose("a key", tool="gitleaks-allow", fingerprint="rule:path:abc")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, proposal)
+        await pilot.press("A")
+        await asked(app, pilot, "Approve this?")
+        await pilot.press("down")
+        assert "> such requests for 1 hour" in text(app, "#scopes")
+        await pilot.press("enter")
+        assert "It needs a reason" in text(app, "#hint")
+        await pilot.press(*"a test key", "enter")
+        await until(pilot, lambda: "approved" in told(app))
+        await pilot.press("4")
+        await until(pilot, lambda: "gitleaks-allow" in on_screen(app))
+        await pilot.press("d")
+        await asked(app, pilot, "Revoke this grant?")
+        (grant,) = GrantStore().list_grants()
+        assert (grant.scope, grant.tool) == ("until", "gitleaks-allow")
+        await pilot.press("y")
+        await until(pilot, lambda: "revoked" in told(app))
+
+    play(story)
+    assert GrantStore().list_grants() == []
+
+
+def test_marked_ones_are_approved_after_one_question_that_lists_them(host: Host) -> None:
+    proposals = [host.propose(f"FROM {name}\n", tool="capability-block") for name in "abc"]
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        for each in proposals[:2]:
+            await shown(app, pilot, each)
+            await until(pilot, lambda: app.view.read_to_end)
+            await pilot.press("x", "down")
+        await shown(app, pilot, proposals[2])
+        await pilot.press("b")
+        await asked(app, pilot, "Approve these 2?")
+        listed = on_screen(app)
+        assert all(each.id in listed for each in proposals[:2])
+        await pilot.press("y")
+        await until(pilot, lambda: "approved 2 of 2" in told(app))
+
+    play(story)
+    assert [state(each) for each in proposals] == ["approved", "approved", "pending"]
+
+
+def propose_many(count: int) -> None:
+    from bot_bottle import Proposal, QueueStore
+
+    for number in range(count):
+        with QueueStore(f"a{number % 60}") as queue:
+            queue.write_proposal(Proposal.new(f"a{number % 60}", "capability-block", f"FROM a:{number}\n"))
+    print("done")
+
+
+def decide_all(ids: list[str]) -> None:
+    from bot_bottle import Inbox
+
+    with Inbox() as inbox:
+        for each in ids:
+            item = inbox.read(each)
+            inbox.decide(each, "rejected", payload_sha256=item.proposal.payload_sha256, notes="no", decided_by="ann")
+    print("done")
+
+
+def test_arrivals_never_move_the_selection(host: Host) -> None:
+    first, second = (host.propose(f"FROM {name}\n", tool="capability-block", slug="m") for name in "ab")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, first)
+        await pilot.press("down")
+        await shown(app, pilot, second)
+        with Process(propose_many, 300) as other:
+            other.says()
+            await until(pilot, lambda: len(app.listed.rows) == 302)
+        assert app.listed.selected == second.id
+        assert app.view.item is not None
+        assert app.view.item.proposal.id == second.id
+        await pilot.press("a")
+        await asked(app, pilot, "Approve this?")
+        await pilot.press("y")
+        await until(pilot, lambda: "approved" in told(app))
+
+    play(story)
+    assert (state(first), state(second)) == ("pending", "approved")
+
+
+def test_what_was_decided_elsewhere_stays_with_who_and_what(host: Host) -> None:
+    first, second = (host.propose(f"FROM {name}\n", tool="capability-block") for name in "ab")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, first)
+        with Process(decide_all, [first.id]) as other:
+            other.says()
+        await until(pilot, lambda: app.listed.rows[first.id].ended)
+        assert app.listed.selected == first.id
+        assert " by ann (api): no" in app.listed.rows[first.id].ended
+        await pilot.pause(dialogs.READING_TIME + 0.05)
+        await pilot.press("a")
+        await until(pilot, lambda: "was rejected" in told(app))
+        await pilot.press("c")
+        await shown(app, pilot, second)
+        assert list(app.listed.rows) == [second.id]
+
+    play(story)
+
+
+def test_a_decision_elsewhere_while_the_question_is_open_is_told(host: Host) -> None:
+    proposal = host.propose("FROM a\n", tool="capability-block")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, proposal)
+        await pilot.press("a")
+        await asked(app, pilot, "Approve this?")
+        with Process(decide_all, [proposal.id]) as other:
+            other.says()
+        await pilot.press("y")
+        await until(pilot, lambda: "ann" in told(app))
+
+    play(story)
+    assert state(proposal) == "rejected"
+
+
+def test_filter_and_search_find(host: Host) -> None:
+    host.propose("FROM a\n", tool="capability-block", slug="one")
+    wanted = host.propose(LONG, tool="capability-block", slug="two")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: len(app.listed.rows) == 2)
+        await pilot.press("f", *"two")
+        await until(pilot, lambda: "one (1)" not in on_screen(app))
+        await pilot.press("enter", "j")
+        await shown(app, pilot, wanted)
+        await pilot.press("slash", *"echo 150", "enter")
+        await until(pilot, lambda: "RUN echo 150" in on_screen(app))
+        await pilot.press("escape")
+
+    play(story)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 50), (40, 12)])
+def test_every_page_draws_in_every_size(host: Host, size: tuple[int, int]) -> None:
+    host.routes_file()
+    host.run("approve", host.propose("FROM z\n", tool="capability-block").id, "--yes")
+    proposal = host.propose(against=ROUTES)
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, proposal)
+        for key, part in (("2", "capability-block"), ("3", "running"), ("4", "In force"), ("1", "egress-allow")):
+            await pilot.press(key)
+            await until(pilot, lambda part=part: part[: size[0] // 5] in on_screen(app))
+        await pilot.press("question_mark")
+        await until(pilot, lambda: "Inbox, History" in on_screen(app))
+        await pilot.press("escape")
+        await pilot.resize_terminal(60, 20)
+        await until(pilot, lambda: app.size.width == 60)
+        assert app.listed.selected == proposal.id
+
+    play(story, size)
+
+
+def test_a_database_that_breaks_is_told_and_followed_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    proposal = host.propose("FROM a\n", tool="capability-block")
+    database = Path(host.root, "db", "bot-bottle.db")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, proposal)
+        moved = database.rename(database.with_name("away"))
+        for each in ("-wal", "-shm"):
+            Path(f"{database}{each}").unlink(missing_ok=True)
+        await until(pilot, lambda: told(app) or app.listed.rows[proposal.id].ended)
+        moved.rename(database)
+        later = host.propose("FROM b\n", tool="capability-block")
+        await until(pilot, lambda: later.id in app.listed.rows)
+
+    play(story)
