@@ -305,8 +305,9 @@ def test_visible_spells_out_what_has_no_glyph(character: str) -> None:
 
 
 def test_visible_leaves_honest_text_alone() -> None:
-    honest = "Straße, 東京, naïve café 🍾, עברית العربية\n\tand <U+0041>"
+    honest = "Straße, 東京, naïve café 🍾\n\tand <U+0041>"
     assert visible(honest) == honest
+    assert visible(f"עברית العربية\n{honest}") == f"עברית العربية <right-to-left>\n{honest}"
     assert visible("a\nb\tc", multiline=False) == "a<U+000A>b<U+0009>c"
 
 

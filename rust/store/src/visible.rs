@@ -52,12 +52,12 @@ fn show_line(line: &str, tabs: bool, shown: &mut String) {
         if !in_word(c) {
             end_word(&mut scripts, shown);
         }
-        turns |= is_right_to_left(c);
         marks = if is_mark(c) { marks + 1 } else { 0 };
         if (hides(c) && !(tabs && c == '\t')) || marks > MOST_MARKS {
             shown.push_str(&format!("<U+{:04X}>", u32::from(c)));
             continue;
         }
+        turns |= is_right_to_left(c);
         shown.push(c);
         if c.is_alphanumeric() {
             match c.script() {

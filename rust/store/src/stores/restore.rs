@@ -10,8 +10,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, OpenFlags};
 
 use crate::audit::entry as audit;
 use crate::clock;
@@ -24,7 +24,6 @@ use crate::file::transaction::Transaction;
 use crate::file::turn::Turns;
 use crate::file::wal::Syncs;
 use crate::queue::changes::{self, Change};
-use crate::rules::new_id;
 use crate::stores::maintenance::{ALL_PAGES, copy, create_private, findings, open_read_only, with_suffix};
 use crate::user::os_user;
 
@@ -158,7 +157,7 @@ impl Before {
     }
 }
 
-/// A backup, checked and brought to this release's schema, in a file that has no name any more: what is checked is what is
+/// A backup, checked and brought to this release's schema, in a file without a name: what is checked is what is
 /// restored, whoever can write to the backup, and nothing is left of it however this ends.
 struct Staged {
     conn: Connection,
@@ -175,15 +174,9 @@ impl Staged {
             return Err(Error::input("backup", format!("{} is the database itself", source.display())));
         }
         let at_source = |error: Error| error.at(source);
-        let path = aside(db)?.with_file_name(format!(".restoring-{}", new_id()));
-        create_private(&path)?;
-        let conn =
-            Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX);
-        fs::remove_file(&path).map_err(|error| Error::unavailable(&path, error))?;
-        let mut conn = conn.map_err(|error| Error::from(error).at(&path))?;
-        // Nothing of it outlives this process, so nothing has to survive a crash; and a journal would need a name.
-        conn.pragma_update_and_check(None, "journal_mode", "memory", |_| Ok(()))?;
-        conn.pragma_update(None, "synchronous", false)?;
+        // A temporary database: SQLite's own, so that it is gone with this process, and never in WAL mode, whatever the
+        // backup's header says.
+        let mut conn = Connection::open("")?;
         let backup = open_read_only(source)?;
         Backup::new(&backup, &mut conn)?
             .run_to_completion(ALL_PAGES, Duration::from_millis(5), None)
