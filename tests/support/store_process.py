@@ -66,6 +66,13 @@ def proposal(payload: str | bytes | None = None, justification: str = "because",
     return Proposal.new(slug, tool, payload, justification, **fields)
 
 
+def arrived(sent: Proposal, stored: Proposal) -> Proposal:
+    """``sent`` as a broker has to store it: the time of arrival is the host's."""
+    fields = sent.to_dict() | {"arrival_timestamp": stored.arrival_timestamp}
+    fields.pop("payload_sha256")
+    return Proposal(**fields)
+
+
 def decide(inbox: Inbox, proposed: Proposal, status: str = "approved", **more: Any) -> Response:
     """Decides after a look at the payload."""
     more.setdefault("payload_sha256", proposed.payload_sha256)

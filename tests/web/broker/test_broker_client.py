@@ -40,7 +40,7 @@ from broker_process import Broker as Serving
 from broker_process import token
 from cli_process import PROGRAMS, Host
 from relay import Relay
-from store_process import Process, assert_sound, decide, eventually, proposal
+from store_process import Process, arrived, assert_sound, decide, eventually, proposal
 
 SLUG = "dev"
 LATE = 30.0
@@ -125,8 +125,9 @@ def test_a_verb_finds_a_broker_that_is_being_restarted(
             time.sleep(0.3)
             assert not asked.done()
             serve(port=first.port)
-            assert asked.result(LATE) == one
-        assert queue.list_pending_proposals() == [one]
+            stored = asked.result(LATE)
+            assert stored == arrived(one, stored)
+        assert queue.list_pending_proposals() == [stored]
 
 
 def test_a_timeout_is_kept_while_the_broker_is_away(broker: Serving, queue: QueueStore, inbox: Inbox) -> None:
@@ -173,10 +174,11 @@ def test_a_proposal_whose_answer_was_lost_is_queued_once(relay: Relay, token_fil
     queue.list_items()  # on a connection that is kept
     one = proposal()
     relay.lose_answer(b"POST /v1/proposals ")
-    assert queue.write_proposal(one) == one
+    stored = queue.write_proposal(one)
+    assert stored == arrived(one, stored)
     assert relay.lost == 1
     (item,) = inbox.pending()
-    assert (item.proposal, item.requests) == (one, 1)
+    assert (item.proposal, item.requests) == (stored, 1)
 
 
 @pytest.mark.parametrize("verb", ["withdraw", "archive"])
@@ -409,10 +411,11 @@ def test_it_works_through_every_listener(serve: Callable[..., Serving], tmp_path
     by_path = Broker(f"http+unix://{serving.socket}", tmp_path / "token")
     large = proposal("x" * (1 << 20))
     with QueueStore(SLUG, broker=tcp) as queue, Inbox() as inbox:
-        assert queue.write_proposal(large) == large
+        stored = queue.write_proposal(large)
+        assert stored == arrived(large, stored)
         got = wait_all(queue, [large.id] * 3)
         with QueueStore(SLUG, broker=by_path) as other:
-            assert other.read_proposal(large.id) == large
+            assert other.read_proposal(large.id) == stored
             got += wait_all(other, [large.id])
             eventually(lambda: inbox.read(large.id).waiting)
             answer = decide(inbox, large, "modified", final_file="y" * (1 << 20))

@@ -21,7 +21,7 @@ import pytest
 from bot_bottle import Inbox, Proposal, QueueStore
 from broker_process import Broker, Raw, answer, client, decided, long_poll, memory_mib, proposal, proposed, token
 from cli_process import Host
-from store_process import decide, eventually
+from store_process import arrived, decide, eventually
 
 Serve = Callable[..., Broker]
 LIBFAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
@@ -81,7 +81,8 @@ def test_a_stop_waits_for_a_request_under_way(broker: Broker) -> None:
         assert b" 200 " in raw.rest()
     assert broker.process.wait(8) == 0
     with QueueStore("demo") as queue:
-        assert queue.list_pending_proposals() == [one]
+        (stored,) = queue.list_pending_proposals()
+    assert stored == arrived(one, stored)
 
 
 def test_a_stop_does_not_wait_for_a_slow_client_or_a_held_database(serve: Serve, host: Host) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from bot_bottle import AuditStore, BottleStore, QueueStore
 from broker_process import Broker, client, proposal, token
+from store_process import arrived
 
 Serve = Callable[..., Broker]
 
@@ -79,4 +80,5 @@ def test_what_a_proposal_is_in_the_document_is_what_it_is_in_python(broker: Brok
         assert set(one.to_dict()) == set(new)
         assert demo.post("/v1/proposals", json=one.to_dict()).status_code == 200
     with QueueStore("demo") as queue:
-        assert queue.list_pending_proposals() == [one]
+        (stored,) = queue.list_pending_proposals()
+    assert stored == arrived(one, stored)

@@ -107,6 +107,8 @@ def _entry(body: Any, slug: str, now: str) -> AuditEntry:
     # A policy's yes is told from a sidecar's note, neither ever passes for a person's.
     surface = "policy" if fields.pop("surface", None) == "policy" else "api"
     given = {name: value for name, value in fields.items() if value is not None and name not in _ENTRY_IGNORED}
+    # As it was sent, so that a time which is none is refused; then with the host's.
+    AuditEntry(bottle_slug=slug, decided_by=component, surface=surface, **given)
     return AuditEntry(bottle_slug=slug, decided_by=component, surface=surface, **given | {"timestamp": now})
 
 
