@@ -134,7 +134,7 @@ def test_nothing_that_is_deleted_takes_the_log_with_it(db: Path, log: AuditStore
         decide(inbox, queue.write_proposal(proposal()))
     Database(db).prune(older_than=0)
     witness(db, "PRAGMA foreign_keys = ON", "DELETE FROM bottles", "DELETE FROM proposals")
-    assert [entry.operator_action for entry in log.read_audit_entries()] == ["prune", "approved"]
+    assert [entry.operator_action for entry in log.read_audit_entries()] == ["approved", "pruning"]
     assert log.verify().entries == 2
 
 
