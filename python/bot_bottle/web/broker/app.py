@@ -55,6 +55,9 @@ _NO_STORE: Final = {"Cache-Control": "no-store"}
 # A client that went away before its answer; nginx's number, seen in the log only.
 _GONE: Final = 499
 
+# The outcome of an answer whose reader was too slow.
+_CUT_OFF: Final = "cut off"
+
 
 class Broker:
     """The ASGI application. Its stores are the host's database."""
@@ -172,7 +175,8 @@ class Broker:
                 response = await handler(request, slug)
                 with self._admission.answer(slug, len(getattr(response, "body", b""))):
                     await response(scope, receive, send)
-                    await request.state.drained()
+                    if scope["state"].get("outcome") != _CUT_OFF:  # that one closes the connection
+                        await request.state.drained()
 
         return answer
 
@@ -354,7 +358,7 @@ class _List(Response):
         try:
             await asyncio.wait_for(self._send(send), self._seconds)
         except asyncio.TimeoutError:
-            scope["state"]["outcome"] = "cut off"  # the connection closes on an answer without its end
+            scope["state"]["outcome"] = _CUT_OFF  # the connection closes on an answer without its end
 
     async def _send(self, send: Send) -> None:
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]

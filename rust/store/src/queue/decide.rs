@@ -55,13 +55,6 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
     check_surface(decision.surface)?;
     let scope = decision.grant.map(Scope::parse).transpose()?;
     let keys = Keys::of(db);
-    // Before the turn: the first time, a key is made.
-    let signer = keys.decider()?;
-    let decided_by = match (&signer.name, decision.decided_by) {
-        (Some(proven), _) => proven.clone(),
-        (None, Some(name)) => check_text("decided_by", name.as_bytes(), 256)?.to_owned(),
-        (None, None) => os_user(),
-    };
     let item = db
         .read(|conn| item::settle(conn, &keys, item::read(conn, decision.proposal_id)?))?
         .flatten()
@@ -74,6 +67,13 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
     item.refuse_damaged()?;
     check_rules(&item.proposal, &answer, scope.as_ref())?;
     check_reviewed(&item, decision.payload_sha256)?;
+    // Before the turn, as the first time a key is made; after all that can refuse without one.
+    let signer = keys.decider()?;
+    let decided_by = match (&signer.name, decision.decided_by) {
+        (Some(proven), _) => proven.clone(),
+        (None, Some(name)) => check_text("decided_by", name.as_bytes(), 256)?.to_owned(),
+        (None, None) => os_user(),
+    };
     let runs = answer.status != STATUS_REJECTED;
     let text = answer.final_file.as_deref().unwrap_or(&item.proposal.proposed_file);
     let staged = match item.managed_file.as_deref().filter(|_| runs) {
