@@ -276,11 +276,12 @@ def fill_the_disk(dir: str, managed: str) -> None:
     import contextlib
     import os
 
-    from bot_bottle import BotBottleError, BottleStore, Inbox, Proposal, QueueStore
+    from bot_bottle import BotBottleError, BottleStore, Inbox, Keys, Proposal, QueueStore
     from child_limits import mount
 
     mount("none", dir, "tmpfs", "size=2m")
     db = f"{dir}/x.db"
+    Keys(db).rotate()
     os.mkdir(f"{dir}/files")
     with open(f"{dir}/ballast", "wb") as ballast:
         ballast.write(b"x" * 500_000)

@@ -35,8 +35,14 @@ from transports import over_both
 LATE = 10.0
 
 
-def watcher_threads() -> int:
-    return sum(path.read_text().strip() == "bot-bottle-wait" for path in Path("/proc/self/task").glob("*/comm"))
+def watcher_threads() -> set[str]:
+    """Their ids. One of an earlier test may be ending still."""
+    found = set()
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if path.read_text().strip() == "bot-bottle-wait":
+                found.add(path.parent.name)
+    return found
 
 
 class Waiting:
@@ -85,7 +91,7 @@ def test_an_answer_that_is_there_is_returned_at_once(queue: QueueStore, inbox: I
     response = decide(inbox, written)
     threads = watcher_threads()
     assert queue.wait_for_response(written.id) == queue.wait_for_response(written.id, 0) == response
-    assert watcher_threads() == threads  # nobody had to be asked to watch
+    assert watcher_threads() <= threads  # nobody had to be asked to watch
 
 
 @over_both
@@ -103,7 +109,7 @@ def test_each_waiter_gets_its_own_answer(queue: QueueStore, inbox: Inbox) -> Non
     written = [queue.write_proposal(proposal()) for _ in range(20)]
     before = watcher_threads()
     waits = [Waiting(queue, known.id) for known in written]
-    assert watcher_threads() == before + 1
+    assert len(watcher_threads() - before) == 1
     for known in reversed(written):
         decide(inbox, known, notes=known.id)
     assert [waiting.ends().notes for waiting in waits] == [known.id for known in written]
@@ -195,7 +201,7 @@ def test_a_timeout_of_zero_only_looks(db: Path, queue: QueueStore, inbox: Inbox)
     threads, changes = watcher_threads(), inbox.last_change()
     with pytest.raises(WaitTimeoutError):
         queue.wait_for_response(written.id, 0)
-    assert (watcher_threads(), inbox.last_change()) == (threads, changes)
+    assert watcher_threads() <= threads and inbox.last_change() == changes
     assert inbox.read(written.id).waiting_until is None
     assert not (db.parent / "bells").exists()
 
@@ -290,11 +296,11 @@ def test_the_watcher_ends_with_the_last_store(db: Path) -> None:
     written = stores[0].write_proposal(proposal())
     with pytest.raises(WaitTimeoutError):
         stores[0].wait_for_response(written.id, 0.01)
-    assert watcher_threads() == before + 1
+    assert len(watcher_threads() - before) == 1
     stores.pop().close()
-    assert watcher_threads() == before + 1
+    assert len(watcher_threads() - before) == 1
     stores.pop().close()
-    eventually(lambda: watcher_threads() == before)
+    eventually(lambda: watcher_threads() <= before)
 
 
 # --- signals

@@ -237,7 +237,7 @@ async def answer(port: int, secret: str, proposal_id: str) -> dict[str, Any]:
 
 def decided(response: dict[str, Any]) -> Response:
     """The response that a dictionary is."""
-    return Response(**response)
+    return Response(**{name: value for name, value in response.items() if name != "signed"})
 
 
 def root_path(*parts: str) -> Path:
