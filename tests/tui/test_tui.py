@@ -282,7 +282,8 @@ def test_what_was_decided_elsewhere_stays_with_who_and_what(host: Host) -> None:
         await until(pilot, lambda: app.listed.rows[first.id].ended)
         assert app.listed.selected == first.id
         assert " by ann (api): no" in app.listed.rows[first.id].ended
-        await pilot.pause(dialogs.READING_TIME + 0.05)
+        await until(pilot, lambda: "Decided " in on_screen(app))
+        await shown(app, pilot, first)
         await pilot.press("a")
         await until(pilot, lambda: "was rejected" in told(app))
         await pilot.press("c")
