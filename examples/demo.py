@@ -114,7 +114,7 @@ def main_job(inbox: Inbox, routes: Path) -> None:
     proposal = newest(inbox)
     operator("pending")
     operator("show", proposal)
-    operator("approve", proposal, "--notes", "fine for this task")
+    operator("approve", proposal, "--yes", "--notes", "fine for this task")
     agent.answer()
     print(f"host     $ cat {routes}\n    " + routes.read_text().replace("\n", "\n    ").rstrip())
 

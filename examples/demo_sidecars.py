@@ -129,7 +129,7 @@ def network(bottle: str, inbox: Inbox, newest: Callable[[Inbox], str], operator:
         wanted = routes.read_text() + f"  - host: {ALLOWED}\n"
         agent = threading.Thread(target=lambda: told.append(asyncio.run(ask(supervise, wanted))))
         agent.start()
-        operator("approve", newest(inbox), "--notes", "the task needs it")
+        operator("approve", newest(inbox), "--yes", "--notes", "the task needs it")
         agent.join()
         print(f"agent      is told: {told[0]}", flush=True)
         if not fetch(proxy).startswith("200"):
@@ -158,7 +158,7 @@ def push(bottle: str, root: Path, inbox: Inbox, newest: Callable[[Inbox], str], 
     pushing = subprocess.Popen([*git, "push", "origin", "HEAD:main"], cwd=work, stderr=subprocess.PIPE, text=True)
     held = newest(inbox)
     operator("show", held)
-    operator("approve", held, "--notes", "a made-up key for the demo")
+    operator("approve", held, "--yes", "--notes", "a made-up key for the demo")
     _, said = pushing.communicate(timeout=60)
     print("".join(f"    {line.rstrip()}\n" for line in said.splitlines()), end="", flush=True)
     if pushing.returncode != 0 or token in Path(host_db_path()).read_bytes().decode("latin1"):

@@ -1114,6 +1114,9 @@ class Database:
     def prune(self, *, older_than: float) -> int:
         """Deletes proposals archived or ended more than ``older_than`` seconds ago; how many. Never the audit log."""
 
+    def prunable(self, *, older_than: float) -> int:
+        """How many proposals ``prune`` would delete now."""
+
     def ring_test(self, *, timeout: float = 2.0) -> float:
         """Rings a bell of its own and returns the seconds until this process heard it.
 

@@ -110,7 +110,7 @@ def test_approve_puts_the_file_in_effect_and_wakes_the_waiter(host: Host) -> Non
     with QueueStore("demo") as queue:
         waiter = threading.Thread(target=lambda: answers.append(queue.wait_for_response(proposal.id, timeout=60)))
         waiter.start()
-        output = host.run("approve", proposal.id, "--notes", "go ahead").stdout
+        output = host.run("approve", proposal.id, "--yes", "--notes", "go ahead").stdout
         waiter.join()
     assert f"approved {proposal.id} (egress-allow of demo); {path} is in effect" in output
     assert path.read_text() == MORE_ROUTES
@@ -254,7 +254,7 @@ def test_history_pages_through_every_state(host: Host) -> None:
 
 def test_audit_lists_decisions_and_verifies(host: Host) -> None:
     assert host.json("audit", "list") == []
-    host.run("approve", host.propose(justification="to fetch").id, "--notes", "fine")
+    host.run("approve", host.propose(justification="to fetch").id, "--yes", "--notes", "fine")
     (entry,) = host.json("audit", "list", "--component", "egress-allow", "--bottle", "demo", "--since", "1h")
     assert (entry["surface"], entry["operator_notes"], entry["justification"]) == ("cli", "fine", "to fetch")
     assert host.json("audit", "list", "--since", "2999-01-01T00:00:00Z") == []
@@ -279,7 +279,7 @@ def test_audit_list_says_when_there_is_more(host: Host) -> None:
 
 def test_an_approval_can_grant_and_a_grant_be_revoked(host: Host) -> None:
     proposal = host.propose("a secret at x.py:3", tool="gitleaks-allow", fingerprint="rule:x.py:abc")
-    host.run("approve", proposal.id, "--notes", "a test key", "--grant", "uses:2")
+    host.run("approve", proposal.id, "--yes", "--notes", "a test key", "--grant", "uses:2")
     (grant,) = host.json("grants", "list")
     assert (grant["fingerprint"], grant["uses_left"]) == ("rule:x.py:abc", 2)
     assert "2 more uses" in host.run("grants", "list").stdout
@@ -291,7 +291,7 @@ def test_an_approval_can_grant_and_a_grant_be_revoked(host: Host) -> None:
 
 def test_a_grant_may_last_for_a_time(host: Host) -> None:
     proposal = host.propose("token", tool="egress-token-allow", fingerprint="api.github.com:abc")
-    host.run("approve", proposal.id, "--notes", "own token", "--grant", "for:2h")
+    host.run("approve", proposal.id, "--yes", "--notes", "own token", "--grant", "for:2h")
     assert "for 2 h" in host.run("grants", "list").stdout
 
 
@@ -333,14 +333,14 @@ def test_db_backup_and_restore_bring_a_state_back(host: Host, tmp_path: Path) ->
     assert host.json("db", "backup", str(copy))["bytes"] == copy.stat().st_size
     host.run("db", "backup", str(copy), code=2)
     host.run("reject", proposal.id)
-    before = host.json("db", "restore", str(copy))["backup"]
+    before = host.json("db", "restore", str(copy), "--yes")["backup"]
     assert Path(before).is_file()
     assert [item["id"] for item in host.json("pending")] == [proposal.id]
 
 
 def test_db_rollback_leaves_a_backup_and_migrate_comes_back(host: Host) -> None:
     version = host.json("db", "migrate")["grant_store"]
-    result = host.json("db", "rollback", "grant_store", "--to", str(version - 1))
+    result = host.json("db", "rollback", "grant_store", "--to", str(version - 1), "--yes")
     assert Path(result["backup"]).is_file()
     assert host.json("db", "status")["modules"]["grant_store"]["found"] == version - 1
     assert host.json("db", "migrate")["grant_store"] == version
@@ -356,8 +356,11 @@ def test_db_prune_deletes_what_ended_long_ago(host: Host) -> None:
     proposal = host.propose()
     host.run("reject", proposal.id)
     host.propose("still: pending\n")
-    assert host.json("db", "prune", "--older-than", "30d") == {"deleted": 0}
-    assert host.json("db", "prune", "--older-than", "0s") == {"deleted": 1}
+    assert host.json("db", "prune", "--older-than", "30d") == {"deleted": 0, "backup": None}
+    assert "needs --yes" in host.run("db", "prune", "--older-than", "0s", code=2).stderr
+    done = host.json("db", "prune", "--older-than", "0s", "--yes")
+    assert done["deleted"] == 1
+    assert len(Inbox(done["backup"]).history()) == 2
     assert len(host.json("history")) == 1
     assert [entry["operator_action"] for entry in host.json("audit", "list")] == ["rejected", "pruning"]
 

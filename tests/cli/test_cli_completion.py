@@ -45,7 +45,7 @@ def test_bash_completes_bottles_and_grants(host: Host) -> None:
     host.routes_file("demo")
     host.routes_file("other")
     proposal = host.propose("s", tool="gitleaks-allow", fingerprint="f")
-    host.run("approve", proposal.id, "--notes", "n", "--grant", "once")
+    host.run("approve", proposal.id, "--yes", "--notes", "n", "--grant", "once")
     assert set(completions(host, "bot-bottle pending --bottle ")) == {"demo", "other"}
     assert completions(host, "bot-bottle history --bottle o") == ["other"]
     assert completions(host, "bot-bottle grants revoke ") == [host.json("grants", "list")[0]["id"]]

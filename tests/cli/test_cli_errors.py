@@ -116,10 +116,10 @@ FAILURES = [
     Failure(pending, "modify {id} --file -", 2, "", b"x" * (MAX_PAYLOAD_BYTES + 1)),
     Failure(pending, "modify {id} --file /nowhere/file", 4, "/nowhere/file"),
     Failure(pending, "modify {id} --file /", 1, "Is a directory"),
-    Failure(pending, "db restore /nowhere/file", 4, "/nowhere/file"),
+    Failure(pending, "db restore /nowhere/file --yes", 4, "/nowhere/file"),
     Failure(pending, "reject {id} --notes " + "x" * (MAX_NOTES_BYTES + 1), 2, ""),
     Failure(pending, "approve {id} --grant forever", 2, ""),
-    Failure(secret, "approve {id}", 2, "note"),
+    Failure(secret, "approve {id} --yes", 2, "note"),
     Failure(secret, "modify {id} --file - --notes why", 2, "", b"x\n"),
     Failure(pending, "db query drop_table", 2, ""),
     Failure(pending, "archive {id}", 2, "decide it"),
@@ -134,7 +134,7 @@ FAILURES = [
         for given, says in ((decided, "somebody"), (expired, "expired"), (withdrawn, "withdrawn"), (archived, ""))
         for verb, version in (("approve", ""), ("reject", ""), ("modify", " --file -"))
     ),
-    Failure(stale, "approve {id}", 5, "changed"),
+    Failure(stale, "approve {id} --yes", 5, "changed"),
     Failure(stale, "modify {id} --file -", 5, "changed", b"x\n"),
     Failure(pending, "approve {id} --hash " + "0" * 64, 5, "{id}"),
     Failure(pending, "audit verify --head " + "f" * 64, 7, "noted earlier"),
@@ -204,7 +204,7 @@ def test_json_errors_are_json(host: Host, arguments: str) -> None:
 
 def test_json_errors_carry_the_error_s_data(host: Host) -> None:
     known = decided(host)
-    error = json.loads(host.run("approve", known, "--json", code=5).stderr)
+    error = json.loads(host.run("approve", known, "--yes", "--json", code=5).stderr)
     assert (error["error"], error["proposal_id"], error["status"]) == ("AlreadyDecidedError", known, "rejected")
     assert error["decided_by"] == "somebody"
 
@@ -215,7 +215,7 @@ def test_usage_errors_are_json_once_json_is_asked_for(host: Host) -> None:
 
 
 def test_a_damaged_log_is_told(host: Host) -> None:
-    host.run("approve", host.propose().id)
+    host.run("approve", host.propose().id, "--yes")
     sql(
         host,
         "drop trigger "
@@ -234,7 +234,7 @@ def test_a_damaged_log_is_told(host: Host) -> None:
 def test_a_decision_that_is_not_in_effect_is_shown(host: Host) -> None:
     path = host.routes_file()
     proposal = host.propose(against=ROUTES)
-    host.run("approve", proposal.id)
+    host.run("approve", proposal.id, "--yes")
     # As a crash leaves it after the decision is committed; then somebody else writes the file.
     sql(host, "update applies set state = 'intended'")
     path.write_text("somebody: else\n")
@@ -288,7 +288,12 @@ def test_a_full_disk_is_told(host: Host) -> None:
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_streams_change_nothing(host: Host, closed: str) -> None:
     proposal = host.propose()
-    for command, code in ((f"show {new_id()}", 4), (f"show {proposal.id}", 0), (f"approve {proposal.id}", 0)):
+    for command, code in (
+        (f"show {new_id()}", 4),
+        (f"show {proposal.id}", 0),
+        (f"approve {proposal.id}", 2),
+        (f"approve {proposal.id} --yes", 0),
+    ):
         done = subprocess.run(["bash", "-c", f"bot-bottle {command} {closed}"], env=host.environment())
         assert done.returncode == code
     assert host.json("db", "check") == []

@@ -47,7 +47,7 @@ def proposal_id(host: Host) -> str:
     host.routes_file()
     host.propose(f"{ROUTES}# {EVERYTHING}\n", EVERYTHING, against=ROUTES, fingerprint=EVERYTHING[:100])
     decided = host.propose(f"FROM {EVERYTHING}\n", EVERYTHING, tool="capability-block", fingerprint=EVERYTHING[:100])
-    host.run("approve", decided.id, "--grant", "bottle", "--notes", EVERYTHING)
+    host.run("approve", decided.id, "--yes", "--grant", "bottle", "--notes", EVERYTHING)
     taken_back = host.propose("x", EVERYTHING, tool="capability-block")
     with QueueStore("demo") as queue:
         queue.withdraw_proposal(taken_back.id, EVERYTHING)
@@ -142,7 +142,7 @@ def test_an_agent_s_lines_cannot_pass_for_ours(host: Host) -> None:
     assert all(len(line) <= 60 for line in lines)
     ours = [line for line in lines if line and not line.startswith(("│ ", "┊ "))]
     names = [line.split()[0] for line in ours if not line.startswith(" ")]
-    fields = ["Proposal", "Bottle", "Tool", "State", "Arrived", "Requester", "Expires", "Payload", "SHA-256"]
+    fields = ["Proposal", "Bottle", "Tool", "State", "Arrived", "Requester", "Expires", "File", "Payload", "SHA-256"]
     assert names == [*fields, "Justification", "Payload"]
     assert not any("approved" in line for line in ours)
 

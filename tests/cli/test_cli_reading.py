@@ -65,7 +65,7 @@ LIGHT: dict[str, set[str]] = {
     "pending": {"datetime"},
     "pending --json": JSON,
     "show {id} --json": JSON,
-    "approve {id}": {"contextlib"},
+    "approve {id} --yes": {"contextlib"},
     "approve {id} --hash {hash} --notes fine --json": {"contextlib"} | JSON,
     "reject {id} --notes no": {"contextlib"},
     "modify {id} --file {file}": {"contextlib"},
@@ -98,7 +98,7 @@ def test_a_command_that_prints_no_table_imports_what_is_listed(
     if "{" in line or "--json" in line:
         host.routes_file()
         asked, decided = host.propose("a: 1\n", tool="gitleaks-allow", fingerprint="f"), host.propose("a: 2\n")
-        host.run("approve", asked.id, "--grant", "bottle", "--notes", "n")
+        host.run("approve", asked.id, "--yes", "--grant", "bottle", "--notes", "n")
         host.run("reject", decided.id)
         proposal = host.propose("a: 3\n", against=ROUTES)
         (tmp_path / "version.yaml").write_text(ROUTES)

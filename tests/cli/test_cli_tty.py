@@ -11,6 +11,7 @@ import pytest
 from cli_process import MORE_ROUTES, PROGRAMS, ROUTES, Host
 
 Terminal = Callable[..., "pexpect.spawn[str]"]
+ANSWERS = "[y]es [n]o [r]eject [m]odify [v]iew again: "
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_approve_shows_the_proposal_and_asks(host: Host, terminal: Terminal) -> 
     path = host.routes_file()
     proposal = host.propose(justification="to open the pull request", against=ROUTES)
     child = terminal("approve", proposal.id, columns=300)
-    child.expect_exact("Approve this? [y/N] ")
+    child.expect_exact(f"Approve egress-allow of demo: {path} (+1 -0)? {ANSWERS}")
     for part in ("to open the pull request", proposal.payload_sha256, "+  - host: api.github.com"):
         assert part in child.before
     assert path.read_text() == ROUTES
@@ -55,7 +56,7 @@ def test_approve_shows_the_proposal_and_asks(host: Host, terminal: Terminal) -> 
 def test_anything_but_yes_approves_nothing(host: Host, terminal: Terminal, answer: str) -> None:
     proposal = host.propose()
     child = terminal("approve", proposal.id)
-    child.expect_exact("[y/N] ")
+    child.expect_exact(ANSWERS)
     if answer == "\x04":
         child.sendeof()
     else:
@@ -66,10 +67,101 @@ def test_anything_but_yes_approves_nothing(host: Host, terminal: Terminal, answe
     assert [item["id"] for item in host.json("pending")] == [proposal.id]
 
 
+def test_what_was_typed_before_the_question_is_no_answer(host: Host, terminal: Terminal) -> None:
+    proposal = host.propose()
+    child = terminal("approve", proposal.id)
+    child.sendline("y")  # before anything is on the screen
+    child.expect_exact(ANSWERS)
+    assert [item["id"] for item in host.json("pending")] == [proposal.id]
+    child.sendline("n")
+    output, code = finish(child)
+    assert code == 1
+    assert "nothing was decided" in output
+    assert [item["id"] for item in host.json("pending")] == [proposal.id]
+
+
+@pytest.mark.parametrize("shell", ["{} | cat", "{} < /dev/null", "{} < /dev/null | cat"])
+def test_approve_asks_at_both_ends_of_a_terminal_or_refuses(host: Host, shell: str) -> None:
+    proposal = host.propose()
+    command = shell.format(f"{PROGRAMS / 'bot-bottle'} approve {proposal.id}")
+    child: pexpect.spawn[str] = pexpect.spawn(
+        "bash", ["-o", "pipefail", "-c", command], env=host.environment(), encoding="utf-8", timeout=20
+    )
+    output, code = finish(child)
+    assert code == 2
+    assert "nobody can be asked" in output and "--yes" in output
+    assert [item["id"] for item in host.json("pending")] == [proposal.id]
+
+
+def test_what_is_longer_than_the_screen_goes_through_a_pager_first(host: Host, terminal: Terminal) -> None:
+    proposal = host.propose("".join(f"line {n}\n" for n in range(1, 301)), tool="capability-block")
+    child = terminal("approve", proposal.id)
+    child.expect(r"lines: they are shown by less first")
+    child.expect_exact("line 40")
+    child.send("G")
+    child.expect_exact("line 300")
+    child.send("q")
+    child.expect_exact(f"Approve capability-block of demo (changes nothing on this host)? {ANSWERS}")
+    child.sendline("v")
+    child.expect_exact("line 40")
+    child.send("q")
+    child.expect_exact(ANSWERS)
+    child.sendline("y")
+    _, code = finish(child)
+    assert code == 0
+    assert host.json("show", proposal.id)["state"] == "approved"
+
+
+def test_the_question_takes_a_rejection_and_its_reason(host: Host, terminal: Terminal) -> None:
+    proposal = host.propose()
+    child = terminal("approve", proposal.id)
+    child.expect_exact(ANSWERS)
+    child.sendline("r")
+    child.expect_exact("Why not? The agent reads it: ")
+    child.sendline("Use the mirror")
+    assert finish(child)[1] == 0
+    item = host.json("show", proposal.id)
+    assert (item["state"], item["response"]["notes"]) == ("rejected", "Use the mirror")
+
+
+def test_the_question_takes_a_modification(host: Host, terminal: Terminal) -> None:
+    path = host.routes_file()
+    proposal = host.propose(against=ROUTES)
+    child = terminal("approve", proposal.id, EDITOR="sed -i s/api.github.com/github.com/")
+    child.expect_exact(ANSWERS)
+    child.sendline("m")
+    assert finish(child)[1] == 0
+    assert path.read_text() == MORE_ROUTES.replace("api.github.com", "github.com")
+
+
+def test_a_reason_that_is_needed_is_asked_for_before_the_question(host: Host, terminal: Terminal) -> None:
+    proposal = host.propose("a finding", tool="gitleaks-allow", fingerprint="f" * 64)
+    child = terminal("approve", proposal.id, "--grant", "for:2h")
+    child.expect_exact("Why may this pass? The reason is recorded, and the agent reads it: ")
+    child.sendline("A test key")
+    child.expect_exact(
+        "Approve gitleaks-allow of demo (changes nothing on this host), and the same again for 2 h? " + ANSWERS
+    )
+    child.sendline("yes")
+    assert finish(child)[1] == 0
+    assert host.json("show", proposal.id)["response"]["notes"] == "A test key"
+
+
+def test_stopping_a_bottle_that_runs_asks_first(host: Host, terminal: Terminal) -> None:
+    host.routes_file()
+    host.propose()
+    assert "needs --yes" in host.run("bottle", "stop", "demo", code=2).stderr
+    child = terminal("bottle", "stop", "demo")
+    child.expect_exact("Stop demo? 1 pending proposal is withdrawn, and its token and its grants end. [y/N] ")
+    child.sendline("n")
+    assert finish(child)[1] == 1
+    assert len(host.json("pending")) == 1
+
+
 def test_an_interrupt_at_the_question_approves_nothing(host: Host, terminal: Terminal) -> None:
     proposal = host.propose()
     child = terminal("approve", proposal.id)
-    child.expect_exact("[y/N] ")
+    child.expect_exact(ANSWERS)
     child.sendintr()
     output, code = finish(child)
     assert code == 130
@@ -84,7 +176,7 @@ def test_approve_does_not_ask_who_has_looked(host: Host, terminal: Terminal, how
         terminal("approve", proposal.id, how, *([proposal.payload_sha256] if how == "--hash" else []))
     )
     assert code == 0
-    assert "[y/N]" not in output
+    assert ANSWERS not in output
 
 
 def test_approve_does_not_ask_about_what_is_decided(host: Host, terminal: Terminal) -> None:
@@ -92,13 +184,13 @@ def test_approve_does_not_ask_about_what_is_decided(host: Host, terminal: Termin
     host.run("reject", proposal.id)
     output, code = finish(terminal("approve", proposal.id))
     assert code == 5
-    assert "[y/N]" not in output
+    assert ANSWERS not in output
 
 
 def test_what_was_shown_is_what_runs_even_if_somebody_decides_meanwhile(host: Host, terminal: Terminal) -> None:
     proposal = host.propose()
     child = terminal("approve", proposal.id)
-    child.expect_exact("[y/N] ")
+    child.expect_exact(ANSWERS)
     host.run("reject", proposal.id)
     child.sendline("y")
     _, code = finish(child)
@@ -130,7 +222,7 @@ def test_every_width_shows_everything(host: Host, terminal: Terminal, command: s
     )
     arguments = {"show": ["show", proposal.id], "audit": ["audit", "list", "--full"]}.get(command, [command])
     if command == "audit":
-        host.run("approve", proposal.id)
+        host.run("approve", proposal.id, "--yes")
     output, code = finish(terminal(*arguments, columns=columns, TERM="dumb"))
     assert code == 0
     lines = output.replace("\r", "").split("\n")

@@ -62,7 +62,7 @@ def test_a_life_is_told_as_other_processes_live_it(host: Host, watch: Watch) -> 
         "demo",
         "egress-allow",
     )
-    host.run("approve", proposal.id)
+    host.run("approve", proposal.id, "--yes")
     assert [event["kind"] for event in events(child, 2)] == ["approved", "applied"]
     taken_back = host.propose("other: 1\n")
     with QueueStore("demo") as queue:

@@ -77,7 +77,7 @@ def bottle(
         yield Bottle(plan, upstream)
     finally:
         docker("rm", "--force", upstream)
-        host.run("bottle", "stop", slug, "--run")
+        host.run("bottle", "stop", slug, "--yes", "--run")
         docker("volume", "rm", called.state, called.ca)
     for kind in ("container", "network"):
         assert slug not in docker(kind, "ls", *(["--all"] if kind == "container" else []))
@@ -163,7 +163,7 @@ def test_an_agent_asks_for_a_host_is_granted_it_and_goes_there(host: Host, bottl
     agent.start()
     with Inbox() as inbox:
         change = next(inbox.watch(0, timeout=60))
-    host.run("approve", change.proposal_id)
+    host.run("approve", change.proposal_id, "--yes")
     agent.join()
     assert said == ["403 approved 200\n"]
     (entry,) = host.json("audit", "list", "--bottle", bottle.plan.slug, "--component", "egress-allow")
@@ -209,4 +209,4 @@ def test_compose_runs_the_whole_bottle(host: Host, images: Images, slug: str, tm
         assert run.returncode == 0, run.stderr
     finally:
         subprocess.run([*compose, "down", "--volumes"], check=True, capture_output=True)
-        host.run("bottle", "stop", slug)
+        host.run("bottle", "stop", slug, "--yes")

@@ -182,7 +182,7 @@ def test_stop_withdraws_and_prints(host: Host) -> None:
     host.run("bottle", "start", "demo")
     with QueueStore("demo") as queue:
         queue.write_proposal(Proposal.new("demo", "egress-allow", "routes: []\n", "why"))
-        printed = host.json("bottle", "stop", "demo")
+        printed = host.json("bottle", "stop", "demo", "--yes")
         assert printed["withdrawn"] == 1 and printed["commands"] == docker.stop("demo")
         assert queue.list_pending_proposals() == []
     assert host.json("bottle", "list") == []
@@ -214,7 +214,7 @@ def test_run_runs_the_commands_in_order(host: Host, tool: Path) -> None:
     assert called(tool) == docker.start(Supervise().prepare("demo"))
     assert output.startswith("demo is up") and "0123abcd" not in output
     tool.unlink()
-    assert host.run("bottle", "stop", "demo", "--run").stdout.startswith("demo has stopped")
+    assert host.run("bottle", "stop", "demo", "--yes", "--run").stdout.startswith("demo has stopped")
     assert called(tool) == docker.stop("demo")
 
 
@@ -236,7 +236,7 @@ def test_starting_a_running_bottle_again_leaves_it_alone(host: Host, tool: Path)
 
 def test_stop_goes_through_all_and_reports_the_first_failure(host: Host, tool: Path) -> None:
     host.run("bottle", "start", "demo")
-    error = host.run("bottle", "stop", "demo", "--run", code=1, FAIL_AT="stop").stderr
+    error = host.run("bottle", "stop", "demo", "--yes", "--run", code=1, FAIL_AT="stop").stderr
     assert "docker stop bot-bottle-sidecars-demo" in error
     assert called(tool) == docker.stop("demo")
     assert host.json("bottle", "list") == []

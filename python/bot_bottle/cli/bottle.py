@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from bot_bottle import BottleStore
 from bot_bottle.cli.bottles import bottles
 from bot_bottle.cli.declare import BadValueError, MisuseError, OneOf, argument, group, option
-from bot_bottle.cli.options import json_option
-from bot_bottle.cli.screen import print_json, say
+from bot_bottle.cli.options import json_option, yes_option
+from bot_bottle.cli.screen import confirm, print_json, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.launch import address, docker
 from bot_bottle.launch.backend import IMAGE, NAMES, load
@@ -115,12 +115,20 @@ def start(
 @bottle.command()
 @argument("slug")
 @_run_option
+@yes_option
 @json_option
-def stop(slug: str, run: bool, as_json: bool) -> None:
+def stop(slug: str, run: bool, yes: bool, as_json: bool) -> None:
     """End a bottle: withdraw what is pending, and print or run what stops its sidecars."""
     known = BottleStore().read_bottle(slug)
     if known is None:
         raise NotFoundError(f"there is no bottle {slug!r}: 'bot-bottle bottle list --all' lists them")
+    if known.stopped_at is None:
+        pending = f"{known.pending} pending proposals are" if known.pending != 1 else "1 pending proposal is"
+        confirm(
+            f"Stop {slug}? {pending} withdrawn, and its token and its grants end.",
+            yes=yes,
+            undecided=f"{slug} goes on",
+        )
     commands = load(known.backend).stop(slug)
     withdrawn = Supervise().stop(slug)
     if run:

@@ -8,8 +8,8 @@ from typing import Any
 from bot_bottle import Database, host_db_path
 from bot_bottle.cli.declare import Whole, argument, group, option
 from bot_bottle.cli.options import duration, json_option, yes_option
-from bot_bottle.cli.screen import Cell, confirmed, interactive, print_fields, print_json, print_table, say
-from bot_bottle.errors import BotBottleError, DatabaseCorruptError
+from bot_bottle.cli.screen import Cell, confirm, print_fields, print_json, print_table, say
+from bot_bottle.errors import DatabaseCorruptError
 
 
 @group()
@@ -69,7 +69,7 @@ def rollback(module: str, to: int, yes: bool, as_json: bool) -> None:
 
     A backup is taken first; its path is printed.
     """
-    _ask(f"Take {module} back to schema {to}? Data that only newer ones hold stays in the backup alone.", yes, as_json)
+    _ask(f"Take {module} back to schema {to}? Data that only newer ones hold stays in the backup alone.", yes)
     with Database() as database:
         backup_path = database.rollback(module, to=to)
     if as_json:
@@ -100,7 +100,7 @@ def restore(src: str, yes: bool, as_json: bool) -> None:
 
     What is there now is copied first; the path is printed.
     """
-    _ask(f"Replace all that is in {host_db_path()} with {src}?", yes, as_json)
+    _ask(f"Replace all that is in {host_db_path()} with {src}? What is there now is copied first.", yes)
     with Database() as database:
         before = database.restore(src)
     if as_json:
@@ -141,14 +141,22 @@ def check(as_json: bool) -> None:
 @yes_option
 @json_option
 def prune(older_than: float, yes: bool, as_json: bool) -> None:
-    """Delete proposals that ended long ago; never the audit log."""
-    _ask("Delete them? The audit log keeps its entries.", yes, as_json)
+    """Delete proposals that ended long ago; never the audit log.
+
+    The database is copied first; the path is printed.
+    """
     with Database() as database:
+        found = database.prunable(older_than=older_than)
+        saved = None
+        if found:
+            _ask(f"Delete {_proposals(found)}? The audit log keeps its entries, and a copy is made first.", yes)
+            saved = _beside(host_db_path())
+            database.backup(saved)
         count = database.prune(older_than=older_than)
     if as_json:
-        print_json({"deleted": count})
+        print_json({"deleted": count, "backup": saved})
     else:
-        say(f"{count} proposals deleted" if count != 1 else "1 proposal deleted")
+        say(f"{_proposals(count)} deleted" + (f"; what was there before is {saved}" if saved else ""))
 
 
 @db.command()
@@ -184,11 +192,19 @@ def _cell(value: Any) -> Cell:
     return ("NULL", "quiet") if value is None else str(_json_value(value))
 
 
-def _ask(question: str, yes: bool, as_json: bool) -> None:
-    """On a terminal, what cannot be taken back is asked for first.
+def _proposals(count: int) -> str:
+    return f"{count} proposals" if count != 1 else "1 proposal"
 
-    Raises:
-        BotBottleError: the answer was not yes.
-    """
-    if not (yes or as_json) and interactive() and not confirmed(question):
-        raise BotBottleError("nothing was changed: the answer was not yes")
+
+def _beside(path: str) -> str:
+    """Where a copy of the database goes, as ``db restore`` and ``db rollback`` name theirs."""
+    from datetime import datetime, timezone
+
+    directory = os.path.join(os.path.dirname(path), "backups")
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%S-%fZ")
+    return os.path.join(directory, f"bot-bottle-{now}.db")
+
+
+def _ask(question: str, yes: bool) -> None:
+    confirm(question, yes=yes, undecided="nothing was changed")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bot_bottle import Inbox, InboxItem, Response
 from bot_bottle.cli.declare import command, option
 from bot_bottle.cli.options import hash_option, json_option, notes_option, pending_id, scope, yes_option
-from bot_bottle.cli.screen import confirmed, interactive, print_json, say
+from bot_bottle.cli.screen import answered, interactive, print_in_pages, print_json, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.operator import decisions
 
@@ -31,21 +31,56 @@ if TYPE_CHECKING:
 def approve(proposal_id: str, notes: str, grant: str | None, reviewed: str | None, yes: bool, as_json: bool) -> None:
     """Let it happen as proposed.
 
-    On a terminal it shows the proposal and asks first, unless --hash says what you have looked at,
-    or --yes. What is approved is the payload that was shown: its hash goes with the decision.
+    It shows the proposal and asks first, which needs a terminal, unless --hash says what you have
+    looked at, or --yes. What is approved is the payload that was shown: its hash goes with the decision.
     """
     with Inbox() as inbox:
         item = inbox.read(proposal_id)
         decisions.check_hash(item, reviewed)
-        if item.state == "pending" and not (yes or reviewed or as_json) and interactive():
-            from bot_bottle.cli.review import print_review
-
-            print_review(item)
-            say("")
-            if not confirmed("Approve this?"):
-                raise BotBottleError("nothing was decided: the answer was not yes")
-        answer = decisions.decide(inbox, item, "approved", surface="cli", notes=notes, grant=grant)
+        if item.state == "pending" and not (yes or reviewed or as_json):
+            answer = _asked(inbox, item, notes, grant)
+        else:
+            answer = decisions.decide(inbox, item, "approved", surface="cli", notes=notes, grant=grant)
     _print_answer(item, answer, as_json)
+
+
+def _asked(inbox: Inbox, item: InboxItem, notes: str, grant: str | None) -> Response:
+    """Shows it, asks, and does what is answered.
+
+    Raises:
+        BotBottleError: the answer was no, or none.
+        InvalidInputError: there is no terminal to ask on.
+    """
+    from bot_bottle.cli.review import print_review
+    from bot_bottle.operator.scopes import needs_reason
+
+    proposal_id = item.proposal.id
+    if not interactive():
+        raise InvalidInputError(
+            "nothing was decided: without a terminal at both ends nobody can be asked; "
+            f"look with 'bot-bottle show {proposal_id}', then approve with --hash HEX, or with --yes"
+        )
+
+    def show() -> None:
+        print_in_pages(lambda: print_review(item))
+
+    show()
+    if needs_reason(item.proposal.tool) and not notes:
+        notes = answered("Why may this pass? The reason is recorded, and the agent reads it:", as_typed=True)
+    question = decisions.question(item, grant)
+    while True:
+        say("")
+        answer = answered(f"{question} [y]es [n]o [r]eject [m]odify [v]iew again:")
+        if answer in ("y", "yes"):
+            return decisions.decide(inbox, item, "approved", surface="cli", notes=notes, grant=grant)
+        if answer in ("r", "reject"):
+            reason = notes or answered("Why not? The agent reads it:", as_typed=True)
+            return decisions.decide(inbox, item, "rejected", surface="cli", notes=reason)
+        if answer in ("m", "modify"):
+            return _modified(inbox, item, notes)
+        if answer not in ("v", "view"):
+            raise BotBottleError("nothing was decided: the answer was not yes")
+        show()
 
 
 @command()
@@ -78,16 +113,19 @@ def modify(proposal_id: str, source: str | None, notes: str, reviewed: str | Non
         item = inbox.read(proposal_id)
         decisions.check_hash(item, reviewed)
 
-        def decide(final: bytes) -> Response:
-            return decisions.decide(inbox, item, "modified", surface="cli", notes=notes, final_file=final)
-
         if source is not None:
-            answer = decide(_read(source))
+            final = _read(source)
+            answer = decisions.decide(inbox, item, "modified", surface="cli", notes=notes, final_file=final)
         else:
-            decisions.refuse_early(inbox, item, surface="cli")
-            with decisions.drafted(item, _kept) as draft:
-                answer = decide(_edited(item, draft))
+            answer = _modified(inbox, item, notes)
     _print_answer(item, answer, as_json)
+
+
+def _modified(inbox: Inbox, item: InboxItem, notes: str) -> Response:
+    decisions.refuse_early(inbox, item, surface="cli")
+    with decisions.drafted(item, _kept) as draft:
+        final = _edited(item, draft)
+        return decisions.decide(inbox, item, "modified", surface="cli", notes=notes, final_file=final)
 
 
 def _read(source: str) -> bytes:

@@ -11,12 +11,14 @@ from bot_bottle.errors import BotBottleError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800, "": 1}
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def _seconds(text: str) -> float | None:
     text = text.strip().lower()
-    unit = next(unit for unit in _SECONDS if text.endswith(unit))
+    unit = next((unit for unit in _SECONDS if text.endswith(unit)), None)
+    if unit is None:
+        return None
     number = text.removesuffix(unit).rstrip()
     whole, point, fraction = number.partition(".")
     if not whole.isdecimal() or (point and not fraction.isdecimal()):
@@ -25,10 +27,10 @@ def _seconds(text: str) -> float | None:
 
 
 def duration(text: str) -> float:
-    """``90``, ``90s``, ``15m``, ``2h``, ``30d`` or ``1w`` in seconds."""
+    """``90s``, ``15m``, ``2h``, ``30d`` or ``1w`` in seconds."""
     seconds = _seconds(text)
     if seconds is None:
-        raise BadValueError(f"'{text}' is not a duration such as 90s, 15m, 2h, 30d or 1w")
+        raise BadValueError(f"'{text}' is not a duration with its unit, such as 90s, 15m, 2h, 30d or 1w")
     return seconds
 
 
@@ -70,7 +72,7 @@ def json_option(command: F) -> F:
 
 def yes_option(command: F) -> F:
     """Adds ``--yes`` for what asks on a terminal."""
-    return option("--yes", "-y", is_flag=True, help="Do not ask, even on a terminal.")(command)
+    return option("--yes", "-y", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")(command)
 
 
 def notes_option(command: F) -> F:

@@ -8,13 +8,15 @@ nor a sentence that goes into a pipe needs it.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from bot_bottle import visible
+from bot_bottle.errors import BotBottleError, InvalidInputError
 from bot_bottle.operator.words import Said, Tone
 
 if TYPE_CHECKING:
@@ -60,34 +62,100 @@ def print_json_line(value: Any) -> None:
 
 def interactive() -> bool:
     """Is there a person to ask: are both standard input and output a terminal?"""
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    # A standard stream that was closed when the program started is None.
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
-def confirmed(question: str) -> bool:
-    """Asks on the terminal; only ``y`` or ``yes`` is a yes, the end of input is a no."""
-    console().print(f"{question} [y/N] ", end="")
+def answered(question: str, *, as_typed: bool = False) -> str:
+    """Asks on the terminal; the answer in lower case, or ``as_typed``; empty at the end of input.
+
+    What was typed before the question could be read is thrown away: it answers something else.
+    """
+    import termios
+
+    sys.stdout.write(f"{visible(question)} ")
+    sys.stdout.flush()
+    termios.tcflush(sys.stdin, termios.TCIFLUSH)
     try:
-        return input().strip().lower() in ("y", "yes")
+        answer = input().strip()
+        return answer if as_typed else answer.lower()
     except EOFError:
-        console().print()
-        return False
+        sys.stdout.write("\n")
+        return ""
+
+
+def confirm(question: str, *, yes: bool, undecided: str) -> None:
+    """Asks before what cannot be taken back, unless ``yes``.
+
+    Raises:
+        BotBottleError: the answer was not yes; the message begins with ``undecided``.
+        InvalidInputError: nobody can be asked.
+    """
+    if yes:
+        return
+    if not interactive():
+        raise InvalidInputError(f"{undecided}: without a terminal this needs --yes")
+    if answered(f"{question} [y/N]") not in ("y", "yes"):
+        raise BotBottleError(f"{undecided}: the answer was not yes")
 
 
 @cache
 def console() -> Console:
     """The console for standard output: colours on a terminal that wants them, unbroken lines elsewhere."""
-    import shutil
-
     from rich.console import Console
 
     class Screen(Console):
         def on_broken_pipe(self) -> NoReturn:
             raise BrokenPipeError
 
-    # A pipe or a file has no width: a row stays a line, however long.
-    width = max(_NARROWEST, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 1_000_000
     # Without a height too Rich would take every "dumb" terminal for 80 columns wide.
-    return Screen(markup=False, emoji=False, highlight=False, width=width, height=25)
+    return Screen(markup=False, emoji=False, highlight=False, width=_width(), height=25)
+
+
+def _width() -> int:
+    """In cells. A pipe or a file has no width: a row stays a line, however long."""
+    import shutil
+
+    return max(_NARROWEST, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 1_000_000
+
+
+class _Page(io.StringIO):
+    """What is drawn for the terminal, before it goes there."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def print_in_pages(draw: Callable[[], None]) -> None:
+    """Prints what ``draw`` prints. What is longer than the screen goes through a pager first, which is said.
+
+    The pager is ``$PAGER``, or else less, which may start no programs (``LESSSECURE``).
+    """
+    import contextlib
+    import shlex
+    import shutil
+    import subprocess
+
+    page = _Page()
+    page.encoding = sys.stdout.encoding
+    with contextlib.redirect_stdout(page):
+        draw()
+    text = page.getvalue()
+    lines, height = text.count("\n"), shutil.get_terminal_size().lines
+    try:
+        pager = shlex.split(os.environ.get("PAGER", "")) or ["less", "-R"]
+    except ValueError as error:
+        raise InvalidInputError(f"PAGER is no command ({error}): {os.environ['PAGER']!r}") from None
+    if lines + 2 > height and shutil.which(pager[0]):
+        say(f"{lines:,} lines: they are shown by {pager[0]} first, whose q comes back to the question.", "quiet")
+        environment = {**os.environ, "LESSSECURE": "1", "LESSHISTFILE": "-"}
+        subprocess.run(pager, input=text.encode(errors="replace"), env=environment, check=False)
+        say(f"({lines:,} lines were shown by {pager[0]}.)", "quiet")
+        return
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def say(text: str, tone: Tone = "plain") -> None:
@@ -184,28 +252,42 @@ def print_quoted(text: str, *, diff: bool = False) -> None:
     A line that continues the one above, because the terminal is narrow, has a broken bar. With
     ``diff`` a unified diff is coloured, by position: a removed line that reads ``-- a`` is no header.
     """
-    from rich.text import Text
-
-    unicode = console().encoding.startswith("utf")
+    # By hand: Rich takes minutes for the megabyte of newlines that an agent may send.
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     first, further = ("│ ", "┊ ") if unicode else ("| ", ": ")
-    width = console().width - 2
-    block = Text()
+    coloured = _coloured()
+    dim, plain = (_SGR["dim"], "\x1b[0m") if coloured else ("", "")
+    width = _width() - 2
     in_hunk = False
-    lines = visible(text).removesuffix("\n").split("\n")
-    for line in lines:
+    out: list[str] = []
+    for line in visible(text).removesuffix("\n").split("\n"):
         in_hunk = in_hunk or line.startswith("@@")
-        style = _diff_style(line, in_hunk) if diff else ""
-        for bar, piece in zip(_bars(first, further), _folded(line, width), strict=False):
-            block.append(bar, "dim")
-            block.append(piece + "\n", style)
-    block.right_crop(1)
-    console().print(block, soft_wrap=True)
+        style = _SGR[_diff_style(line, in_hunk)] if diff and coloured else ""
+        bar = first
+        for piece in _folded(line, width):
+            out.append(f"{dim}{bar}{plain}{style}{piece}{plain if style else ''}\n")
+            bar = further
+    sys.stdout.writelines(out)
+    sys.stdout.flush()
 
 
-def _bars(first: str, further: str) -> Iterator[str]:
-    yield first
-    while True:
-        yield further
+# Select Graphic Rendition, ECMA-48 section 8.3.117.
+_SGR: Final[Mapping[str, str]] = {
+    "": "",
+    "bold": "\x1b[1m",
+    "dim": "\x1b[2m",
+    "red": "\x1b[31m",
+    "green": "\x1b[32m",
+    "cyan": "\x1b[36m",
+}
+
+
+def _coloured() -> bool:
+    if os.environ.get("NO_COLOR"):
+        return False
+    if _COLOUR_WANTED.intersection(os.environ):
+        return True
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
 def _diff_style(line: str, in_hunk: bool) -> str:
@@ -221,8 +303,13 @@ def _folded(line: str, width: int) -> Iterator[str]:
     if sys.stdout.isatty():
         line = line.expandtabs()
     start = 0
-    while len(line) - start > width or cell_len(line[start:]) > width:
-        piece = chop_cells(line[start : start + width], width)[0]
+    while True:
+        # A character has one cell or two, or none: what fits is within the next ``width`` of them.
+        piece = line[start : start + width]
+        if not piece.isascii() and cell_len(piece) > width:
+            piece = chop_cells(piece, width)[0]
+        if start + len(piece) == len(line):
+            break
         space = piece.rfind(" ") + 1
         if space > width // 2:
             piece = piece[:space]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from bot_bottle.errors import BotBottleError, InvalidInputError, StaleReviewError
+from bot_bottle.operator import words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +35,17 @@ def check_hash(item: InboxItem, reviewed: str | None) -> None:
             expected=reviewed,
             actual=actual,
         )
+
+
+def question(item: InboxItem, grant: str | None) -> str:
+    """What an approval of ``item`` would be: which bottle and tool, what it changes and where, how far it reaches."""
+    from bot_bottle.operator.review import change_size
+
+    proposal = item.proposal
+    about = f"{proposal.tool} of {proposal.bottle_slug}"
+    if item.managed_file:
+        return f"Approve {about}: {item.managed_file} ({change_size(item)}){words.grant(grant)}?"
+    return f"Approve {about} (changes nothing on this host){words.grant(grant)}?"
 
 
 def decide(

@@ -72,8 +72,8 @@ def _identity(item: InboxItem) -> Section:
         fields.append(("Requests", (f"{item.requests} identical ones share this row and its answer", "plain")))
     if proposal.fingerprint:
         fields.append(("Fingerprint", (proposal.fingerprint, "plain")))
-    if item.managed_file:
-        fields.append(("File", (item.managed_file, "plain")))
+    if item.managed_file or item.state == "pending":
+        fields.append(("File", words.file(item)))
     if item.damaged:
         fields.append(("Damaged", (f"{item.damaged}; it cannot be decided", "alarm")))
     fields += [("Payload", (f"{size:,} bytes", "plain")), ("SHA-256", (proposal.payload_sha256, "plain"))]
@@ -143,6 +143,22 @@ def read_current(path: str) -> CurrentFile:
     except UnicodeDecodeError as error:
         return CurrentFile(None, sha256_hex(content), f"it is not UTF-8 text (byte {error.start})")
     return CurrentFile(text, sha256_hex(content))
+
+
+def change_size(item: InboxItem) -> str:
+    """How much the managed file would change: ``+2 -1``, in lines; or why that cannot be said."""
+    current = read_current(item.managed_file or "")
+    if current.problem:
+        return "cannot be compared"
+    if current.text is None:
+        return f"new, {len(item.proposal.proposed_file.splitlines())} lines"
+    added = removed = 0
+    in_hunk = False
+    for line in render_diff(current.text, item.proposal.proposed_file).splitlines():
+        in_hunk = in_hunk or line.startswith("@@")
+        added += in_hunk and line.startswith("+")
+        removed += in_hunk and line.startswith("-")
+    return f"+{added} -{removed}"
 
 
 def changed_since(item: InboxItem, current: CurrentFile) -> bool:

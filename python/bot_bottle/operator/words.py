@@ -106,6 +106,27 @@ def lapse(expires_at: str | None) -> Said:
     return f"in {span(left)}", "soon" if left < 60 else "plain"
 
 
+def file(item: InboxItem) -> Said:
+    """Which file does a yes write? For one that is pending and has none, that it writes nothing."""
+    if item.managed_file:
+        return item.managed_file, "plain"
+    return "none: approving changes nothing on this host, the agent is only told yes", "quiet"
+
+
+def grant(scope: str | None) -> str:
+    """How far an approval reaches, as the end of a question: ``, for 2 h``; empty for this request alone."""
+    if scope is None:
+        return ""
+    kind, _, rest = scope.partition(":")
+    if kind == "for":
+        return f", and the same again for {span(float(rest))}"
+    if kind == "uses":
+        return f", and the same again {rest} times"
+    if kind == "until":
+        return f", and the same again until {rest}"
+    return ", and the same again once" if kind == "once" else ", and the same again until the bottle stops"
+
+
 def decided(answer: Response) -> str:
     """When was it decided, by whom and through what? ``2026-01-31 12:00:00Z by alice (web)``."""
     when = clock(answer.decided_at) if answer.decided_at else "-"

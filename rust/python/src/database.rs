@@ -138,11 +138,14 @@ impl Database {
 
     #[pyo3(signature = (*, older_than))]
     fn prune(&self, py: Python<'_>, older_than: f64) -> PyResult<usize> {
-        let Some(age) = duration(py, "older_than", Some(older_than))? else {
-            let reason = "must be a number of seconds, not infinity".to_owned();
-            return Err(exception(py, &store::Error::InvalidInput { what: "older_than", reason }));
-        };
+        let age = age(py, older_than)?;
         py.detach(|| self.0.prune(age)).to_py()
+    }
+
+    #[pyo3(signature = (*, older_than))]
+    fn prunable(&self, py: Python<'_>, older_than: f64) -> PyResult<usize> {
+        let age = age(py, older_than)?;
+        py.detach(|| self.0.prunable(age)).to_py()
     }
 
     #[pyo3(signature = (*, timeout = 2.0))]
@@ -163,4 +166,11 @@ impl Database {
     fn __exit__(&self, py: Python<'_>, _args: &Bound<'_, PyAny>) {
         self.close(py);
     }
+}
+
+fn age(py: Python<'_>, older_than: f64) -> PyResult<std::time::Duration> {
+    duration(py, "older_than", Some(older_than))?.ok_or_else(|| {
+        let reason = "must be a number of seconds, not infinity".to_owned();
+        exception(py, &store::Error::InvalidInput { what: "older_than", reason })
+    })
 }

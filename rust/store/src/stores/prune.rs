@@ -52,6 +52,17 @@ impl Database {
         Ok(pruned)
     }
 
+    /// How many proposals [`Self::prune`] would delete now; locks nothing.
+    pub fn prunable(&self, age: Duration) -> Result<usize> {
+        let before = clock::before(age);
+        let (mut found, mut after) = (0, 0);
+        while let Some(window) = self.look(|conn| ended(conn, after, &before))? {
+            after = window.last;
+            found += window.found.len();
+        }
+        Ok(found)
+    }
+
     /// On a connection that only reads, for a moment.
     fn look<T>(&self, work: impl FnOnce(&Connection) -> Result<Option<T>>) -> Result<Option<T>> {
         Ok(self.read(work)?.flatten())
