@@ -66,7 +66,8 @@ def type_ahead(app: Seat, *keys: str) -> None:
 
 
 def text(app: Seat, selector: str) -> str:
-    return str(app.screen.query_one(selector, Label).content)
+    """What a label says; nothing while its screen is still being composed."""
+    return "".join(str(label.content) for label in app.screen.query(selector).results(Label))
 
 
 def told(app: Seat) -> str:
