@@ -53,9 +53,10 @@ async def shown(app: Seat, pilot: Pilot[None], proposal: Proposal) -> None:
 async def asked(app: Seat, pilot: Pilot[None], question: str) -> Dialog:
     """The dialog that asks this, once it hears keys."""
     await until(pilot, lambda: isinstance(app.screen, Dialog) and question in text(app, "#question"))
-    await pilot.pause(dialogs.READING_TIME + 0.05)
     dialog = app.screen
     assert isinstance(dialog, Dialog)
+    await until(pilot, lambda: dialog.painted_at is not None)
+    await pilot.pause(dialogs.READING_TIME + 0.05)
     return dialog
 
 
@@ -93,10 +94,11 @@ def test_a_key_and_a_yes_approve_what_is_shown(host: Host) -> None:
         assert "+  - host: api.github.com" in on_screen(app)
         assert "to open the pull request" in on_screen(app)
         await pilot.press("a")
-        dialog = await asked(app, pilot, "Approve this?")
-        about = " ".join(str(label.content) for label in dialog.query(".about").results(Label))
-        for part in ("bottle demo", "tool egress-allow", str(path), proposal.payload_sha256):
-            assert part in about
+        await asked(app, pilot, "Approve this?")
+        lines = on_screen(app).partition("Approve this?")[2].splitlines()
+        question = "".join(line.strip(" │") for line in lines)  # a long path is folded
+        for part in ("Bottle     demo", "egress-allow", str(path), proposal.payload_sha256):
+            assert part in question
         assert path.read_text() == ROUTES
         await pilot.press("y")
         await until(pilot, lambda: "is in effect" in told(app))
@@ -230,6 +232,61 @@ def test_marked_ones_are_approved_after_one_question_that_lists_them(host: Host)
 
     play(story)
     assert [state(each) for each in proposals] == ["approved", "approved", "pending"]
+
+
+def test_a_question_that_does_not_fit_is_answered_only_at_its_end(host: Host) -> None:
+    proposals = [host.propose(f"FROM a:{number}\n", tool="capability-block") for number in range(12)]
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        for each in proposals:
+            await shown(app, pilot, each)
+            await until(pilot, lambda: app.view.read_to_end)
+            await pilot.press("x", "down")
+        await pilot.press("b")
+        dialog = await asked(app, pilot, "Approve these 12?")
+        await until(pilot, lambda: "PgDn reads on" in text(app, "#hint"))
+        assert proposals[-1].id not in on_screen(app)
+        await pilot.press("y", "enter")
+        assert app.screen is dialog
+        await pilot.press("end")
+        await until(pilot, lambda: text(app, "#hint").startswith("Enter or y yes"))
+        assert proposals[-1].id in on_screen(app)
+        await pilot.press("y")
+        await until(pilot, lambda: "approved 12 of 12" in told(app))
+
+    play(story, size=(80, 24))
+
+
+def test_the_reading_keys_read_while_the_list_has_more_rows_than_fit(host: Host) -> None:
+    for number in range(20):
+        host.propose(LONG.replace("debian", f"debian{number}"), tool="capability-block", slug=f"b{number}")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: len(app.listed.rows) == 20 and app.view.painted_at is not None)
+        selected, top = app.listed.selected, app.listed.scroll_offset.y
+        for key, first in (("pagedown", 14), ("space", 27), ("pageup", 14), ("home", 1)):
+            await pilot.press(key)
+            await until(pilot, lambda first=first: app.view.rows[0] == first)
+        await pilot.press("end")
+        await until(pilot, lambda: app.view.rows[1] == app.view.rows[2])
+        assert (app.listed.selected, app.listed.scroll_offset.y) == (selected, top)
+
+    play(story, size=(80, 24))
+
+
+def test_reasons_given_on_another_day_are_offered(host: Host) -> None:
+    for number, reason in enumerate(("Use the mirror", "two\nlines", "Use the mirror", "Not this week")):
+        host.run("reject", host.propose(f"FROM x:{number}\n", tool="capability-block").id, "--notes", reason)
+    proposal = host.propose("FROM y\n", tool="capability-block")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, proposal)
+        await pilot.press("r")
+        dialog = await asked(app, pilot, "Reject this?")
+        offered = [str(label.content).strip() for label in dialog.query(".recent").results(Label)]
+        assert offered == ["Not this week", "Use the mirror"]
+
+    play(story)
 
 
 def propose_many(count: int) -> None:

@@ -16,8 +16,13 @@ from bot_bottle.operator import words
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bot_bottle import Inbox, InboxItem, Response
+    from bot_bottle import AuditStore, Inbox, InboxItem, Response
     from bot_bottle.operator.words import Said
+
+# Reasons to choose from are those of the newest entries: few enough to read in a moment, whatever their diffs hold.
+_LOOKED_BACK = 50
+_LONGEST_REASON = 200
+_MOST_REASONS = 5
 
 
 def check_hash(item: InboxItem, reviewed: str | None) -> None:
@@ -83,6 +88,17 @@ def refuse_early(inbox: Inbox, item: InboxItem, *, surface: str) -> None:
             final_file=item.proposal.proposed_file,
             surface=surface,
         )
+
+
+def recent_reasons(store: AuditStore, action: str) -> list[str]:
+    """What operators gave lately as the reason for ``action``, newest first: what fits in a line, each once."""
+    notes = (
+        entry.operator_notes.strip()
+        for entry in reversed(store.read_audit_entries(limit=_LOOKED_BACK))
+        if entry.operator_action == action and entry.proposal_id
+    )
+    lines = dict.fromkeys(each for each in notes if 0 < len(each) <= _LONGEST_REASON and each.isprintable())
+    return list(lines)[:_MOST_REASONS]
 
 
 def told(item: InboxItem, answer: Response) -> list[Said]:

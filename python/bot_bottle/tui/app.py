@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine
-from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual import events, work
-from textual.app import App, ComposeResult, SuspendNotSupported
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.widgets import ContentSwitcher, Footer, Input, Label
 
-from bot_bottle import GrantStore, Inbox, InboxItem, render_diff
+from bot_bottle import GrantStore, Inbox, InboxItem
 from bot_bottle.errors import BotBottleError, NotFoundError
-from bot_bottle.operator import decisions, live, scopes, words
+from bot_bottle.operator import live
 from bot_bottle.operator.review import Section, review
-from bot_bottle.tui.dialogs import READING_TIME, Answer, Dialog, Help
-from bot_bottle.tui.drawing import ascii_only, clean, document, lexer_for
+from bot_bottle.tui.deciding import SURFACE, Deciding
+from bot_bottle.tui.dialogs import READING_TIME, Dialog, Help
+from bot_bottle.tui.drawing import Document, ascii_only, clean, document, lexer_for
 from bot_bottle.tui.inbox_list import InboxList
 from bot_bottle.tui.review_view import ReviewView
 from bot_bottle.tui.tables import Bottles, Grants, History, Page
 
-SURFACE = "tui"
 _PAGES = ("inbox", "history", "bottles", "grants")
 _RETRY = 1.0
-_REREAD = 2.0
+# What a review begins with, of what identifies a proposal.
+_FIRST = ("Requester", "File", "Fingerprint", "Damaged")
 
 
-class Seat(App[None]):
+class Seat(Deciding):
     """``bot-bottle supervise``."""
 
     CSS_PATH = "app.tcss"
@@ -44,10 +42,10 @@ class Seat(App[None]):
         Binding("m", "modify", "Modify"),
         Binding("x", "mark", "Mark"),
         Binding("b", "approve_marked", "Approve marked", show=False),
-        Binding("space,pagedown", "page(1)", "Read on", key_display="space"),
-        Binding("pageup", "page(-1)", "Back", show=False),
-        Binding("home", "to_edge(0)", "Top", show=False),
-        Binding("end", "to_edge(1)", "End", show=False),
+        Binding("space,pagedown", "read_on(1)", "Read on", key_display="space"),
+        Binding("pageup", "read_on(-1)", "Back", show=False),
+        Binding("home", "read_on(-1000000)", "Top", show=False),
+        Binding("end", "read_on(1000000)", "End", show=False),
         Binding("slash", "ask('search')", "Search", show=False),
         Binding("f", "ask('filter')", "Filter"),
         *(Binding(str(at), f"page_open('{name}')", name.title(), show=False) for at, name in enumerate(_PAGES, 1)),
@@ -66,30 +64,32 @@ class Seat(App[None]):
     }
 
     def __init__(self, db_path: str | None = None, bottle_slug: str | None = None) -> None:
-        super().__init__()
-        self.db_path = db_path
+        super().__init__(db_path)
         self._bottle_slug = bottle_slug
-        self._inbox: Inbox | None = None
-        self._read: dict[str, str] = {}  # id → hash of the payload that was read to its end
-        self._reasons: deque[str] = deque(maxlen=5)
         self._over = True  # until it is drawn, and from its end on
-        self._deciding_now = False
         self._asking = ""
+        self._pages = ContentSwitcher(initial="inbox")
+        self._places = Label("", id="pages", markup=False)
+        self._asked = Input(id="asked", compact=True)
+        self._grants = Grants("grants", db_path)
+        self._tables: dict[str, Page] = {
+            "history": History("history", db_path),
+            "bottles": Bottles("bottles", db_path),
+            "grants": self._grants,
+        }
 
     # -- what is on the screen
 
     def compose(self) -> ComposeResult:
         """A line of pages, the pages, a line that tells, the keys."""
-        yield Label("", id="pages", markup=False)
-        with ContentSwitcher(initial="inbox"):
+        yield self._places
+        with self._pages:
             with Container(id="inbox"):
-                yield InboxList()
-                yield ReviewView()
-            yield History("history", self.db_path)
-            yield Bottles("bottles", self.db_path)
-            yield Grants("grants", self.db_path)
-        yield Label("", id="told", markup=False)
-        yield Input(id="asked", compact=True)
+                yield self.listed
+                yield self.view
+            yield from self._tables.values()
+        yield self.told
+        yield self._asked
         yield Footer(show_command_palette=False, compact=True)
 
     def on_mount(self) -> None:
@@ -99,44 +99,29 @@ class Seat(App[None]):
         self.theme = "textual-ansi" if "textual-ansi" in self.available_themes else self.theme
         self.set_class(ascii_only(), "-ascii")
         self.listed.focus()
-        self._show_pages()
+        self.show_pages()
         self.run_worker(self._follow, thread=True, group="feed", exit_on_error=False)
         self.set_interval(1.0, self._tick)
 
     @property
-    def listed(self) -> InboxList:
-        """The inbox's left side."""
-        return self.query_one(InboxList)
-
-    @property
-    def view(self) -> ReviewView:
-        """The inbox's right side."""
-        return self.query_one("#inbox #review", ReviewView)
-
-    @property
     def page(self) -> str:
         """Which page is open."""
-        return self.query_one(ContentSwitcher).current or "inbox"
+        return self._pages.current or "inbox"
 
-    def tell(self, text: str, tone: str = "plain") -> None:
-        """Leaves a sentence in view until the next one."""
-        told = self.query_one("#told", Label)
-        told.update(clean(text))
-        told.set_classes(f"-{tone}" if text else "")
-
-    def _show_pages(self) -> None:
+    def show_pages(self) -> None:
+        """Redraws the line on top: the pages, and how much waits, is marked and was read."""
         pending = sum(1 for row in self.listed.rows.values() if row.pending)
         names = [f"{'>' if name == self.page else ' '}{at} {name.title()}" for at, name in enumerate(_PAGES, 1)]
         marked = f"  {len(self.listed.marked)} marked" if self.listed.marked else ""
         kept = f"  filter: {self.listed.filter}" if self.listed.filter else ""
         first, last, height = self.view.rows
         place = f"  lines {first}-{last} of {height}" if self.page == "inbox" and height else ""
-        self.query_one("#pages", Label).update(clean(f"{' '.join(names)}   {pending} pending{marked}{kept}{place}"))
+        self._places.update(clean(f"{' '.join(names)}   {pending} pending{marked}{kept}{place}"))
 
     def _tick(self) -> None:
         if len(self.screen_stack) == 1:
             self.listed.refresh()
-            self._show_pages()
+            self.show_pages()
 
     # -- following the database; in a thread
 
@@ -176,12 +161,11 @@ class Seat(App[None]):
         if self._over:
             return
         self.listed.merge(rows)
-        self._show_pages()
+        self.show_pages()
         if any(row.id == self.listed.selected for row in rows):
             self._open(self.listed.selected)
-        for name in ("history", "bottles", "grants"):
-            if self.page == name:
-                self._load(self.query_one(f"#{name}", Page))
+        if self.page in self._tables:
+            self._load(self._tables[self.page])
 
     # -- the selected proposal
 
@@ -197,7 +181,7 @@ class Seat(App[None]):
 
     def _open(self, proposal_id: str | None) -> None:
         if proposal_id is None:
-            self.view.show(None, document([Section(remarks=(("Nothing is selected.", "quiet"),))], ""))
+            self.view.show(None, document([Section(remarks=(("Nothing is selected.", "quiet"),))]))
             return
         self._review(proposal_id)
 
@@ -208,22 +192,22 @@ class Seat(App[None]):
             if inbox is None:
                 return
             item = inbox.read(proposal_id)
-            shown = document(review(item), lexer_for(item.proposal.tool))
+            shown = _drawn(item)
         except NotFoundError:
             gone = Section(remarks=((f"{proposal_id} is no longer in the database.", "alarm"),))
-            self.call_from_thread(self._show, proposal_id, None, document([gone], ""))
+            self.call_from_thread(self._show, proposal_id, None, document([gone]))
         except BotBottleError as error:
             self.call_from_thread(self.tell, str(error), "alarm")
         else:
             self.call_from_thread(self._show, proposal_id, item, shown)
 
-    def _show(self, proposal_id: str, item: InboxItem | None, shown: Any) -> None:
+    def _show(self, proposal_id: str, item: InboxItem | None, shown: Document) -> None:
         if self._over or proposal_id != self.listed.selected:
             return  # the selection went on meanwhile
         self.view.show(item, shown)
         self.listed.seen.add(proposal_id)
         self.listed.refresh()
-        self.call_after_refresh(self._show_pages)
+        self.call_after_refresh(self.show_pages)
 
     # -- keys
 
@@ -246,27 +230,21 @@ class Seat(App[None]):
             return
         getattr(self, f"action_{action}")()
 
-    def action_page(self, by: int) -> None:
-        """Reads on, or back."""
-        rows = max(1, self.view.size.height - 1)
-        self.view.scroll_to(y=self.view.scroll_offset.y + by * rows, animate=False, force=True)
-        self.call_after_refresh(self._show_pages)
-
-    def action_to_edge(self, end: int) -> None:
-        """To the first line, or the last."""
-        self.view.scroll_to(y=self.view.max_scroll_y if end else 0, animate=False, force=True)
-        self.call_after_refresh(self._show_pages)
+    def action_read_on(self, pages: int) -> None:
+        """Moves in the text."""
+        self.view.read_on(pages)
+        self.call_after_refresh(self.show_pages)
 
     def action_page_open(self, name: str) -> None:
         """Opens a page."""
-        self.query_one(ContentSwitcher).current = name
+        self._pages.current = name
         if name == "inbox":
             self.listed.focus()
         else:
-            page = self.query_one(f"#{name}", Page)
+            page = self._tables[name]
             page.focus()
             self._load(page)
-        self._show_pages()
+        self.show_pages()
 
     @work(thread=True, exclusive=True, group="page", exit_on_error=False)
     def _load(self, page: Page) -> None:
@@ -284,7 +262,7 @@ class Seat(App[None]):
     def action_ask(self, what: str) -> None:
         """Opens the line in which one searches or filters."""
         self._asking = what
-        asked = self.query_one("#asked", Input)
+        asked = self._asked
         asked.placeholder = f"{what}: Enter, or Esc to leave"
         asked.value = self.listed.filter if what == "filter" and self.page == "inbox" else ""
         asked.display = True
@@ -295,7 +273,7 @@ class Seat(App[None]):
         if self._asking == "search":
             if event.value and not self.view.find(event.value):
                 self.tell(f"'{event.value}' is not in this text")
-            self.call_after_refresh(self._show_pages)
+            self.call_after_refresh(self.show_pages)
         else:
             self._leave_asking()
 
@@ -307,10 +285,10 @@ class Seat(App[None]):
             self.listed.filter = event.value
             self.listed.reorder()
         else:
-            page = self.query_one(f"#{self.page}", Page)
+            page = self._tables[self.page]
             page.filter = event.value
             self._load(page)
-        self._show_pages()
+        self.show_pages()
 
     def key_escape(self) -> None:
         """Leaves the line."""
@@ -319,192 +297,25 @@ class Seat(App[None]):
 
     def _leave_asking(self) -> None:
         self._asking = ""
-        self.query_one("#asked", Input).display = False
-        (self.listed if self.page == "inbox" else self.query_one(f"#{self.page}")).focus()
-
-    # -- deciding
-
-    def _shown(self) -> InboxItem | None:
-        """The proposal that is selected **and** on the screen, if it can be decided."""
-        item, row = self.view.item, self.listed.rows.get(self.listed.selected or "")
-        if item is None or row is None or item.proposal.id != row.id:
-            self.tell("Nothing is selected.")
-        elif not row.pending:
-            self.tell(row.ended or "It has expired.", "soon")
-        else:
-            return item
-        return None
-
-    def action_approve(self) -> None:
-        """Asks, then approves."""
-        self._deciding(self._approve(0))
-
-    def action_approve_with_scope(self) -> None:
-        """The same with the next wider scope chosen already."""
-        self._deciding(self._approve(1))
-
-    def action_reject(self) -> None:
-        """Asks for the reason, then rejects."""
-        self._deciding(self._reject())
-
-    def action_modify(self) -> None:
-        """Opens the editor, shows the diff, then sends it."""
-        self._deciding(self._modify())
-
-    def action_approve_marked(self) -> None:
-        """Approves all that is marked after one question."""
-        self._deciding(self._approve_marked())
-
-    def _deciding(self, asked: Coroutine[Any, Any, None]) -> None:
-        if self._deciding_now:
-            asked.close()  # one question at a time
-            return
-        self._deciding_now = True
-        self.run_worker(self._guarded(asked), group="decide")
-
-    async def _guarded(self, asked: Coroutine[Any, Any, None]) -> None:
-        try:
-            await asked
-        except BotBottleError as error:
-            self.tell(str(error), "alarm")
-        finally:
-            self._deciding_now = False
-
-    def action_mark(self) -> None:
-        """Marks or unmarks; only what was read to its end."""
-        item = self._shown()
-        if item is None:
-            return
-        if self._unread(item):
-            self.tell("Read it to its end (space, End) before you mark it.", "soon")
-            return
-        self.listed.marked ^= {item.proposal.id}
-        self.listed.refresh()
-        self._show_pages()
-
-    def _unread(self, item: InboxItem) -> bool:
-        return self._read.get(item.proposal.id) != item.proposal.payload_sha256 or not self.view.read_to_end
-
-    async def _ask(self, dialog: Dialog) -> Answer | None:
-        return await self.push_screen_wait(dialog)
-
-    async def _approve(self, scope: int) -> None:
-        item = self._shown()
-        if item is None:
-            return
-        if self._unread(item):
-            first, last, height = self.view.rows
-            unread = f"You have seen lines {first}-{last} of {height}. Approve without reading to the end?"
-            if await self._ask(Dialog(unread, _about(item))) is None:
-                return
-        offered = scopes.offered(item.proposal)
-        needed = scopes.needs_reason(item.proposal.tool)
-        answer = await self._ask(
-            Dialog(
-                "Approve this?",
-                _about(item),
-                scopes=offered,
-                chosen=min(scope, len(offered) - 1),
-                asks="a reason, which is recorded" if needed else "",
-                needed=needed,
-                recent=list(self._reasons) if needed and len(offered) == 1 else (),
-            )
-        )
-        if answer is not None:
-            await self._decide(item, "approved", notes=answer.notes, grant=answer.grant)
-
-    async def _reject(self) -> None:
-        item = self._shown()
-        if item is None:
-            return
-        dialog = Dialog("Reject this?", _about(item), asks="the reason; the agent reads it", recent=list(self._reasons))
-        answer = await self._ask(dialog)
-        if answer is None:
-            return
-        if answer.notes and answer.notes not in self._reasons:
-            self._reasons.appendleft(answer.notes)
-        await self._decide(item, "rejected", notes=answer.notes)
-
-    async def _modify(self) -> None:
-        item, inbox = self._shown(), self._inbox
-        if item is None or inbox is None:
-            return
-        decisions.refuse_early(inbox, item, surface=SURFACE)
-        with decisions.drafted(item, lambda where: self.tell(where, "alarm")) as draft:
-            try:
-                with self.suspend():
-                    final = decisions.edited(item, draft, editor="vi")
-            except SuspendNotSupported:
-                raise BotBottleError("nothing was decided: there is no terminal for an editor here") from None
-            finally:
-                self.refresh(layout=True)
-            text = final.decode(errors="replace")
-            change = render_diff(item.proposal.proposed_file, text, label=draft.name)
-            answer = await self._ask(
-                Dialog(
-                    "Send your version instead?",
-                    _about(item),
-                    asks="a note; the agent reads it",
-                    detail=[Section("What you changed", text=change, diff=True)],
-                )
-            )
-            if answer is None:
-                raise BotBottleError("nothing was decided")
-            await self._decide(item, "modified", notes=answer.notes, final_file=final)
-
-    async def _approve_marked(self) -> None:
-        marked = [row for each, row in sorted(self.listed.rows.items()) if each in self.listed.marked and row.pending]
-        if not marked:
-            self.tell("Nothing is marked: x marks a proposal that was read to its end.")
-            return
-        needed = any(scopes.needs_reason(row.tool) for row in marked)
-        lines = "\n".join(f"{row.bottle_slug}  {row.tool}  {row.id}  {row.why}" for row in marked)
-        answer = await self._ask(
-            Dialog(
-                f"Approve these {len(marked)}?",
-                (),
-                asks="a reason, which is recorded" if needed else "",
-                needed=needed,
-                detail=[Section(text=lines)],
-            )
-        )
-        inbox = self._inbox
-        if answer is None or inbox is None:
-            return
-        failed = []
-        for row in marked:
-            try:
-                item = inbox.read(row.id)
-                # What was read is what is approved: another payload under this id is refused.
-                decisions.check_hash(item, self._read[row.id])
-                await self._run(partial(decisions.decide, inbox, item, "approved", surface=SURFACE, notes=answer.notes))
-            except BotBottleError as error:
-                failed.append(str(error))
-        done = len(marked) - len(failed)
-        self.tell("; ".join([f"approved {done} of {len(marked)}", *failed]), "alarm" if failed else "good")
-
-    async def _decide(self, item: InboxItem, status: str, **more: Any) -> None:
-        inbox = self._inbox
-        if inbox is None:
-            raise BotBottleError("nothing was decided: the database cannot be reached")
-        answer = await self._run(lambda: decisions.decide(inbox, item, status, surface=SURFACE, **more))
-        self.tell("  ".join(text for text, _ in decisions.told(item, answer)), "good")
-
-    async def _run(self, call: Callable[[], Any]) -> Any:
-        """In a thread: another writer may be slow, and the screen stays alive. The decision is taken all the same."""
-        return await asyncio.to_thread(call)
+        self._asked.display = False
+        (self.listed if self.page == "inbox" else self._tables[self.page]).focus()
 
     @work(exit_on_error=False)
     async def action_revoke(self) -> None:
         """Ends the grant under the cursor after a question."""
-        page = self.query_one(Grants)
+        page = self._grants
         grant_id = page.selected()
         if grant_id is None:
             return
-        if await self._ask(Dialog("Revoke this grant? The next such request asks again.", (grant_id,))) is None:
+        if (
+            await self.push_screen_wait(
+                Dialog("Revoke this grant? The next such request asks again.", page.about(grant_id))
+            )
+            is None
+        ):
             return
         try:
-            grant = await self._run(lambda: GrantStore(self.db_path).revoke_grant(grant_id, surface=SURFACE))
+            grant = await asyncio.to_thread(lambda: GrantStore(self.db_path).revoke_grant(grant_id, surface=SURFACE))
         except BotBottleError as error:
             self.tell(str(error), "alarm")
         else:
@@ -517,15 +328,13 @@ class Seat(App[None]):
         self.exit()
 
 
-def _about(item: InboxItem) -> list[str]:
-    """What a question is about: bottle, tool, target, and who waits."""
-    proposal = item.proposal
-    target = item.managed_file or proposal.fingerprint or "-"
-    return [
-        f"bottle {proposal.bottle_slug}   tool {proposal.tool}   {words.waiter(item)[0]}",
-        f"target {target}",
-        f"SHA-256 {proposal.payload_sha256}",
-    ]
+def _drawn(item: InboxItem) -> Document:
+    """A small terminal shows some twelve lines: first who asks, why and for what, and last what identifies it."""
+    identity, *rest = review(item)
+    first = tuple(field for field in identity.fields if field[0] in _FIRST)
+    about = f"{item.proposal.tool} of {item.proposal.bottle_slug}"
+    further = identity._replace(heading="Identity")
+    return document([Section(about, first), *rest], lexer_for(item.proposal.tool), further=[further])
 
 
 def run(db_path: str | None = None, bottle_slug: str | None = None) -> None:

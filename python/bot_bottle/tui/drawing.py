@@ -84,10 +84,12 @@ class Line(NamedTuple):
 class Document:
     """Lines, wrapped to a width."""
 
-    def __init__(self, lines: Sequence[Line], lexer: str = "") -> None:
+    def __init__(self, lines: Sequence[Line], lexer: str = "", *, further: int = 0) -> None:
+        """``further``: so many lines at the end are there to be looked up, and need not have been read."""
         self.lines: Final = lines
+        self._needed: Final = len(lines) - further
         self.lexer: Final = lexer
-        self.bar, self.further = ("| ", ": ") if ascii_only() else ("│ ", "┊ ")
+        self.bar, self.broken_bar = ("| ", ": ") if ascii_only() else ("│ ", "┊ ")
         self.width = 0
         self.height = 0
         self._ends = array("L")
@@ -101,6 +103,11 @@ class Document:
         self._ends = array("L", accumulate(_rows(line.text, room if line.kind else width) for line in self.lines))
         self.height = self._ends[-1] if self.lines else 0
 
+    @property
+    def needed_height(self) -> int:
+        """The rows that have to be read before one decides."""
+        return int(self._ends[self._needed - 1]) if self._needed else 0
+
     def draw(self, y: int) -> list[Segment]:
         """The cells of row ``y``."""
         if y >= self.height:
@@ -112,7 +119,7 @@ class Document:
             return [Segment(_pieces(line.text, self.width)[piece], STYLES[line.tone])]
         width = max(1, self.width - 2)
         text = _pieces(line.text, width)[piece]
-        bar = Segment(self.further if piece else self.bar, STYLES["quiet"])
+        bar = Segment(self.broken_bar if piece else self.bar, STYLES["quiet"])
         if piece or len(line.text) > _LONGEST_COLOURED:
             return [bar, Segment(text, _DIFF.get(line.kind, Style()))]
         return [bar, *_coloured(text, line, self.lexer)]
@@ -178,8 +185,14 @@ def _differing(line: str, other: str) -> tuple[int, int]:
     return start, len(line) - end
 
 
-def document(sections: Iterable[Section], lexer: str) -> Document:
-    """A review as it is drawn: our lines bare, an agent's behind a bar."""
+def document(sections: Iterable[Section], lexer: str = "", *, further: Iterable[Section] = ()) -> Document:
+    """A review as it is drawn: our lines bare, an agent's behind a bar. ``further``: below, to be looked up."""
+    lines = _lines(sections)
+    last = [line for section in further for line in (Line(""), *_lines([section]))]
+    return Document([*lines, *last], lexer, further=len(last))
+
+
+def _lines(sections: Iterable[Section]) -> list[Line]:
     lines: list[Line] = []
     for number, section in enumerate(sections):
         if number:
@@ -191,7 +204,7 @@ def document(sections: Iterable[Section], lexer: str) -> Document:
         if section.text is not None:
             lines += quoted(section.text, diff=section.diff)
         lines += [_said(remark) for remark in section.remarks]
-    return Document(lines, lexer)
+    return lines
 
 
 def _said(said: Said) -> Line:

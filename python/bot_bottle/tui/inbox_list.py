@@ -33,6 +33,11 @@ class InboxList(ScrollView, can_focus=True):
         Binding("down,j", "move(1)", "Down", show=False),
         Binding("n", "next_unseen", "Next"),
         Binding("c", "clear", "Clear decided", show=False),
+        # Of a list that scrolls these would be its own; they read the text beside it.
+        Binding("pagedown", "app.read_on(1)", show=False),
+        Binding("pageup", "app.read_on(-1)", show=False),
+        Binding("home", "app.read_on(-1000000)", show=False),
+        Binding("end", "app.read_on(1000000)", show=False),
     ]
 
     class Selected(Message):

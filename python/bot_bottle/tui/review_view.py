@@ -30,7 +30,7 @@ class ReviewView(ScrollView, can_focus=True):
     class ReadToEnd(Message):
         """The last line has been on the screen."""
 
-        def __init__(self, proposal_id: str) -> None:
+        def __init__(self, proposal_id: str | None) -> None:
             self.proposal_id = proposal_id
             super().__init__()
 
@@ -72,6 +72,16 @@ class ReviewView(ScrollView, can_focus=True):
             self.scroll_to(y=found, animate=False, force=True)
         return found is not None
 
+    def read_on(self, pages: int) -> None:
+        """Scrolls by so many pages, with a line of overlap; too many lead to an edge."""
+        y = self.scroll_offset.y + pages * max(1, self.size.height - 1)
+        self.scroll_to(y=max(0, min(y, self.max_scroll_y)), animate=False, force=True)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """All rows, where its height is left to it."""
+        self._document.wrap(width)
+        return self._document.height
+
     def render_line(self, y: int) -> Strip:
         """One row of the document."""
         base = self.rich_style
@@ -93,7 +103,7 @@ class ReviewView(ScrollView, can_focus=True):
         if self.size.width:
             self._document.wrap(self.size.width)
             self.virtual_size = Size(0, self._document.height)
-        self.refresh()
+        self.refresh(layout=True)
         self._note()
 
     def _painted(self) -> None:
@@ -102,12 +112,12 @@ class ReviewView(ScrollView, can_focus=True):
         self._note()
 
     def _note(self) -> None:
-        if self.item is None or self.read_to_end or self.painted_at is None:
+        if self.read_to_end or self.painted_at is None:
             return
         _, last, height = self.rows
-        if height and last >= height:
+        if height and last >= self._document.needed_height:
             self.read_to_end = True
-            self.post_message(self.ReadToEnd(self.item.proposal.id))
+            self.post_message(self.ReadToEnd(self.item.proposal.id if self.item else None))
 
 
 def _quoted(document: Document) -> list[str]:

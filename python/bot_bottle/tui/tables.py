@@ -11,6 +11,7 @@ from textual.widgets import DataTable
 
 from bot_bottle import AuditStore, BottleStore, GrantStore, Inbox
 from bot_bottle.operator import words
+from bot_bottle.operator.review import Section
 from bot_bottle.operator.words import Said
 from bot_bottle.tui.drawing import STYLES, clean
 
@@ -49,6 +50,11 @@ class Page(DataTable[Text]):
                 self.add_row(*texts, key=each)
         if key is not None and key in self.rows:
             self.move_cursor(row=self.get_row_index(key))
+
+    def about(self, key: str) -> Section:
+        """A row as names and values."""
+        cells = ((name, text.plain) for name, text in zip(self.COLUMNS, self.get_row(key), strict=True))
+        return Section(fields=tuple((name, (text, "plain")) for name, text in cells))
 
     def selected(self) -> str | None:
         """The key of the row under the cursor."""

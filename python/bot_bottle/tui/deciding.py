@@ -1,0 +1,244 @@
+"""Which questions does a key that decides ask, and what is sent when they are answered?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from textual.app import App, SuspendNotSupported
+from textual.widgets import Label
+
+from bot_bottle import AuditStore, Inbox, InboxItem, render_diff
+from bot_bottle.errors import BotBottleError
+from bot_bottle.operator import decisions, scopes, words
+from bot_bottle.operator.live import Row
+from bot_bottle.operator.review import Section
+from bot_bottle.operator.words import Said
+from bot_bottle.tui.dialogs import Dialog
+from bot_bottle.tui.drawing import clean
+from bot_bottle.tui.inbox_list import InboxList
+from bot_bottle.tui.review_view import ReviewView
+
+SURFACE = "tui"
+
+
+class Deciding(App[None]):
+    """The part of the app that decides on the selected proposal and on the marked ones."""
+
+    def __init__(self, db_path: str | None) -> None:
+        super().__init__()
+        self.db_path = db_path
+        self._inbox: Inbox | None = None
+        self._read: dict[str, str] = {}  # id → hash of the payload that was read to its end
+        self._deciding_now = False
+        # Kept at hand and never looked up: what ends with the app finds them still, on the screen or not.
+        self.listed = InboxList()
+        self.view = ReviewView()
+        self.told = Label("", id="told", markup=False)
+
+    def show_pages(self) -> None:
+        """Redraws what counts the marked ones."""
+        raise NotImplementedError
+
+    def tell(self, text: str, tone: str = "plain") -> None:
+        """Leaves a sentence in view until the next one."""
+        self.told.update(clean(text))
+        self.told.set_classes(f"-{tone}" if text else "")
+
+    def _shown(self) -> InboxItem | None:
+        """The proposal that is selected **and** on the screen, if it can be decided."""
+        item, row = self.view.item, self.listed.rows.get(self.listed.selected or "")
+        if item is None or row is None or item.proposal.id != row.id:
+            self.tell("Nothing is selected.")
+        elif not row.pending:
+            self.tell(row.ended or "It has expired.", "soon")
+        else:
+            return item
+        return None
+
+    def action_approve(self) -> None:
+        """Asks, then approves."""
+        self._deciding(self._approve(0))
+
+    def action_approve_with_scope(self) -> None:
+        """The same with the next wider scope chosen already."""
+        self._deciding(self._approve(1))
+
+    def action_reject(self) -> None:
+        """Asks for the reason, then rejects."""
+        self._deciding(self._reject())
+
+    def action_modify(self) -> None:
+        """Opens the editor, shows the diff, then sends it."""
+        self._deciding(self._modify())
+
+    def action_approve_marked(self) -> None:
+        """Approves all that is marked after one question."""
+        self._deciding(self._approve_marked())
+
+    def _deciding(self, asked: Coroutine[Any, Any, None]) -> None:
+        if self._deciding_now:
+            asked.close()  # one question at a time
+            return
+        self._deciding_now = True
+        self.run_worker(self._guarded(asked), group="decide")
+
+    async def _guarded(self, asked: Coroutine[Any, Any, None]) -> None:
+        try:
+            await asked
+        except BotBottleError as error:
+            self.tell(str(error), "alarm")
+        finally:
+            self._deciding_now = False
+
+    def action_mark(self) -> None:
+        """Marks or unmarks; only what was read to its end."""
+        item = self._shown()
+        if item is None:
+            return
+        if self._unread(item):
+            self.tell("Read it to its end (space, End) before you mark it.", "soon")
+            return
+        self.listed.marked ^= {item.proposal.id}
+        self.listed.refresh()
+        self.show_pages()
+
+    def _unread(self, item: InboxItem) -> bool:
+        return self._read.get(item.proposal.id) != item.proposal.payload_sha256 or not self.view.read_to_end
+
+    async def _approve(self, scope: int) -> None:
+        item = self._shown()
+        if item is None:
+            return
+        if self._unread(item):
+            first, last, height = self.view.rows
+            unread = f"You have seen lines {first}-{last} of {height}. Approve without reading to the end?"
+            if await self.push_screen_wait(Dialog(unread, _about(item))) is None:
+                return
+        offered = scopes.offered(item.proposal)
+        needed = scopes.needs_reason(item.proposal.tool)
+        answer = await self.push_screen_wait(
+            Dialog(
+                "Approve this?",
+                _about(item),
+                scopes=offered,
+                chosen=min(scope, len(offered) - 1),
+                asks="a reason, which is recorded" if needed else "",
+                needed=needed,
+                recent=await self._reasons("approved") if needed and len(offered) == 1 else (),
+            )
+        )
+        if answer is not None:
+            await self._decide(item, "approved", notes=answer.notes, grant=answer.grant)
+
+    async def _reject(self) -> None:
+        item = self._shown()
+        if item is None:
+            return
+        recent = await self._reasons("rejected")
+        dialog = Dialog("Reject this?", _about(item), asks="the reason; the agent reads it", recent=recent)
+        answer = await self.push_screen_wait(dialog)
+        if answer is not None:
+            await self._decide(item, "rejected", notes=answer.notes)
+
+    async def _modify(self) -> None:
+        item, inbox = self._shown(), self._inbox
+        if item is None or inbox is None:
+            return
+        decisions.refuse_early(inbox, item, surface=SURFACE)
+        with decisions.drafted(item, lambda where: self.tell(where, "alarm")) as draft:
+            try:
+                with self.suspend():
+                    final = decisions.edited(item, draft, editor="vi")
+            except SuspendNotSupported:
+                raise BotBottleError("nothing was decided: there is no terminal for an editor here") from None
+            finally:
+                self.refresh(layout=True)
+            text = final.decode(errors="replace")
+            change = render_diff(item.proposal.proposed_file, text, label=draft.name)
+            answer = await self.push_screen_wait(
+                Dialog(
+                    "Send your version instead?",
+                    _about(item),
+                    Section("What you changed", text=change, diff=True),
+                    asks="a note; the agent reads it",
+                )
+            )
+            if answer is None:
+                raise BotBottleError("nothing was decided")
+            await self._decide(item, "modified", notes=answer.notes, final_file=final)
+
+    async def _approve_marked(self) -> None:
+        marked = [row for each, row in sorted(self.listed.rows.items()) if each in self.listed.marked and row.pending]
+        if not marked:
+            self.tell("Nothing is marked: x marks a proposal that was read to its end.")
+            return
+        needed = any(scopes.needs_reason(row.tool) for row in marked)
+        answer = await self.push_screen_wait(
+            Dialog(
+                f"Approve these {len(marked)}?",
+                *(Section(fields=_listed(row)) for row in marked),
+                asks="a reason, which is recorded" if needed else "",
+                needed=needed,
+            )
+        )
+        inbox = self._inbox
+        if answer is None or inbox is None:
+            return
+        failed = []
+        for row in marked:
+            try:
+                item = inbox.read(row.id)
+                # What was read is what is approved: another payload under this id is refused.
+                decisions.check_hash(item, self._read[row.id])
+                await self._run(partial(decisions.decide, inbox, item, "approved", surface=SURFACE, notes=answer.notes))
+            except BotBottleError as error:
+                failed.append(str(error))
+        done = len(marked) - len(failed)
+        self.tell("; ".join([f"approved {done} of {len(marked)}", *failed]), "alarm" if failed else "good")
+
+    async def _reasons(self, action: str) -> list[str]:
+        """What was given as a reason for such an answer lately. Without them one can still answer."""
+
+        def read() -> list[str]:
+            with AuditStore(self.db_path) as store:
+                return decisions.recent_reasons(store, action)
+
+        try:
+            return await asyncio.to_thread(read)
+        except BotBottleError:
+            return []
+
+    async def _decide(self, item: InboxItem, status: str, **more: Any) -> None:
+        inbox = self._inbox
+        if inbox is None:
+            raise BotBottleError("nothing was decided: the database cannot be reached")
+        answer = await self._run(lambda: decisions.decide(inbox, item, status, surface=SURFACE, **more))
+        self.tell("  ".join(text for text, _ in decisions.told(item, answer)), "good")
+
+    async def _run(self, call: Callable[[], Any]) -> Any:
+        """In a thread: another writer may be slow, and the screen stays alive. The decision is taken all the same."""
+        return await asyncio.to_thread(call)
+
+
+def _about(item: InboxItem) -> Section:
+    """What a question is about: bottle, tool, target, and who waits."""
+    proposal = item.proposal
+    fields: tuple[tuple[str, Said], ...] = (
+        ("Bottle", (proposal.bottle_slug, "strong")),
+        ("Tool", (proposal.tool, "strong")),
+        ("Target", (item.managed_file or proposal.fingerprint or "-", "plain")),
+        ("Requester", words.waiter(item)),
+        ("SHA-256", (proposal.payload_sha256, "plain")),
+    )
+    return Section(fields=fields)
+
+
+def _listed(row: Row) -> tuple[tuple[str, Said], ...]:
+    return (
+        (row.tool, (f"of {row.bottle_slug}", "strong")),
+        ("  Proposal", (row.id, "plain")),
+        ("  Reason given", (row.why or "none", "plain")),
+    )
