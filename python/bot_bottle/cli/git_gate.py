@@ -62,7 +62,7 @@ def git_gate() -> None:
     "--max-file",
     type=Whole(1),
     default=MAX_FILE_BYTES,
-    shown_default="100 MiB",
+    shown_default="512 MiB",
     metavar="BYTES",
     help="Refuse pushes with larger files: they are not scanned.",
 )

@@ -3,7 +3,7 @@
 //! Parse, one call of the core, exit code (the same codes as `bot-bottle`). Answers go to standard output, as
 //! text or with `--json` as one line of JSON; whatever went wrong is one sentence on standard error.
 
-mod gitleaks;
+mod git_gate;
 mod place;
 
 use std::io::{ErrorKind, Read, Write};
@@ -36,7 +36,7 @@ struct Cli {
 }
 
 #[derive(Args)]
-struct Queue {
+pub(crate) struct Queue {
     #[command(flatten)]
     place: Place,
     /// The bottle this sidecar belongs to.
@@ -141,13 +141,9 @@ enum Verb {
         #[command(flatten)]
         place: Place,
     },
-    /// Read gitleaks' reports on standard input and print findings without their secrets (the git gate's hook).
+    /// What the git gate's hooks start.
     #[command(hide = true)]
-    GitleaksReport {
-        /// The git gate's key, which makes fingerprints of secrets.
-        #[arg(long, value_name = "FILE")]
-        key_file: PathBuf,
-    },
+    GitGateHook(git_gate::Hook),
 }
 
 #[derive(Subcommand)]
@@ -186,7 +182,7 @@ impl Verb {
             | Verb::UseGrant { queue, .. }
             | Verb::Audit(Audit::Append { queue, .. }) => queue.place.json,
             Verb::Doctor { place } => place.json,
-            Verb::GitleaksReport { .. } => false,
+            Verb::GitGateHook(_) => false,
         }
     }
 }
@@ -307,7 +303,7 @@ fn run(verb: Verb) -> Result<u8> {
             Ok(0)
         }
         Verb::Doctor { place } => place.doctor(),
-        Verb::GitleaksReport { key_file } => gitleaks_report(&key_file),
+        Verb::GitGateHook(hook) => git_gate::run(&hook),
     }
 }
 
@@ -361,16 +357,6 @@ fn cannot(path: &str, error: &std::io::Error) -> Error {
         ErrorKind::NotFound => Error::NotFound { what: "file", id: path.to_owned() },
         _ => Error::Unavailable { path: path.to_owned(), reason: error.to_string() },
     }
-}
-
-fn gitleaks_report(key_file: &PathBuf) -> Result<u8> {
-    let key = std::fs::read(key_file).map_err(|error| cannot(&key_file.display().to_string(), &error))?;
-    let mut input = String::new();
-    std::io::stdin().lock().read_to_string(&mut input).map_err(|error| cannot("standard input", &error))?;
-    let report = gitleaks::report(&input, &key)
-        .map_err(|reason| Error::Unavailable { path: "gitleaks' report".to_owned(), reason })?;
-    print(false, &Value::Null, || report.lines().trim_end_matches('\n').to_owned());
-    Ok(0)
 }
 
 fn as_json(value: &impl serde::Serialize) -> Value {

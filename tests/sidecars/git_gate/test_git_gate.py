@@ -57,8 +57,11 @@ def test_the_operator_sees_what_where_and_nothing_secret(world: World) -> None:
         f"{AWS} in settings/prod.py, line 2, commit {commit[:12]}",
     ]
     text = proposal.proposed_file
-    assert text.startswith("gitleaks found 3 possible secrets:\n\n1. aws-access-token in b\n   REDACTED\n")
-    assert secret("one") not in text and commit[:12] not in text
+    assert text.startswith("gitleaks found 3 possible secrets:\n\n1. aws-access-token in b\n")
+    assert '   >    2 | key = "REDACTED"\n' in text and "        1 | a = 1\n" in text
+    assert f"commit {commit[:12]} by agent <agent@bottle>: a commit\n" in text
+    assert f"refs/heads/main: new at {commit}\n   1 new commit\n" in text
+    assert secret("one") not in text and secret("two") not in text
 
 
 def test_an_undecided_push_is_refused_and_leaves_nothing_to_decide(world: World) -> None:
@@ -104,15 +107,82 @@ def test_a_hook_that_is_stopped_takes_the_proposal_back(world: World) -> None:
 
 
 def test_the_same_push_twice_is_one_question(world: World) -> None:
-    world.clone.commit({"a": key("one")})
-    with world.clone.pushing("main:one") as first, world.clone.pushing("main:two") as second:
+    commit = world.clone.commit({"a": key("one")})
+    with world.clone.pushing("main") as first, world.clone.pushing("main") as second:
         item = world.operator.next(first)
         while item.requests < 2:
             item = world.operator.inbox.read(item.proposal.id)
             assert second.poll() is None
         world.operator.decide(item, "approved")
-        assert (first.wait(FAR), second.wait(FAR)) == (0, 0)
+        # Both may go through; git itself lets one of two that create a ref do so.
+        assert 0 in (first.wait(FAR), second.wait(FAR))
+    assert world.ref("main") == commit
     assert len(world.operator.inbox.history()) == 1
+
+
+def test_another_push_of_the_same_secret_is_another_question(world: World) -> None:
+    clone = world.clone
+    clone.commit({"readme": "1\n"})
+    clone.pushed("main")
+    clone.git("switch", "--quiet", "--create", "one")
+    clone.commit({"a": key("one")})
+    clone.git("switch", "--quiet", "--create", "two", "main")
+    other = clone.commit({"a": key("one"), "more": "of it\n"})
+    with clone.pushing("one") as first, clone.pushing("+two:main") as second:
+        items = {world.operator.next(first).proposal.id, world.operator.next(second).proposal.id}
+        assert len(items) == 2
+        for item in map(world.operator.inbox.read, items):
+            about_main = (
+                f"refs/heads/main: from {clone.git('rev-parse', 'main')} to {other}" in item.proposal.proposed_file
+            )
+            world.operator.decide(item, "rejected" if about_main else "approved")
+        assert first.wait(FAR) == 0 and second.wait(FAR) != 0
+    assert world.ref("main") == clone.git("rev-parse", "main")
+
+
+def test_a_forced_push_says_what_it_drops(world: World) -> None:
+    clone = world.clone
+    clone.commit({"a": "1\n"})
+    old = clone.commit({"a": "2\n"})
+    clone.pushed("main")
+    clone.git("reset", "--quiet", "--hard", "HEAD~1")
+    new = clone.commit({"b": key("one")})
+    text = world.held("+main").item.proposal.proposed_file
+    assert f"refs/heads/main: from {old} to {new}, FORCED: 1 commit is dropped\n" in text
+
+
+def test_one_who_joins_a_question_has_the_whole_wait(world: World) -> None:
+    world.install(timeout=12)
+    world.clone.commit({"a": key("one")})
+    with world.clone.pushing("main") as first:
+        asked = world.operator.next(first)
+        world.install(timeout=FAR)
+        with world.clone.pushing("main") as second:
+            # On a machine so slow that it asks only after the first has ended, it has a question of its own at once.
+            eventually(lambda: world.operator.inbox.read(asked.proposal.id).requests == 2 or first.poll() is not None)
+            # What ends the first's wait does not end that of the one that came later.
+            assert first.wait(FAR) != 0
+            again = world.operator.next(second)
+            assert again.proposal.payload_sha256 == asked.proposal.payload_sha256
+            world.operator.decide(again, "approved")
+            assert second.wait(FAR) == 0
+
+
+def test_the_pusher_is_told_how_it_goes_away(world: World) -> None:
+    clone = world.clone
+    clone.commit({"readme": "1\n"})
+    clone.pushed("main")
+    bad = clone.commit({"settings/prod.py": f"a = 1\n{key('one')}"})
+    said = world.held("main").said
+    assert f"{AWS} in settings/prod.py, line 2, commit {bad[:12]}" in said
+    assert "git commit --amend --all" in said and "A commit on top that removes it does not help" in said
+    clone.commit({"settings/prod.py": "a = 1\n"})
+    held = world.held("main")
+    assert f"git rebase --interactive {bad[:12]}^" in held.said
+    assert f"bot-bottle approve {held.item.proposal.id}" in held.said
+    assert "waiting up to 60 s" in held.said and "Ctrl-C" in held.said
+    for hidden in (str(world.home), "proposal", "canary", "payload", secret("one")):
+        assert hidden not in held.said.replace(f"file://{world.bare}", ""), hidden
 
 
 # --- What an approval covers
@@ -121,6 +191,8 @@ def test_the_same_push_twice_is_one_question(world: World) -> None:
 def test_an_approval_without_a_grant_is_about_one_push(world: World) -> None:
     world.clone.commit({"a": key("one")})
     assert world.held("main:one", status="approved").code == 0
+    # Otherwise it would be known: the same secret in the same file.
+    world.clone.git(f"--git-dir={world.bare}", "update-ref", "-d", "refs/heads/one")
     world.clone.git("commit", "--quiet", "--amend", "--message", "again")
     assert world.held("+main:two").code != 0
 
@@ -133,10 +205,12 @@ def test_a_grant_outlives_rebase_squash_and_move_within_the_file(world: World) -
     clone.commit({"a": key("one")})
     clone.commit({"b": "2\n"})
     assert world.held("work", status="approved", grant="bottle").code == 0
+    clone.pushed(":work")
     clone.git("switch", "--quiet", "main")
     clone.commit({"other": "2\n"})
     clone.git("rebase", "--quiet", "main", "work")
     assert "possible secrets that were allowed before: 1" in clone.pushed("work:rebased")
+    clone.pushed(":rebased")
     clone.git("reset", "--quiet", "--soft", "main")
     clone.commit({"a": f"# on another line now\n\n{key('one')}"})
     clone.pushed("work:squashed")
@@ -170,6 +244,8 @@ def test_a_grant_for_once_pays_for_the_push_it_was_given_for(world: World) -> No
     world.clone.commit({"a": key("one")})
     assert world.held("main:one", status="approved", grant="once").code == 0
     assert GrantStore().list_grants() == []
+    # Otherwise it would be known: the same secret in the same file.
+    world.clone.git(f"--git-dir={world.bare}", "update-ref", "-d", "refs/heads/one")
     world.clone.git("commit", "--quiet", "--amend", "--message", "again")
     assert world.held("main:two").code != 0
 
@@ -180,6 +256,8 @@ def test_a_revoked_grant_is_none(world: World) -> None:
     (grant,) = GrantStore().list_grants()
     assert grant.fingerprint.startswith(f"{AWS} a ")
     GrantStore().revoke_grant(grant.id)
+    # Otherwise it would be known: the same secret in the same file.
+    world.clone.git(f"--git-dir={world.bare}", "update-ref", "-d", "refs/heads/one")
     world.clone.git("commit", "--quiet", "--amend", "--message", "again")
     assert world.held("main:two").code != 0
 
@@ -196,14 +274,15 @@ def script(path: Path, text: str) -> str:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ("exit 1", "gitleaks failed on the files (exit code 1)"),
-        ("kill -9 $$", "gitleaks failed on the files (exit code 137)"),
-        ("echo '[]'", "gitleaks did not read the files to the end"),
-        ("echo '[]'; exit 42", "gitleaks did not read the files to the end"),
+        ("exit 1", "gitleaks failed (exit code 1)"),
+        ("kill -9 $$", "gitleaks was killed by signal 9"),
+        ("echo '[]'", "gitleaks did not read everything to the end"),
+        ("echo '[]'; exit 42", "gitleaks did not read everything to the end"),
         ("echo '[{\"RuleID\":'; exit 42", "gitleaks' report cannot be read"),
         ("echo oops; exit 42", "gitleaks' report cannot be read"),
         ("echo oops >&2; exit 126", "oops"),
-        ("exit 0", "gitleaks failed on the files"),
+        ("exit 0", "gitleaks ended without a report"),
+        ("echo 'Error: unknown command \"dir\"' >&2; exit 1", "it is too old; install 8.25 or newer"),
     ],
 )
 def test_a_gitleaks_that_fails_refuses_the_push(world: World, body: str, says: str) -> None:
@@ -213,22 +292,10 @@ def test_a_gitleaks_that_fails_refuses_the_push(world: World, body: str, says: s
     assert says in said and world.ref("main") == ""
 
 
-def test_a_git_that_fails_within_gitleaks_refuses_the_push(world: World) -> None:
-    # gitleaks itself ends with 0 then, as if it had found nothing.
-    broken = script(
-        world.home / "git", f'case "$*" in *" log "*) echo fatal >&2; exit 128 ;; esac; exec {shutil.which("git")} "$@"'
-    )
-    real = shutil.which("gitleaks") or str(Path.home() / "go/bin/gitleaks")
-    world.install(gitleaks=script(world.home / "leaks", f'PATH={Path(broken).parent}:$PATH exec {real} "$@"'))
-    world.clone.commit({"a": "fine\n"})
-    assert "gitleaks did not read the files to the end" in world.clone.refused("main")
-
-
 @pytest.mark.parametrize(
     "broken",
-    [*(f"git {verb}" for verb in ("rev-list", "rev-parse", "cat-file", "diff-tree", "hash-object", "mktree", "log")),
-     "awk", "cat", "cut", "grep", "mktemp", "od", "sed", "sort", "tr", "wc"],
-)  # fmt: skip
+    ["git rev-list", "git cat-file", "git diff-tree", "git"],
+)
 def test_whatever_fails_no_secret_gets_through(world: World, broken: str) -> None:
     program, _, verb = broken.partition(" ")
     (world.home / "broken").mkdir()
@@ -236,7 +303,7 @@ def test_whatever_fails_no_secret_gets_through(world: World, broken: str) -> Non
     script(world.home / "broken" / program, f"{otherwise}\nexit 2")
     world.install(timeout=1)
     hook = world.bare / "hooks" / "pre-receive"
-    hook.write_text(hook.read_text().replace("set -eu", f"set -eu; PATH={world.home}/broken:$PATH", 1))
+    hook.write_text(hook.read_text().replace("bottle=", f"PATH={world.home}/broken:$PATH\nbottle=", 1))
     world.clone.commit({"a": key("one")})
     blob = world.clone.git("hash-object", "-w", "--stdin", stdin=key("two"))
     world.clone.git("tag", "file", blob)

@@ -50,12 +50,26 @@ def test_a_secret_in_a_file_is_found_whatever_its_name_its_form_and_its_neighbou
 
 def test_a_file_that_gitleaks_takes_for_its_configuration_is_looked_into(world: World) -> None:
     world.clone.commit({".gitleaks.toml": KEY})
-    assert world.held("main").findings == {(AWS, "gitleaks.toml")}
+    assert world.held("main").findings == {(AWS, ".gitleaks.toml")}
 
 
-def test_a_name_that_gitleaks_cannot_read_is_refused(world: World) -> None:
-    world.clone.commit({"yarn.lock": KEY, "x\\": KEY})
-    assert 'ends in a backslash, like "x\\\\"; rename it' in world.clone.refused("main")
+NAMES = [
+    "yarn.lock", "x\\", "logo.png", "go.sum", "vendor/github.com/x/y.go", "node_modules/x/y.js", "a.zip", "b.tar.gz",
+    "jquery.min.js", "font.ttf", "c.exe", "-", "--all", "p/0", "none", "HEAD", "\x01\x7f", "a" * 250, "d/" * 200 + "e",
+]  # fmt: skip
+
+
+def test_no_name_hides_a_secret(world: World) -> None:
+    world.clone.commit({name: f"{KEY}{n}" for n, name in enumerate(NAMES)})
+    shown = {name.replace("\x01\x7f", "<U+0001><U+007F>") for name in NAMES}
+    assert world.held("main").findings == {(AWS, name) for name in shown}
+
+
+def test_a_name_that_is_no_utf8_hides_nothing(world: World) -> None:
+    blob = world.clone.git("hash-object", "-w", "--stdin", stdin=KEY)
+    tree = world.clone.git("mktree", "-z", stdin=b"100644 blob " + blob.encode() + b"\t\xff\nx\0")
+    world.clone.git("update-ref", "refs/heads/main", world.clone.git("commit-tree", "-m", "x", tree))
+    assert world.held("main").findings == {(AWS, "\ufffd<U+000A>x")}
 
 
 def test_a_secret_that_a_later_commit_removes_is_found(world: World) -> None:
@@ -149,8 +163,7 @@ def test_only_what_is_new_is_looked_at(world: World) -> None:
     clone.commit({"a": KEY})
     assert world.held("main", status="approved").code == 0
     clone.commit({"b": "1\n"})
-    clone.git("mv", "a", "c")
-    clone.commit({"d": "1\n"})
+    clone.commit({"a": f"# moved down\n{KEY}", "d": "1\n"})
     clone.git("tag", "v1", "HEAD~1")
     clone.pushed("main", "main:copy", "v1")
     clone.pushed(":copy", ":v1")
@@ -214,7 +227,7 @@ def test_more_commits_than_one_run_of_gitleaks_takes(world: World) -> None:
     world.clone.git("fast-import", "--quiet", stdin=stream)
     held = world.held("main")
     assert held.findings == {(AWS, "first")}
-    assert "looking for secrets in 1500 commits with 0 MiB of files" in held.said
+    assert "looking for secrets in 1500 commits with 1 file" in held.said
 
 
 def test_a_sha256_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """How does an agent reach its git remotes without their credentials, and never past the scan?
 
 ``python -m bot_bottle.sidecars.git_gate`` keeps a bare repository for each upstream and serves them with git daemon.
-Before each request it fetches from the upstream (``git-sync.sh``); each push goes through ``pre-receive.sh``, which
-has it scanned and passes it on.
+Before each request the repository is brought to what its upstream has; each push is scanned and passed on. All of
+that is ``bot-bottle-sidecar git-gate-hook``, which the hooks of the repositories start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -30,10 +29,22 @@ PORT: Final = 9418
 _GRACE_SECONDS: Final = 5.0
 _WATCHED: Final = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 _MIRRORED: Final = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+refs/notes/*:refs/notes/*")
+# git daemon starts this at each request with the service and the repository.
+_SYNC: Final = """\
+#!/bin/sh
+cd "$2" && exec hooks/pre-receive sync
+echo "bot-bottle: the git gate is not complete; tell its operator"
+exit 1
+"""
 _REPOSITORY_SETTINGS: Final = {
     # Whether the default branch may go is the upstream's to say.
     "receive.denyDeleteCurrent": "ignore",
     "receive.maxInputSize": "1g",
+    "receive.advertisePushOptions": "true",
+    # For partial clones (--filter); what they ask for later is served as well.
+    "uploadpack.allowFilter": "true",
+    # Clones of a large repository then need not count its objects.
+    "repack.writeBitmaps": "true",
     "remote.upstream.followRemoteHEAD": "never",
     "remote.upstream.tagOpt": "--no-tags",
 }
@@ -90,7 +101,7 @@ class Gate:
             self.root.mkdir(parents=True, exist_ok=True)
             repositories = [self._prepare(upstream) for upstream in self.upstreams]
             sync = self.root / "sync"
-            sync.write_text(files(__package__).joinpath("git-sync.sh").read_text("utf-8"), "utf-8")
+            sync.write_text(_SYNC, "utf-8")
             sync.chmod(0o755)
         except OSError as error:
             raise InvalidInputError(f"{self.root} (GIT_GATE_ROOT) does not serve: {error}") from None

@@ -1,8 +1,8 @@
 """How does the git gate's hook get into a bare repository, and is what is there still ours?
 
-The hook itself is ``pre-receive.sh`` beside this file. Installing it also pins two settings of the repository: without
-``core.hooksPath`` a pusher's own git configuration could point git past the hook, and without ``receive.fsckObjects``
-a malformed tree could hold a file that no diff shows.
+The hook is ``hook.sh`` beside this file, which starts ``bot-bottle-sidecar git-gate-hook``. Before an upstream it has
+two names: git asks ``pre-receive`` whether a push may go through, and lets ``proc-receive`` update the refs.
+Installing it also pins settings of the repository, each with its reason below.
 """
 
 from __future__ import annotations
@@ -24,11 +24,33 @@ from bot_bottle import TOOL_GITLEAKS_ALLOW, Proposal
 from bot_bottle.errors import InvalidInputError
 
 WAIT_SECONDS: Final = 600
-# GitHub's limit for a file; gitleaks reads a few MB a second.
-MAX_FILE_BYTES: Final = 100 * 1024 * 1024
+# Far above what hosts take (GitHub: 100 MiB), and a scan of about a minute.
+MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 KEY_BYTES: Final = 32
 _MARK: Final = "# The git gate of bot-bottle "
-_SETTINGS: Final = {"core.hooksPath": "hooks", "receive.fsckObjects": "true"}
+_SETTINGS: Final = {
+    # A pusher's own git configuration could otherwise point git past the hook.
+    "core.hooksPath": "hooks",
+    # A malformed tree could otherwise hold a file that no diff shows.
+    "receive.fsckObjects": "true",
+    # What old tools wrote into the heads of commits and tags stays in a history for good, and other hosts take it. None
+    # of it changes which files and texts there are, so none of it hides anything from the scan.
+    "receive.fsck.badTimezone": "ignore",
+    "receive.fsck.zeroPaddedDate": "ignore",
+    "receive.fsck.badDate": "ignore",
+    "receive.fsck.badDateOverflow": "ignore",
+    "receive.fsck.missingSpaceBeforeDate": "ignore",
+    "receive.fsck.missingEmail": "ignore",
+    "receive.fsck.badEmail": "ignore",
+    "receive.fsck.missingNameBeforeEmail": "ignore",
+    "receive.fsck.missingSpaceBeforeEmail": "ignore",
+    "receive.fsck.multipleAuthors": "ignore",
+    # "040000" instead of "40000" for a directory: old JGit and others, read as the same by every git.
+    "receive.fsck.zeroPaddedFilemode": "ignore",
+}
+# git leaves every ref to the hook, which writes the ones that the upstream has taken.
+_UPSTREAM_SETTINGS: Final = {"receive.procReceiveRefs": "refs"}
+_HOOKS: Final = ("pre-receive", "proc-receive")
 # What would end a path early: in GIT_ALTERNATE_OBJECT_DIRECTORIES, or in the TOML that gitleaks is given.
 _UNFIT_REPOSITORY: Final = re.compile(r"""[:"\n]""")
 _UNFIT_RULES: Final = re.compile(r"['\n]")
@@ -89,7 +111,7 @@ def install(repository: Path, settings: HookSettings) -> Path:
     settings.check()
     repository = _bare(repository)
     status = read_status(repository)
-    hook = repository / "hooks" / "pre-receive"
+    hook, passing_on = (repository / "hooks" / name for name in _HOOKS)
     if status.state == "foreign":
         raise InvalidInputError(f"{hook} is not the git gate's: move it away, or call it from elsewhere, then install")
     elsewhere = _config(repository, "core.hooksPath")
@@ -100,12 +122,27 @@ def install(repository: Path, settings: HookSettings) -> Path:
     state.mkdir(mode=0o700, exist_ok=True)
     if not (state / "key").exists():
         _replace(state / "key", secrets.token_bytes(KEY_BYTES), 0o600)
-    for name, value in _SETTINGS.items():
-        _git(repository, "config", name, value)
     hook.parent.mkdir(exist_ok=True)
+    text = _render(settings).encode()
+    if settings.upstream:
+        _replace(passing_on, text, 0o755)
+    for name, value in (_SETTINGS | (_UPSTREAM_SETTINGS if settings.upstream else {})).items():
+        if _config(repository, name) != value:
+            _git(repository, "config", name, value)
     # Executable for everybody: a hook that the pushing user may not run is one that git skips.
-    _replace(hook, _render(settings).encode(), 0o755)
+    _replace(hook, text, 0o755)
+    if not settings.upstream:
+        _forget_upstream(repository)
     return hook
+
+
+def _forget_upstream(repository: Path) -> None:
+    for name, value in _UPSTREAM_SETTINGS.items():
+        if _config(repository, name) == value:
+            _git(repository, "config", "--unset", name)
+    passing_on = repository / "hooks" / _HOOKS[1]
+    if passing_on.is_file() and _MARK in passing_on.read_text("utf-8", "replace"):
+        passing_on.unlink()
 
 
 def uninstall(repository: Path) -> None:
@@ -117,7 +154,8 @@ def uninstall(repository: Path) -> None:
     repository = _bare(repository)
     if read_status(repository).state in ("foreign", "missing"):
         raise InvalidInputError(f"{repository} has no hook of the git gate's; there is nothing to remove")
-    (repository / "hooks" / "pre-receive").unlink()
+    (repository / "hooks" / _HOOKS[0]).unlink()
+    _forget_upstream(repository)
     shutil.rmtree(repository / "bot-bottle", ignore_errors=True)
     for name, value in _SETTINGS.items():
         if _config(repository, name) == value:
@@ -131,7 +169,7 @@ def read_status(repository: Path) -> HookStatus:
         InvalidInputError: not a bare repository.
     """
     repository = _bare(repository)
-    hook = repository / "hooks" / "pre-receive"
+    hook = repository / "hooks" / _HOOKS[0]
     if not os.path.lexists(hook):
         return HookStatus("missing")
     try:
@@ -144,11 +182,13 @@ def read_status(repository: Path) -> HookStatus:
     if _config(repository, "core.hooksPath") != _SETTINGS["core.hooksPath"] or not os.access(hook, os.X_OK):
         return HookStatus("bypassed", settings)
     current = settings is not None and _render(settings) == text
+    pinned = _SETTINGS | (_UPSTREAM_SETTINGS if settings and settings.upstream else {})
+    current = current and all(_config(repository, name) == value for name, value in pinned.items())
     return HookStatus("installed" if current else "outdated", settings)
 
 
 def _template() -> str:
-    return files(__package__).joinpath("pre-receive.sh").read_text("utf-8")
+    return files(__package__).joinpath("hook.sh").read_text("utf-8")
 
 
 def _render(settings: HookSettings) -> str:

@@ -1,0 +1,226 @@
+//! How does git hand an accepted push over, and learn what became of each ref? By its proc-receive protocol (githooks(5)).
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::process::parent_id;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use super::ask::State;
+use super::git::git;
+use super::lock::{Lock, remove_stale_locks};
+use super::push::{Push, Update};
+use super::upstream::{Fate, Upstream};
+use super::{Outcome, Refusal, replace};
+
+/// How long a push waits for others to go through before it.
+const TURN: Duration = Duration::from_secs(900);
+/// What a killed gate left behind is removed after so long.
+const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
+/// A packet's length is four hex digits, its own included.
+const LARGEST_PACKET: usize = 65_520;
+
+/// Where pre-receive says to proc-receive, which the same process of git starts, what may go on.
+fn handed_over(state: &State) -> PathBuf {
+    state.0.join("pushes").join(parent_id().to_string())
+}
+
+/// Lets the push go on. `approved` is the fingerprint of the grant that it uses, if any.
+pub fn hand_over(state: &State, push: &Push, approved: Option<&str>) -> Outcome<()> {
+    let failed = |error: std::io::Error| Refusal::new(format!("the git gate cannot pass the push on: {error}"));
+    let path = handed_over(state);
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory).map_err(failed)?;
+    for old in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let age = old
+            .metadata()
+            .and_then(|file| file.modified())
+            .ok()
+            .and_then(|at| SystemTime::now().duration_since(at).ok());
+        if age.is_some_and(|age| age > FORGOTTEN) {
+            let _ = fs::remove_file(old.path());
+        }
+    }
+    let mut content = format!("{}\n", approved.unwrap_or_default()).into_bytes();
+    for update in &push.updates {
+        content.extend(line(update));
+    }
+    replace(&path, &content).map_err(failed)
+}
+
+/// An update as the gate notes it for itself; "-" is a ref that is not there, in whichever hash git names it.
+fn line(update: &Update) -> Vec<u8> {
+    let id = |id: &Option<String>| id.clone().unwrap_or_else(|| "-".to_owned());
+    let mut line = format!("{} {} ", id(&update.old), id(&update.new)).into_bytes();
+    line.extend(&update.name);
+    line.push(b'\n');
+    line
+}
+
+/// Serves one push; returns the fingerprint of the grant that has paid for it.
+pub fn run(state: &State, upstream: &Upstream) -> Outcome<Option<String>> {
+    let mut packets = Packets { input: std::io::stdin().lock(), output: std::io::stdout().lock() };
+    let hello = packets.read()?.unwrap_or_default();
+    let features = hello.split(|byte| *byte == 0).nth(1).map(super::git::text).unwrap_or_default();
+    let has = |name: &str| features.split_whitespace().any(|feature| feature == name);
+    let (atomic, with_options) = (has("atomic"), has("push-options"));
+    while packets.read()?.is_some() {}
+    packets.write(if with_options { b"version=1\0push-options atomic" } else { b"version=1\0atomic" })?;
+    packets.flush()?;
+    let mut updates = Vec::new();
+    while let Some(command) = packets.read()? {
+        updates.push(Update::from_line(&command).ok_or_else(|| Refusal::new("git asks for what cannot be read"))?);
+    }
+    let mut options = Vec::new();
+    while with_options && let Some(option) = packets.read()? {
+        options.push(option);
+    }
+
+    let path = handed_over(state);
+    let noted = fs::read(&path).unwrap_or_default();
+    let _ = fs::remove_file(&path);
+    let mut noted = noted.split_inclusive(|byte| *byte == b'\n');
+    let approved =
+        noted.next().map(|line| super::git::text(line).trim_end().to_owned()).filter(|line| !line.is_empty());
+    let allowed: std::collections::HashSet<&[u8]> = noted.collect();
+    if !updates.iter().all(|update| allowed.contains(line(update).as_slice())) {
+        return Err(Refusal::new("this push was not looked at; install the git gate again"));
+    }
+
+    let fates = forward(state, upstream, &updates, atomic, &options)?;
+    let mut gone_through = false;
+    for (update, fate) in updates.iter().zip(fates) {
+        let answer = match fate {
+            Ok(()) => [b"ok ", &update.name[..]].concat(),
+            Err(why) => {
+                let why: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).take(1_000).collect();
+                [b"ng ", &update.name[..], b" ", why.as_bytes()].concat()
+            }
+        };
+        gone_through |= answer.starts_with(b"ok ");
+        packets.write(&answer)?;
+    }
+    packets.flush()?;
+    Ok(approved.filter(|_| gone_through))
+}
+
+/// Passes it on, and takes over into the mirror what the upstream has taken. Nobody fetches meanwhile.
+fn forward(
+    state: &State,
+    upstream: &Upstream,
+    updates: &[Update],
+    atomic: bool,
+    options: &[Vec<u8>],
+) -> Outcome<Vec<Fate>> {
+    let lock = Lock::take(&state.0, TURN)?;
+    let fates = upstream.forward(updates, atomic, options, &lock);
+    let taken: Vec<&Update> =
+        updates.iter().zip(&fates).filter(|(_, fate)| fate.is_ok()).map(|(update, _)| update).collect();
+    if !mirror(&taken) {
+        remove_stale_locks(Path::new("."), &lock);
+        // The next fetch brings what still cannot be written.
+        if !mirror(&taken) {
+            for update in &taken {
+                mirror(&[update]);
+            }
+        }
+    }
+    Ok(fates)
+}
+
+/// Writes the refs; those that go first, as one of the others may have its name for a directory.
+fn mirror(updates: &[&Update]) -> bool {
+    let (gone, there): (Vec<&Update>, Vec<&Update>) = updates.iter().partition(|update| update.new.is_none());
+    [gone, there].iter().filter(|updates| !updates.is_empty()).all(|updates| {
+        let mut commands = Vec::new();
+        for update in updates {
+            match &update.new {
+                Some(new) => commands.extend([b"update ", &update.name[..], b"\0", new.as_bytes(), b"\0\0"].concat()),
+                None => commands.extend([b"delete ", &update.name[..], b"\0\0"].concat()),
+            }
+        }
+        write_refs(git().args(["update-ref", "--stdin", "-z"]), &commands)
+    })
+}
+
+fn write_refs(command: &mut Command, commands: &[u8]) -> bool {
+    let spawned = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let Ok(mut child) = spawned else { return false };
+    let written = child.stdin.take().is_some_and(|mut stdin| stdin.write_all(commands).is_ok());
+    child.wait().is_ok_and(|status| status.success()) && written
+}
+
+/// git's packets: four hex digits of length, then the content; a length of zero ends a list.
+struct Packets<I, O> {
+    input: I,
+    output: O,
+}
+
+impl<I: Read, O: Write> Packets<I, O> {
+    fn read(&mut self) -> Outcome<Option<Vec<u8>>> {
+        let ended = |_| Refusal::new("git ended the conversation");
+        let mut length = [0; 4];
+        self.input.read_exact(&mut length).map_err(ended)?;
+        let length = std::str::from_utf8(&length).ok().and_then(|hex| usize::from_str_radix(hex, 16).ok());
+        match length {
+            Some(0) => Ok(None),
+            Some(length @ 4..=LARGEST_PACKET) => {
+                let mut content = vec![0; length - 4];
+                self.input.read_exact(&mut content).map_err(ended)?;
+                if content.last() == Some(&b'\n') {
+                    content.pop();
+                }
+                Ok(Some(content))
+            }
+            _ => Err(Refusal::new("git says what cannot be read")),
+        }
+    }
+
+    fn write(&mut self, content: &[u8]) -> Outcome<()> {
+        let packet = [format!("{:04x}", content.len() + 4).as_bytes(), content].concat();
+        self.output.write_all(&packet).map_err(|_| Refusal::new("git ended the conversation"))
+    }
+
+    fn flush(&mut self) -> Outcome<()> {
+        let done = self.output.write_all(b"0000").and_then(|()| self.output.flush());
+        done.map_err(|_| Refusal::new("git ended the conversation"))
+    }
+}
+
+/// Names and ids of the mirror's refs.
+pub fn refs_here() -> Outcome<HashMap<Vec<u8>, String>> {
+    let format = "--format=%(objectname) %(refname)";
+    let listed = super::git::answer(["for-each-ref", format, "refs/heads", "refs/tags", "refs/notes"], Vec::new())?;
+    let entry = |line: &[u8]| {
+        let blank = line.iter().position(|byte| *byte == b' ')?;
+        Some((line[blank + 1..].to_vec(), super::git::text(&line[..blank])))
+    };
+    // A ref's name has no newline (git check-ref-format).
+    Ok(listed.split(|byte| *byte == b'\n').filter_map(entry).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_are_read_and_written() {
+        let mut packets = Packets { input: &b"0009hello0008abc\n0000"[..], output: Vec::new() };
+        assert_eq!(packets.read().expect("a packet"), Some(b"hello".to_vec()));
+        assert_eq!(packets.read().expect("a packet"), Some(b"abc".to_vec()));
+        assert_eq!(packets.read().expect("the end"), None);
+        assert!(packets.read().is_err());
+        packets.write(b"ok x").expect("written");
+        packets.flush().expect("written");
+        assert_eq!(packets.output, b"0008ok x0000");
+    }
+
+    #[test]
+    fn a_packet_of_an_impossible_length_is_refused() {
+        for input in [&b"0001"[..], b"fffff", b"xyz1", b"-001"] {
+            assert!(Packets { input, output: Vec::new() }.read().is_err());
+        }
+    }
+}
