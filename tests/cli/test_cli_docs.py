@@ -59,7 +59,7 @@ def test_every_command_that_prints_data_has_json() -> None:
         if not isinstance(command, click.Group) and "as_json" not in {p.name for p in command.params}
     }
     # The log of a server is JSON anyway; the others print none.
-    assert lacking == {"completion", "serve", "supervise", "git-gate install", "git-gate uninstall"}
+    assert lacking == {"completion", "serve", "supervise", "review", "git-gate install", "git-gate uninstall"}
 
 
 def test_every_option_the_document_names_exists() -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from bot_bottle import Inbox, InboxItem, Response
+from bot_bottle.cli.asking import ask, ask_why_yes, modified, say_what_holds
 from bot_bottle.cli.declare import command, option
 from bot_bottle.cli.options import hash_option, json_option, notes_option, pending_id, scope, yes_option
-from bot_bottle.cli.screen import answered, interactive, print_in_pages, print_json, say
+from bot_bottle.cli.screen import interactive, print_in_pages, print_json
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.operator import decisions
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @command()
@@ -66,21 +63,11 @@ def _asked(inbox: Inbox, item: InboxItem, notes: str, grant: str | None) -> Resp
 
     show()
     if needs_reason(item.proposal.tool) and not notes:
-        notes = answered("Why may this pass? The reason is recorded, and the agent reads it:", as_typed=True)
-    question = decisions.question(item, grant)
-    while True:
-        say("")
-        answer = answered(f"{question} [y]es [n]o [r]eject [m]odify [v]iew again:")
-        if answer in ("y", "yes"):
-            return decisions.decide(inbox, item, "approved", surface="cli", notes=notes, grant=grant)
-        if answer in ("r", "reject"):
-            reason = notes or answered("Why not? The agent reads it:", as_typed=True)
-            return decisions.decide(inbox, item, "rejected", surface="cli", notes=reason)
-        if answer in ("m", "modify"):
-            return _modified(inbox, item, notes)
-        if answer not in ("v", "view"):
-            raise BotBottleError("nothing was decided: the answer was not yes")
-        show()
+        notes = ask_why_yes()
+    answer = ask(inbox, item, show, notes=notes, grant=grant)
+    if isinstance(answer, str):
+        raise BotBottleError("nothing was decided: the answer was not yes")
+    return answer
 
 
 @command()
@@ -117,15 +104,8 @@ def modify(proposal_id: str, source: str | None, notes: str, reviewed: str | Non
             final = _read(source)
             answer = decisions.decide(inbox, item, "modified", surface="cli", notes=notes, final_file=final)
         else:
-            answer = _modified(inbox, item, notes)
+            answer = modified(inbox, item, notes)
     _print_answer(item, answer, as_json)
-
-
-def _modified(inbox: Inbox, item: InboxItem, notes: str) -> Response:
-    decisions.refuse_early(inbox, item, surface="cli")
-    with decisions.drafted(item, _kept) as draft:
-        final = _edited(item, draft)
-        return decisions.decide(inbox, item, "modified", surface="cli", notes=notes, final_file=final)
 
 
 def _read(source: str) -> bytes:
@@ -144,21 +124,8 @@ def _read(source: str) -> bytes:
         raise NotFoundError(f"there is no file {source}") from error
 
 
-def _edited(item: InboxItem, draft: Path) -> bytes:
-    try:
-        return decisions.edited(item, draft, editor="vi" if interactive() else "")
-    except InvalidInputError as error:
-        error.message += ", or give your version with --file"
-        raise
-
-
-def _kept(where: str) -> None:
-    print(f"{where[0].upper()}{where[1:]}", file=sys.stderr)
-
-
 def _print_answer(item: InboxItem, answer: Response, as_json: bool) -> None:
     if as_json:
         print_json(answer.to_dict())
         return
-    for text, tone in decisions.told(item, answer):
-        say(text, tone)
+    say_what_holds(item, answer)

@@ -66,22 +66,25 @@ def interactive() -> bool:
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
-def answered(question: str, *, as_typed: bool = False) -> str:
-    """Asks on the terminal; the answer in lower case, or ``as_typed``; empty at the end of input.
+def answered(question: str, *, as_typed: bool = False, at_end: str = "") -> str:
+    """Asks on the terminal; the answer in lower case, or ``as_typed``; ``at_end`` at the end of input.
 
     What was typed before the question could be read is thrown away: it answers something else.
     """
     import termios
 
-    sys.stdout.write(f"{visible(question)} ")
+    sys.stdout.write(visible(question))
     sys.stdout.flush()
     termios.tcflush(sys.stdin, termios.TCIFLUSH)
+    # The blank comes last: a program that waits for the whole prompt answers nothing that is thrown away.
+    sys.stdout.write(" ")
+    sys.stdout.flush()
     try:
         answer = input().strip()
         return answer if as_typed else answer.lower()
     except EOFError:
         sys.stdout.write("\n")
-        return ""
+        return at_end
 
 
 def confirm(question: str, *, yes: bool, undecided: str) -> None:

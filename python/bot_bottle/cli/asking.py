@@ -1,0 +1,106 @@
+"""What is an operator asked about one proposal, and what becomes of the answer?"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from bot_bottle import AuditStore, Inbox, InboxItem, Response
+from bot_bottle.cli.screen import answered, interactive, say
+from bot_bottle.errors import InvalidInputError
+from bot_bottle.operator import decisions
+from bot_bottle.operator.scopes import needs_reason, offered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+# What ends a question without an answer when the terminal is at its end.
+QUIT = "q"
+
+
+def ask(
+    inbox: Inbox,
+    item: InboxItem,
+    show: Callable[[], None],
+    *,
+    others: str = "",
+    notes: str = "",
+    grant: str | None = None,
+) -> Response | str:
+    """Asks until it is decided, or until something is typed that decides nothing, which is returned.
+
+    ``others`` names what the caller makes of such answers: ``[s]kip [q]uit``. ``show`` shows the proposal again.
+    """
+    wider = len(offered(item.proposal)) > 1 and bool(others)
+    choices = f"[y]es {'[g]rant ' if wider else ''}{others or '[n]o'} [r]eject [m]odify [v]iew again:"
+    while True:
+        say("")
+        answer = answered(f"{decisions.question(item, grant)} {choices}", at_end=QUIT)
+        if answer in ("y", "yes"):
+            if needs_reason(item.proposal.tool) and not notes:
+                notes = ask_why_yes()
+            return decisions.decide(inbox, item, "approved", surface="cli", notes=notes, grant=grant)
+        if answer in ("r", "reject"):
+            return decisions.decide(inbox, item, "rejected", surface="cli", notes=notes or _ask_why_not())
+        if answer in ("m", "modify"):
+            return modified(inbox, item, notes)
+        if answer in ("v", "view"):
+            show()
+        elif wider and answer in ("g", "grant"):
+            grant = _ask_how_far(item)
+        else:
+            return answer
+
+
+def ask_why_yes() -> str:
+    """The reason for an approval that needs one."""
+    return answered("Why may this pass? The reason is recorded, and the agent reads it:", as_typed=True)
+
+
+def _ask_why_not() -> str:
+    """The reason for a rejection: typed, or the number of one that was given lately."""
+    with AuditStore() as store:
+        recent = decisions.recent_reasons(store, "rejected")
+    for number, reason in enumerate(recent, 1):
+        say(f"  {number}  {reason}", "quiet")
+    or_one = " (or the number of one above)" if recent else ""
+    reason = answered(f"Why not? The agent reads it{or_one}:", as_typed=True)
+    return recent[int(reason) - 1] if reason.isdecimal() and 0 < int(reason) <= len(recent) else reason
+
+
+def _ask_how_far(item: InboxItem) -> str | None:
+    scopes = offered(item.proposal)
+    for number, scope in enumerate(scopes, 1):
+        say(f"  {number}  {scope.words}")
+    chosen = answered("How far shall an approval reach? Its number:")
+    return scopes[int(chosen) - 1].grant if chosen.isdecimal() and 0 < int(chosen) <= len(scopes) else None
+
+
+def modified(inbox: Inbox, item: InboxItem, notes: str) -> Response:
+    """Opens the editor and sends what the operator made of the proposed file.
+
+    Raises:
+        BotBottleError: it was left unchanged or empty, or cannot be decided any more.
+    """
+    decisions.refuse_early(inbox, item, surface="cli")
+    with decisions.drafted(item, _kept) as draft:
+        return decisions.decide(inbox, item, "modified", surface="cli", notes=notes, final_file=_edited(item, draft))
+
+
+def _edited(item: InboxItem, draft: Path) -> bytes:
+    try:
+        return decisions.edited(item, draft, editor="vi" if interactive() else "")
+    except InvalidInputError as error:
+        error.message += ", or give your version with --file"
+        raise
+
+
+def _kept(where: str) -> None:
+    print(f"{where[0].upper()}{where[1:]}", file=sys.stderr)
+
+
+def say_what_holds(item: InboxItem, answer: Response) -> None:
+    """Says what a decision has done."""
+    for text, tone in decisions.told(item, answer):
+        say(text, tone)

@@ -1,0 +1,122 @@
+"""How does an operator go through what waits line by line, without a screen that draws?"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from bot_bottle import Inbox, InboxItem, Response
+from bot_bottle.cli.asking import QUIT, ask, say_what_holds
+from bot_bottle.cli.declare import command
+from bot_bottle.cli.options import bottle_option
+from bot_bottle.cli.review import print_review
+from bot_bottle.cli.screen import answered, interactive, print_in_pages, say
+from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
+from bot_bottle.operator import words
+
+
+@command()
+@bottle_option
+def review(bottle: str | None) -> None:
+    """Go through what waits, oldest first, and answer each.
+
+    Each proposal is shown as 'bot-bottle show' does, then the question: approve, with a grant, reject, modify, skip or
+    quit. What arrives meanwhile comes at the end. It needs a terminal, and no more than that.
+
+    \b
+      bot-bottle review                 all bottles
+      bot-bottle review --bottle dev    one of them
+    """
+    if not interactive():
+        raise InvalidInputError("review needs a terminal; 'bot-bottle pending' prints what waits")
+    with Inbox() as inbox:
+        _walk(inbox, bottle, pages=True)
+
+
+def in_plain_lines(bottle: str | None) -> None:
+    """``bot-bottle supervise --plain``: a numbered list and prompts, and nothing that a screen reader misses."""
+    with Inbox() as inbox:
+        known: set[str] = set()
+        while True:
+            items = inbox.pending(bottle)
+            ids = [item.proposal.id for item in items]
+            new = len(set(ids) - known)
+            since = f", {new} of them new" if known and new else ""
+            known.update(ids)
+            say(f"{len(items)} waiting{since}." if items else "Nothing is waiting.", "strong")
+            for number, item in enumerate(items, 1):
+                say(f"{number}. {_summary(item)}")
+            answer = answered("A number opens it, a goes through all, Enter lists again, q quits:", at_end=QUIT)
+            if answer in (QUIT, "quit"):
+                return
+            if answer in ("a", "all"):
+                _walk(inbox, bottle, pages=False)
+            elif answer.isdecimal() and 0 < int(answer) <= len(ids):
+                _answer(inbox, ids[int(answer) - 1], pages=False, others="[b]ack")
+
+
+def _summary(item: InboxItem) -> str:
+    proposal = item.proposal
+    lapse = f", expires {words.expiry(item)[0]}" if proposal.expires_at else ""
+    state = words.damaged(item) or words.waiter(item)
+    about = f"{proposal.tool} of {proposal.bottle_slug}, {words.age(proposal.arrival_timestamp)} old, {state[0]}{lapse}"
+    return f"{about}: {words.first_line(proposal.justification) or 'no reason given'}"
+
+
+def _walk(inbox: Inbox, bottle: str | None, *, pages: bool) -> None:
+    seen: set[str] = set()
+    done: Counter[str] = Counter()
+    while todo := [item.proposal.id for item in inbox.pending(bottle) if item.proposal.id not in seen]:
+        for number, proposal_id in enumerate(todo, 1):
+            seen.add(proposal_id)
+            say(f"-- {number} of {len(todo)} --", "strong")
+            outcome = _answer(inbox, proposal_id, pages=pages, others="[s]kip [q]uit")
+            if outcome == QUIT:
+                _tell_done(done, "Left")
+                return
+            done[outcome] += 1
+    _tell_done(done, "Nothing more waits" if seen else "Nothing is waiting")
+
+
+def _tell_done(done: Counter[str], how: str) -> None:
+    counts = ", ".join(f"{count} {what}" for what, count in done.items())
+    say(f"{how}{f': {counts}' if counts else ''}.", "strong")
+
+
+def _answer(inbox: Inbox, proposal_id: str, *, pages: bool, others: str) -> str:
+    """Shows one and asks until it is decided, skipped or over; returns what became of it, or ``QUIT``."""
+    shown = None
+    while True:
+        try:
+            item = inbox.read(proposal_id)
+        except NotFoundError as error:
+            say(str(error), "alarm")
+            return "gone"
+        if item.state != "pending":
+            say(words.ended(item), "soon")
+            return "decided elsewhere" if item.response else item.state
+
+        def show(item: InboxItem = item) -> None:
+            if pages:
+                print_in_pages(lambda: print_review(item))
+            else:
+                print_review(item)
+
+        if shown != item.proposal.payload_sha256:
+            shown = item.proposal.payload_sha256
+            show()
+        if item.damaged:
+            say("It cannot be decided, and is left as it is.", "alarm")
+            return "damaged"
+        try:
+            answer = ask(inbox, item, show, others=others)
+        except BotBottleError as error:
+            say(str(error), "alarm")
+            continue
+        if isinstance(answer, Response):
+            say_what_holds(item, answer)
+            return answer.status
+        if answer in ("s", "skip", "b", "back"):
+            return "skipped"
+        if answer in (QUIT, "quit"):
+            return QUIT
+        say(f"'{answer}' is none of the letters in brackets; nothing was decided.", "soon")
