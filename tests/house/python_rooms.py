@@ -19,7 +19,7 @@ PACKAGE = "bot_bottle"
 FLOORS: list[set[str]] = [
     {"errors"},
     {"_native"},
-    {"aio", "queue_store", "audit_store", "documents"},
+    {"aio", "queue_store", "audit_store", "documents", "agents"},
     {"launch"},
     {"supervise"},
     {"bot_bottle"},

@@ -39,6 +39,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "bottle": "bottle:bottle",
         "serve": "serve:serve",
         "git-gate": "git_gate:git_gate",
+        "hook": "hook:hook",
     },
     "Trust": {
         "keys": "keys:keys",

@@ -1,0 +1,171 @@
+"""What does an agent's hook ask, and how is it answered so that the agent does just that?
+
+Each agent starts a program of ours before it acts, writes what it is about to do to that program's standard input as
+JSON, and reads from its exit code and output whether it may. They differ in what counts as a no. Claude Code and Codex
+take an exit code other than 2 for a broken hook and go on as if there were none; Codex and Gemini CLI do the same if
+there is nothing on standard error.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, NamedTuple
+
+from bot_bottle._native import MAX_JUSTIFICATION_BYTES, MAX_PAYLOAD_BYTES, render_diff, sha256_hex, visible
+from bot_bottle.errors import InvalidInputError
+
+# The kind of proposal that a hook makes.
+TOOL_RUN_COMMAND: Final = "run-command"
+# A write is in an event with both its old and its new text, escaped.
+MOST_BYTES: Final = 8 * MAX_PAYLOAD_BYTES
+BLOCKED: Final = 2
+
+
+class Agent(NamedTuple):
+    """A coding agent as its hooks show it."""
+
+    name: str
+    title: str
+    prompt: str | None
+    """The event when it would ask its own user, if it has one."""
+    every: str
+    """The event before each use of a tool."""
+    longest_reason: int
+    """How many characters of a reason reach its model; the hook cuts there, and says so."""
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        return (self.prompt, self.every) if self.prompt else (self.every,)
+
+
+AGENTS: Final = {
+    agent.name: agent
+    for agent in (
+        # code.claude.com/docs/en/hooks: what a hook prints is cut at 10,000 characters.
+        Agent("claude-code", "Claude Code", "PermissionRequest", "PreToolUse", 9_000),
+        Agent("codex", "Codex", "PermissionRequest", "PreToolUse", 9_000),
+        Agent("gemini", "Gemini CLI", None, "BeforeTool", 9_000),
+        Agent("opencode", "opencode", None, "tool.execute.before", 9_000),
+    )
+}
+
+
+class Request(NamedTuple):
+    """What an agent wants to do, as an operator is shown it."""
+
+    event: str
+    payload: str
+    """A few lines of who, where and with what, an empty line, then the command or change itself."""
+    justification: str
+    fingerprint: str
+    """The same for the same action in the same directory, in whatever session: what a grant covers."""
+
+
+class Answer(NamedTuple):
+    """What the hook prints, and the code it ends with."""
+
+    code: int
+    out: str = ""
+    err: str = ""
+
+
+def read(agent: Agent, event: bytes) -> Request:
+    """The request in an agent's event.
+
+    Raises:
+        InvalidInputError: it is not an event of this agent that can be answered.
+    """
+    try:
+        document = json.loads(event)
+        if agent.name == "opencode":
+            document = _of_opencode(document)
+        name, tool, given = document["hook_event_name"], document["tool_name"], document["tool_input"]
+        cwd, session = document["cwd"], document["session_id"]
+        fits = isinstance(given, dict) and all(isinstance(each, str) and each for each in (name, tool, cwd, session))
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        fits = False
+    if not fits:
+        raise InvalidInputError(f"what came in is not an event of a hook of {agent.title}")
+    if name not in agent.events:
+        raise InvalidInputError(f"a {name} event cannot be answered here, only {' and '.join(agent.events)}")
+    return _request(agent, name, tool, given, cwd, session)
+
+
+def _of_opencode(document: Any) -> dict[str, Any]:
+    """The event of our plugin in the words of the others."""
+    return {
+        "hook_event_name": document["hook"],
+        "tool_name": document["input"]["tool"],
+        "tool_input": document["output"]["args"],
+        "session_id": document["input"]["sessionID"],
+        "cwd": document["cwd"],
+    }
+
+
+def _request(agent: Agent, event: str, tool: str, given: dict[str, Any], cwd: str, session: str) -> Request:
+    rest = dict(given)
+    reason = ""
+    for key in ("description", "instruction", "justification"):
+        said = rest.get(key)
+        # A longer one stays with the arguments, whole.
+        if not reason and isinstance(said, str) and len(said.encode()) <= MAX_JUSTIFICATION_BYTES:
+            reason = rest.pop(key)
+    path = next((rest.pop(key) for key in ("file_path", "filePath") if isinstance(rest.get(key), str)), None)
+    body = _body(rest, path)
+    if body is None:
+        body, rest = json.dumps(given, indent=1, ensure_ascii=False), {}
+    where = {"agent": agent.name, "tool": tool, "cwd": cwd}
+    if path is not None:
+        where["file"] = path
+    if rest:
+        # How long it may take, whether it leaves the agent's own sandbox: it is part of what is allowed.
+        where["with"] = json.dumps(rest, ensure_ascii=False)
+    # On one line each, so that no value can pass for another, or for the command.
+    lines = {name: visible(value, multiline=False) for name, value in where.items()}
+    fingerprint = sha256_hex(json.dumps([where, body]))
+    lines["session"] = visible(session, multiline=False)
+    head = "".join(f"{name + ':':<9}{value}\n" for name, value in lines.items())
+    return Request(event, f"{head}\n{body}", reason, f"{TOOL_RUN_COMMAND}:{fingerprint}")
+
+
+def _body(rest: dict[str, Any], path: str | None) -> str | None:
+    """The command, or the change to a file; what it consists of is taken out of ``rest``."""
+    if path is None:
+        return rest.pop("command") if isinstance(rest.get("command"), str) else None
+    if isinstance(rest.get("content"), str):
+        return f"the whole new content:\n{rest.pop('content')}"
+    for old, new in (("old_string", "new_string"), ("oldString", "newString")):
+        if isinstance(rest.get(old), str) and isinstance(rest.get(new), str):
+            return render_diff(rest.pop(old), rest.pop(new), label="part of it")
+    return None
+
+
+def allow(agent: Agent, event: str, notes: str = "") -> Answer:
+    """Lets the agent go on."""
+    if agent.name in ("gemini", "opencode"):
+        return Answer(0, json.dumps({"decision": "allow"}))
+    if event == agent.prompt:
+        return Answer(0, _specific(event, decision={"behavior": "allow"}))
+    if agent.name == "codex":
+        # It takes an explicit allow for a failure of the hook.
+        return Answer(0)
+    because = {"permissionDecisionReason": f"operator: {_cut(agent, notes)}"} if notes else {}
+    return Answer(0, _specific(event, permissionDecision="allow", **because))
+
+
+def block(agent: Agent, event: str | None, reason: str) -> Answer:
+    """Keeps the agent from it, and says why. ``event`` is ``None`` where nobody knows which it was."""
+    why = _cut(agent, reason)
+    if event is not None and event == agent.prompt:
+        # The agent falls back on its own prompt where it gets no answer, so this fails closed as well.
+        return Answer(0, _specific(event, decision={"behavior": "deny", "message": why}), why)
+    return Answer(BLOCKED, "", why)
+
+
+def _specific(event: str, **answer: Any) -> str:
+    return json.dumps({"hookSpecificOutput": {"hookEventName": event, **answer}})
+
+
+def _cut(agent: Agent, text: str) -> str:
+    hidden = len(text) - agent.longest_reason
+    return text if hidden <= 0 else f"{text[: agent.longest_reason]} [+{hidden} characters]"
