@@ -2,43 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
-
 import pexpect
 import pytest
 
 from bot_bottle import AuditEntry, AuditStore, QueueStore
 from cli_process import PROGRAMS, ROUTES, Host
-
-# What each would do if it reached the terminal, or Rich, as it is.
-HOSTILE = {
-    "clears the screen": "\x1b[2J\x1b[H",
-    "sets the title": "\x1b]0;owned\x07",
-    "eight-bit escape": "\x9b31m",
-    "rewrites the line": "rm -rf /\rls",
-    "deletes what was written": "evil\b\b\b\bgood",
-    "reverses the rest": "\u202etxt.exe",
-    "isolates": "\u2066abc\u2069",
-    "joins invisibly": "pass\u200bword",
-    "is blank but a letter": "\u3164\u115f",
-    "hides as a tag": "\U000e0041\U000e0042",
-    "soft hyphen": "git\u00adhub.com",
-    "looks like a space": "a\u00a0b",
-    "separates lines": "a\u2028b\u2029c\x0bd\x0ce\x85f",
-    "is markup": "[bold red]approved[/bold red] [link=https://evil.example]x[/link] [/]",
-    "is an emoji code": ":warning: :skull:",
-    "links": "\x1b]8;;https://evil.example\x1b\\click\x1b]8;;\x1b\\",
-}
-EVERYTHING = " | ".join(HOSTILE.values())
-
-
-def assert_harmless(output: str) -> None:
-    """Nothing but newlines and printable characters; with colours, nothing but Rich's own SGR codes beside."""
-    plain = re.sub("\x1b\\[[0-9;]*m", "", output)
-    odd = {c for c in plain if c not in "\n\r" and unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp")}
-    assert not odd
-    assert not {"\u3164", "\u115f", "\u00a0"} & set(plain)
+from hostile import EVERYTHING, assert_harmless
 
 
 @pytest.fixture
@@ -118,6 +87,38 @@ def test_nothing_hostile_reaches_a_terminal(host: Host, proposal_id: str, comman
         child.expect(pexpect.EOF)
         output = child.before
     assert_harmless(output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys"),
+    [
+        (["review"], [("again: ", "v"), ("again: ", "r"), ("reads it: ", "no"), ("again: ", "q")]),
+        (["supervise", "--plain"], [("q quits: ", "1"), ("again: ", "b"), ("q quits: ", "q")]),
+    ],
+    ids=["review", "plain"],
+)
+def test_nothing_hostile_reaches_somebody_who_is_asked(
+    host: Host, proposal_id: str, arguments: list[str], keys: list[tuple[str, str]]
+) -> None:
+    reason = host.propose("x: 1\n", tool="capability-block")
+    host.run("reject", reason.id, "--notes", "\u202enever offered again")
+    host.propose("y: 1\n", EVERYTHING, tool="capability-block", slug="last")
+    child = pexpect.spawn(
+        str(PROGRAMS / "bot-bottle"),
+        arguments,
+        env=host.environment(PAGER="cat"),
+        dimensions=(50, 100),
+        encoding="utf-8",
+        timeout=60,
+    )
+    seen = ""
+    for prompt, typed in keys:
+        child.expect_exact(prompt)
+        seen += child.before
+        child.sendline(typed)
+    child.expect(pexpect.EOF)
+    assert "<U+001B>" in seen
+    assert_harmless(seen + child.before)
 
 
 def test_hostile_text_is_spelled_out_and_markup_is_left_as_it_is(host: Host, proposal_id: str) -> None:

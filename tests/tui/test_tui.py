@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import cast
 
 import pytest
 from textual.events import Key
@@ -14,70 +10,18 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Label
 
 from bot_bottle import GrantStore, Inbox, Proposal
-from bot_bottle.tui import dialogs
 from bot_bottle.tui.app import Seat
-from bot_bottle.tui.dialogs import Dialog
 from cli_process import MORE_ROUTES, ROUTES, Host
+from seat_screen import asked, on_screen, play, shown, text, told, until
 from store_process import Process
 
-Story = Callable[[Seat, "Pilot[None]"], Awaitable[None]]
 LONG = "FROM debian:12\n" + "".join(f"RUN echo {number}\n" for number in range(200))
-
-
-def play(story: Story, size: tuple[int, int] = (120, 40)) -> None:
-    """Runs the real app without a terminal, with the database of the test's root."""
-
-    async def run() -> None:
-        app = Seat()
-        async with app.run_test(size=size) as pilot:
-            await story(app, pilot)
-
-    asyncio.run(run())
-
-
-async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
-    """Returns as soon as the screen is so; a wait in vain fails with what is on it."""
-    deadline = time.monotonic() + 40
-    while not condition():
-        assert time.monotonic() < deadline, on_screen(cast(Seat, pilot.app))
-        await pilot.pause(0.01)
-
-
-async def shown(app: Seat, pilot: Pilot[None], proposal: Proposal) -> None:
-    """The proposal is on the screen, long enough to have been looked at."""
-    await until(pilot, lambda: app.view.item is not None and app.view.item.proposal.id == proposal.id)
-    await until(pilot, lambda: app.view.painted_at is not None)
-    await pilot.pause(dialogs.READING_TIME + 0.05)
-
-
-async def asked(app: Seat, pilot: Pilot[None], question: str) -> Dialog:
-    """The dialog that asks this, once it hears keys."""
-    await until(pilot, lambda: isinstance(app.screen, Dialog) and question in text(app, "#question"))
-    dialog = app.screen
-    assert isinstance(dialog, Dialog)
-    await until(pilot, lambda: dialog.painted_at is not None)
-    await pilot.pause(dialogs.READING_TIME + 0.05)
-    return dialog
 
 
 def type_ahead(app: Seat, *keys: str) -> None:
     """All keys at once, before the screen can answer to any of them."""
     for key in keys:
         app.post_message(Key(key, key if len(key) == 1 else None))
-
-
-def text(app: Seat, selector: str) -> str:
-    """What a label says; nothing while its screen is still being composed."""
-    return "".join(str(label.content) for label in app.screen.query(selector).results(Label))
-
-
-def told(app: Seat) -> str:
-    return str(app.screen_stack[0].query_one("#told", Label).content)
-
-
-def on_screen(app: Seat) -> str:
-    """All that is drawn, as text."""
-    return "\n".join("".join(segment.text for segment in line) for line in app.screen._compositor.render_strips())
 
 
 def state(proposal: Proposal) -> str:
