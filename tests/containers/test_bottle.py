@@ -66,7 +66,8 @@ def bottle(
     if transport == "broker":
         serve()
     called, upstream = names(slug), f"bot-bottle-test-upstream-{slug}"
-    start = ["bottle", "start", slug, "--file", "egress-allow=routes.yaml", "--image", images.sidecars]
+    routes = host.root / "bottles" / slug / "routes.yaml"
+    start = ["bottle", "start", slug, "--file", f"egress-allow={routes}", "--image", images.sidecars]
     start += ["--transport", transport]
     host.run(*start, "--env", "EGRESS_PRIVATE_NETWORKS", "--run", EGRESS_PRIVATE_NETWORKS=PRIVATE)
     try:

@@ -16,7 +16,7 @@ from bot_bottle.errors import InvalidInputError
 from bot_bottle.launch import docker
 from bot_bottle.launch.backend import NAMES, load, names
 from bot_bottle.supervise import Plan, Supervise
-from cli_process import Host
+from cli_process import ROUTES, Host
 
 
 @pytest.fixture
@@ -160,8 +160,10 @@ def test_apple_container(remote: Plan) -> None:
         load("macos-container").start(remote._replace(mounts=(("/a:b", "/run/bottle", "ro"),)))
 
 
-def test_start_registers_and_prints_lines_for_a_shell(host: Host) -> None:
-    lines = host.run("bottle", "start", "demo", "--file", "egress-allow=routes.yaml").stdout.splitlines()
+def test_start_registers_and_prints_lines_for_a_shell(host: Host, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(ROUTES)
+    lines = host.run("bottle", "start", "demo", "--file", f"egress-allow={mine}").stdout.splitlines()
     plan = Supervise().prepare("demo", files={"egress-allow": "routes.yaml"})
     assert [shlex.split(line) for line in lines[:-1]] == docker.start(plan)
     assert lines[-1] == f"# then its agent: {shlex.join([*docker.agent(plan), 'AGENT_IMAGE'])}"

@@ -11,7 +11,7 @@ from bot_bottle.cli.declare import BadValueError, MisuseError, OneOf, argument, 
 from bot_bottle.cli.options import json_option, yes_option
 from bot_bottle.cli.screen import confirm, print_json, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
-from bot_bottle.launch import address, docker
+from bot_bottle.launch import address, docker, managed
 from bot_bottle.launch.backend import IMAGE, NAMES, load
 from bot_bottle.supervise import Plan, Supervise
 
@@ -40,7 +40,7 @@ def bottle() -> None:
     type=_file,
     metavar="TOOL=PATH",
     multiple=True,
-    help="A file of yours that TOOL's approved proposals replace. Repeatable.",
+    help="What TOOL's approved proposals replace, to begin with: a file of yours, which is copied. Repeatable.",
 )
 @option(
     "--transport",
@@ -75,11 +75,16 @@ def start(
 
     tool = load(backend)
     supervise = Supervise()
+    sources = {tool: managed.Source(slug, tool, path) for tool, path in files}
     known = BottleStore().read_bottle(slug)
     was_running = known is not None and known.stopped_at is None
-    plan = supervise.prepare(slug, backend=backend, files=dict(files), transport=transport)
+    own = {tool: source.own for tool, source in sources.items()}
+    plan = supervise.prepare(slug, backend=backend, files=own, transport=transport)
     _explain(plan)
     try:
+        for source in sources.values():
+            if source.place():
+                print(f"{slug}: {source.path} was copied to {source.own}, which approvals replace", file=sys.stderr)
         if agent_image is not None:
             print_json(docker.compose(plan, image=image, agent_image=agent_image, passed=passed))
             return
