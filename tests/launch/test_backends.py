@@ -214,7 +214,7 @@ def called(calls: Path) -> list[list[str]]:
 def test_run_runs_the_commands_in_order(host: Host, tool: Path) -> None:
     output = host.run("bottle", "start", "demo", "--run").stdout
     assert called(tool) == docker.start(Supervise().prepare("demo"))
-    assert output.startswith("demo is up") and "0123abcd" not in output
+    assert output.startswith("demo is starting") and "0123abcd" not in output
     tool.unlink()
     assert host.run("bottle", "stop", "demo", "--yes", "--run").stdout.startswith("demo has stopped")
     assert called(tool) == docker.stop("demo")
@@ -254,3 +254,9 @@ def test_mistakes_are_answered_with_a_sentence(host: Host) -> None:
     missing = host.run("bottle", "start", "demo", "--run", code=2, PATH="/nowhere").stderr
     assert "docker is not installed" in missing
     assert host.json("bottle", "list") == []
+
+
+def test_a_docker_whose_answer_cannot_be_read_is_no_state(host: Host, tool: Path) -> None:
+    host.run("bottle", "start", "demo")
+    (bottle,) = host.json("bottles")
+    assert bottle["sidecars"]["state"] == "unknown" and "cannot be read" in bottle["sidecars"]["detail"]

@@ -111,7 +111,10 @@ def start(
             }
         )
     elif run:
-        say(f"{slug} is up; its agent runs with: {shlex.join(agent)}")
+        say(
+            f"{slug} is starting, 'bot-bottle bottles' says when it is healthy; "
+            f"its agent runs with: {shlex.join(agent)}"
+        )
     else:
         _print_all(commands)
         say(f"# then its agent: {shlex.join(agent)}")

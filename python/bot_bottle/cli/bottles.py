@@ -1,25 +1,48 @@
-"""Which bottles run, and which files of theirs do decisions write?"""
+"""Which bottles are there, what has become of their sidecars, and which files of theirs do decisions write?"""
 
 from __future__ import annotations
+
+from typing import Final
 
 from bot_bottle import Bottle, BottleStore
 from bot_bottle.cli.declare import command, option
 from bot_bottle.cli.options import json_option
 from bot_bottle.cli.screen import Cell, print_json, print_table, say
+from bot_bottle.launch import engine
+from bot_bottle.launch.engine import Sidecars
 from bot_bottle.operator import words
+from bot_bottle.operator.words import Tone
+
+_TONES: Final[dict[str, Tone]] = {
+    "healthy": "good",
+    "running": "good",
+    "starting": "waits",
+    "created": "waits",
+    "degraded": "alarm",
+    "ended": "alarm",
+}
+# States in which the engine has something of a bottle at work.
+_AT_WORK: Final = ("starting", "healthy", "degraded", "running", "restarting")
 
 
 @command()
-@option("--all", "everything", is_flag=True, help="Also those that have stopped.")
+@option("--all", "everything", is_flag=True, help="Also those that have been stopped.")
 @json_option
 def bottles(everything: bool, as_json: bool) -> None:
-    """List the running bottles."""
+    """List the bottles, and what the engine says of their sidecars.
+
+    registered: it has none, as after a start that was only printed. Then created, starting, healthy; degraded: a daemon
+    does not answer; ended: they are not running any more. A bottle that is not of Docker is unknown here.
+    """
     found = BottleStore().list_bottles(running=not everything)
+    # What is not as this host registered it leads to no name of a container either.
+    sidecars = dict.fromkeys((bottle.slug for bottle in found), Sidecars("unknown"))
+    sidecars |= engine.ask((bottle.slug, bottle.backend) for bottle in found if not bottle.damaged)
     if as_json:
-        print_json([bottle.to_dict() for bottle in found])
+        print_json([{**bottle.to_dict(), "sidecars": sidecars[bottle.slug]._asdict()} for bottle in found])
         return
     if not found:
-        say("There are no bottles." if everything else "No bottle is running; --all lists former ones.")
+        say("There are no bottles." if everything else "No bottle is registered; --all lists former ones.")
         return
     print_table(
         ["Bottle", "Backend", "Started", "State", "Pending", "Managed files"],
@@ -28,7 +51,7 @@ def bottles(everything: bool, as_json: bool) -> None:
                 (bottle.slug, "strong"),
                 bottle.backend,
                 words.clock(bottle.started_at),
-                _state(bottle),
+                _state(bottle, sidecars[bottle.slug]),
                 (str(bottle.pending), "waits" if bottle.pending else "plain"),
                 ", ".join(f"{tool} → {path}" for tool, path in sorted(bottle.files.items())),
             )
@@ -39,11 +62,26 @@ def bottles(everything: bool, as_json: bool) -> None:
     for bottle in found:
         if bottle.damaged:
             say(f"{bottle.slug}: {bottle.damaged}", "alarm")
+        elif bottle.stopped_at is None:
+            _explain(bottle.slug, sidecars[bottle.slug])
+        elif sidecars[bottle.slug].state in _AT_WORK:
+            say(
+                f"{bottle.slug} was stopped, but its sidecars run: 'bot-bottle bottle stop {bottle.slug} --run'",
+                "alarm",
+            )
 
 
-def _state(bottle: Bottle) -> Cell:
+def _state(bottle: Bottle, sidecars: Sidecars) -> Cell:
     if bottle.damaged:
         return ("damaged", "alarm")
     if bottle.stopped_at:
         return (f"stopped {words.clock(bottle.stopped_at)}", "quiet")
-    return ("running", "good")
+    return (sidecars.state, _TONES.get(sidecars.state, "quiet"))
+
+
+def _explain(slug: str, sidecars: Sidecars) -> None:
+    """What a word in the table does not say."""
+    if not sidecars.detail:
+        return
+    since = f" since {words.clock(sidecars.since)}" if sidecars.since else ""
+    say(f"{slug} is {sidecars.state}{since}: {sidecars.detail}", _TONES.get(sidecars.state, "quiet"))
