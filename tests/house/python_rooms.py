@@ -24,7 +24,7 @@ FLOORS: list[set[str]] = [
     {"supervise"},
     {"bot_bottle"},
     {"operator"},
-    {"sidecars", "web", "tui"},
+    {"sidecars", "web", "tui", "notify"},
     {"cli"},
 ]
 

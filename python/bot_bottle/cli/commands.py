@@ -26,6 +26,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "modify": "decide:modify",
         "reject": "decide:reject",
         "watch": "watch:watch",
+        "notify": "notify:notify",
     },
     "Look back": {
         "history": "inbox:history",

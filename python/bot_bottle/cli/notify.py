@@ -1,0 +1,157 @@
+"""How is the operator told that something waits, while nobody looks?"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from bot_bottle import Inbox, visible
+from bot_bottle.cli import PROGRAM
+from bot_bottle.cli.declare import group, option
+from bot_bottle.cli.options import json_option
+from bot_bottle.cli.screen import print_json, print_table, say
+from bot_bottle.errors import BotBottleError, InvalidInputError
+from bot_bottle.operator import live, words
+
+if TYPE_CHECKING:
+    from bot_bottle.cli.screen import Cell
+    from bot_bottle.notify.ladder import Ladder
+    from bot_bottle.notify.settings import Channel, Settings
+
+_TICK = 0.25
+_RETRY = 1.0
+
+
+@group()
+def notify() -> None:
+    """Be told what waits: bell, desktop, a program, a webhook or ntfy.
+
+    The channels stand in config.toml in bot-bottle's root directory (docs/operator.md). A message says who asks for
+    what; it never decides.
+
+    \b
+      bot-bottle notify test
+      bot-bottle notify run
+    """
+
+
+@notify.command()
+def run() -> None:
+    """Tell the channels what waits, until interrupted.
+
+    It begins with what waits already. Each proposal is told at once, then after 1, 5 and 15 minutes, then every hour
+    for as long as its requester waits. A channel that fails is tried again and holds up nothing.
+    """
+    from bot_bottle.notify import delivery, message
+    from bot_bottle.notify.ladder import Ladder
+
+    settings = _settings()
+    with delivery.alone():
+        ladder, lock, over = Ladder(settings.quiet), threading.Lock(), threading.Event()
+        outbox = delivery.Outbox(settings.channels, _warn)
+        threading.Thread(target=_follow, args=(ladder, lock, over), daemon=True).start()
+        try:
+            while True:
+                with lock:
+                    new, again = ladder.due(datetime.now())  # quiet hours go by the clock on the wall
+                for rows, reminder in ((new, False), (again, True)):
+                    if rows:
+                        told = message.about(rows, reminder=reminder)
+                        say(f"{words.clock(_now())}  {told.title}: {told.body}")
+                        outbox.send(told)
+                time.sleep(_TICK)
+        finally:
+            over.set()
+            outbox.close()
+
+
+def _now() -> str:
+    from datetime import timezone
+
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _follow(ladder: Ladder, lock: threading.Lock, over: threading.Event) -> None:
+    """Keeps the ladder's rows as the database has them; a database that fails is told and tried again."""
+
+    def looked_at() -> list[str]:
+        with lock:
+            return ladder.looked_at()
+
+    while not over.is_set():
+        try:
+            with Inbox() as inbox:
+                for rows in live.follow(inbox, on_screen=looked_at, stopped=over.is_set):
+                    with lock:
+                        ladder.merge(rows)
+        except BotBottleError as error:
+            _warn(f"{error}; trying again")
+            over.wait(_RETRY)
+
+
+def _warn(text: str) -> None:
+    print(f"{PROGRAM}: {visible(text, multiline=False)}", file=sys.stderr, flush=True)
+
+
+@notify.command()
+@option("--channel", metavar="NAME", help="Only this one.")
+@json_option
+def test(channel: str | None, as_json: bool) -> None:
+    """Send a test message through each channel, once, and say what became of it."""
+    from bot_bottle.notify import channels, message
+
+    results: list[tuple[Channel, str]] = []
+    for each in _settings(channel).channels:
+        try:
+            channels.deliver(each, message.trial())
+        except channels.DeliveryError as error:
+            results.append((each, str(error)))
+        else:
+            results.append((each, ""))
+    if as_json:
+        print_json([{"name": each.name, "kind": each.kind, "error": problem or None} for each, problem in results])
+    else:
+        for each, problem in results:
+            say(f"{each.name}: {problem or 'delivered'}", "alarm" if problem else "good")
+    failed = sum(1 for _, problem in results if problem)
+    if failed:
+        raise BotBottleError(f"{failed} of {len(results)} channels did not take the test message")
+
+
+@notify.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Say whether somebody is told, and what became of each channel's last messages."""
+    from bot_bottle.notify import delivery, settings
+
+    known, at_work, channels = delivery.status(), delivery.running(), settings.read().channels
+    if as_json:
+        listed = [{"name": each.name, "kind": each.kind, **known.get(each.name, {})} for each in channels]
+        print_json({"running": at_work, "channels": listed})
+        return
+    say("'bot-bottle notify run' is at work." if at_work else "Nobody is told: 'bot-bottle notify run' is not at work.")
+    rows: list[tuple[Cell, ...]] = []
+    for each in channels:
+        of = known.get(each.name, {})
+        delivered, failures = of.get("delivered_at"), of.get("failures", 0)
+        state: Cell = (
+            (f"failing ({failures}x)", "alarm") if failures else ("works", "good") if delivered else "not used yet"
+        )
+        rows.append((each.name, each.kind, state, words.ago(delivered) if delivered else "never", of.get("error", "")))
+    if rows:
+        print_table(["Channel", "Kind", "State", "Delivered", "Last error"], rows, text_last=True)
+
+
+def _settings(only: str | None = None) -> Settings:
+    from bot_bottle.notify import settings
+
+    found = settings.read()
+    if only is not None:
+        found = found._replace(channels=tuple(each for each in found.channels if each.name == only))
+    if not found.channels:
+        what = f"no channel '{only}'" if only else "no channel"
+        raise InvalidInputError(f"{settings.path()} has {what}; docs/operator.md shows how to write one")
+    return found

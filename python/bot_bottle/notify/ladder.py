@@ -1,0 +1,73 @@
+"""Of which proposals is somebody to be told now? First at once, then after 1, 5 and 15 minutes, then every hour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from itertools import islice
+
+from bot_bottle.operator import words
+from bot_bottle.operator.live import Row
+
+# A second, so that a burst is one message.
+_STEPS = (1.0, 60.0, 300.0, 900.0)
+_HOURLY = 3600.0
+_AHEAD = 10.0
+_MOST_LOOKED_AT = 100
+
+
+class Ladder:
+    """What waits, and how often each was told of."""
+
+    def __init__(self, quiet: tuple[int, int] | None = None, age: Callable[[str], float] = words.seconds_since) -> None:
+        self._quiet = quiet
+        self._age = age
+        self._rows: dict[str, Row] = {}
+        self._told: dict[str, int] = {}  # id → steps behind it
+
+    def merge(self, rows: Iterable[Row]) -> None:
+        """Takes in what came or changed; what is over is forgotten."""
+        for row in rows:
+            if row.pending:
+                self._rows[row.id] = row
+            else:
+                self._rows.pop(row.id, None)
+                self._told.pop(row.id, None)
+
+    def looked_at(self) -> list[str]:
+        """Whose requesters are looked for again, as somebody is about to be told: one that left may be back."""
+        soon = (row.id for row in self._rows.values() if self._age(row.arrived) + _AHEAD >= self._next(row))
+        return list(islice(soon, _MOST_LOOKED_AT))
+
+    def due(self, now: datetime) -> tuple[list[Row], list[Row]]:
+        """New ones and ones to remind of, oldest first. In quiet hours none is due, and after them all at once are.
+
+        A question whose asker has gone is nobody's concern until the asker is back.
+        """
+        if self._quiet and _within(self._quiet, now):
+            return [], []
+        new: list[Row] = []
+        again: list[Row] = []
+        for row in sorted(self._rows.values()):
+            age = self._age(row.arrived)
+            gone = not row.waiting and row.waiting_until is not None
+            if not row.pending or gone or age < self._next(row):
+                continue
+            (again if row.id in self._told else new).append(row)
+            self._told[row.id] = _steps(age)
+        return new, again
+
+    def _next(self, row: Row) -> float:
+        told = self._told.get(row.id, 0)
+        return _STEPS[told] if told < len(_STEPS) else _HOURLY * (told - len(_STEPS) + 1)
+
+
+def _steps(age: float) -> int:
+    """How many steps lie behind something of that age."""
+    return sum(age >= step for step in _STEPS) + int(age // _HOURLY)
+
+
+def _within(quiet: tuple[int, int], now: datetime) -> bool:
+    start, end = quiet
+    minute = now.hour * 60 + now.minute
+    return start <= minute < end if start <= end else minute >= start or minute < end
