@@ -59,7 +59,7 @@ def test_the_operator_sees_what_where_and_nothing_secret(world: World) -> None:
     text = proposal.proposed_file
     assert text.startswith("gitleaks found 3 possible secrets:\n\n1. aws-access-token in b\n")
     assert '   >    2 | key = "REDACTED"\n' in text and "        1 | a = 1\n" in text
-    assert f"commit {commit[:12]} by agent <agent@bottle>: a commit\n" in text
+    assert f"   settings/prod.py:2 in commit {commit[:12]} by agent <agent@bottle>: a commit\n" in text
     assert f"refs/heads/main: new at {commit}\n   1 new commit\n" in text
     assert secret("one") not in text and secret("two") not in text
 
@@ -106,6 +106,19 @@ def test_a_hook_that_is_stopped_takes_the_proposal_back(world: World) -> None:
         assert push.wait(FAR) != 0
 
 
+def test_a_hook_that_was_killed_has_its_question_taken_back_by_the_next_push(world: World) -> None:
+    world.clone.commit({"a": key("one")})
+    with world.clone.pushing("main") as push:
+        item = world.operator.next(push)
+        os.kill(running_hook(world), signal.SIGKILL)
+        assert push.wait(FAR) != 0
+    assert world.ref("main") == ""
+    world.clone.git("switch", "--quiet", "--orphan", "clean")
+    world.clone.commit({"b": "fine\n"})
+    world.clone.pushed("clean")
+    assert world.operator.ends(item.proposal.id) == "withdrawn"
+
+
 def test_the_same_push_twice_is_one_question(world: World) -> None:
     commit = world.clone.commit({"a": key("one")})
     with world.clone.pushing("main") as first, world.clone.pushing("main") as second:
@@ -147,8 +160,9 @@ def test_a_forced_push_says_what_it_drops(world: World) -> None:
     clone.pushed("main")
     clone.git("reset", "--quiet", "--hard", "HEAD~1")
     new = clone.commit({"b": key("one")})
-    text = world.held("+main").item.proposal.proposed_file
-    assert f"refs/heads/main: from {old} to {new}, FORCED: 1 commit is dropped\n" in text
+    proposal = world.held("+main").item.proposal
+    assert f"refs/heads/main: from {old} to {new}, FORCED: 1 commit is dropped\n" in proposal.proposed_file
+    assert proposal.justification.startswith("a push to refs/heads/main (forced) of origin.git, 1 new commit\n")
 
 
 def test_one_who_joins_a_question_has_the_whole_wait(world: World) -> None:
@@ -175,7 +189,8 @@ def test_the_pusher_is_told_how_it_goes_away(world: World) -> None:
     bad = clone.commit({"settings/prod.py": f"a = 1\n{key('one')}"})
     said = world.held("main").said
     assert f"{AWS} in settings/prod.py, line 2, commit {bad[:12]}" in said
-    assert "git commit --amend --all" in said and "A commit on top that removes it does not help" in said
+    assert "AWS credentials" in said and "The upstream has nothing of this push." in said
+    assert "git commit --amend --all --no-edit" in said and "A commit on top that removes it does not help" in said
     clone.commit({"settings/prod.py": "a = 1\n"})
     held = world.held("main")
     assert f"git rebase --interactive {bad[:12]}^" in held.said

@@ -127,6 +127,30 @@ def test_an_upstream_that_cannot_be_reached_serves_nobody(gate: Gate) -> None:
     gate.clone.git("fetch", "--quiet")
 
 
+def test_locks_that_a_killed_git_left_in_the_gate_hold_nobody_up(gate: Gate) -> None:
+    gate.clone.commit({"a": "1\n"})
+    gate.clone.pushed("main")
+    lock = gate.world.home / "gate" / "app.git" / "refs" / "heads" / "main.lock"
+    lock.touch()
+    commit = upstream_commit(gate)
+    gate.clone.git("pull", "--quiet", "origin", "main")
+    assert gate.clone.git("rev-parse", "main") == gate.has("main") == commit and not lock.exists()
+    lock.touch()
+    commit = gate.clone.commit({"a": "2\n"})
+    gate.clone.pushed("main")
+    assert gate.upstream("main") == gate.has("main") == commit
+
+
+def test_more_tags_than_one_push_names_all_reach_the_upstream(gate: Gate) -> None:
+    commit = gate.clone.commit({"a": "1\n"})
+    names = [f"refs/tags/v{number}" for number in range(501)]
+    gate.clone.git("update-ref", "--stdin", stdin="".join(f"create {name} {commit}\n" for name in names))
+    gate.clone.pushed("--tags")
+    for repository in (gate.world.bare, gate.world.home / "gate" / "app.git"):
+        listed = gate.clone.git(f"--git-dir={repository}", "for-each-ref", "--format=%(refname)", "refs/tags")
+        assert set(listed.splitlines()) == set(names)
+
+
 def test_refs_of_other_kinds_are_not_passed_on(gate: Gate) -> None:
     gate.clone.commit({"a": "1\n"})
     said = gate.clone.refused("main:refs/changes/1")

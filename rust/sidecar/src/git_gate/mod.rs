@@ -173,6 +173,7 @@ impl Hook {
                 }
                 let question = Question {
                     push: &push,
+                    forced: push.forced(),
                     contents: &contents,
                     findings: found.iter().filter(|finding| open.contains(&finding.fingerprint)).collect(),
                     redaction: &redaction,

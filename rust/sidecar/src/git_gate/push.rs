@@ -21,6 +21,9 @@ pub struct Update {
     pub name: Vec<u8>,
 }
 
+/// For each ref that is moved elsewhere than forward: how many commits it loses.
+pub type Forced = HashMap<Vec<u8>, u64>;
+
 /// All that one push changes.
 pub struct Push {
     pub repository: String,
@@ -53,13 +56,9 @@ impl Push {
     }
 
     /// In one sentence: where it goes and how much it is.
-    pub fn sentence(&self, commits: usize) -> String {
-        let named: Vec<String> = self
-            .updates
-            .iter()
-            .take(REFS_NAMED)
-            .map(|update| text(&update.name) + if update.new.is_none() { " (deleted)" } else { "" })
-            .collect();
+    pub fn sentence(&self, commits: usize, forced: &Forced) -> String {
+        let named: Vec<String> =
+            self.updates.iter().take(REFS_NAMED).map(|update| text(&update.name) + update.remark(forced)).collect();
         let mut sentence = format!("a push to {}", named.join(", "));
         if self.updates.len() > REFS_NAMED {
             sentence += &format!(" and {} more", self.updates.len() - REFS_NAMED);
@@ -73,9 +72,8 @@ impl Push {
     }
 
     /// A line for each ref with all that an approval is about. Two pushes with the same lines are the same push.
-    pub fn lines(&self, commits: usize) -> Outcome<Vec<String>> {
-        let forced = self.forced()?;
-        let mut lines: Vec<String> = self.updates.iter().map(|update| update.line(&forced)).collect();
+    pub fn lines(&self, commits: usize, forced: &Forced) -> Vec<String> {
+        let mut lines: Vec<String> = self.updates.iter().map(|update| update.line(forced)).collect();
         if lines.len() > REFS_TOLD {
             let all = sha256_hex(lines.join("\n").as_bytes());
             lines.truncate(REFS_TOLD);
@@ -85,12 +83,12 @@ impl Push {
             1 => "1 new commit".to_owned(),
             _ => format!("{commits} new commits"),
         });
-        Ok(lines)
+        lines
     }
 
-    /// For each ref that is moved elsewhere than forward: how many commits it loses.
-    fn forced(&self) -> Outcome<HashMap<Vec<u8>, u64>> {
-        let mut forced = HashMap::new();
+    /// What is moved elsewhere than forward.
+    pub fn forced(&self) -> Forced {
+        let mut forced = Forced::new();
         for update in self.updates.iter().take(REFS_TOLD) {
             let (Some(old), Some(new)) = (&update.old, &update.new) else { continue };
             let (from, to) = (format!("{old}^{{}}"), format!("^{new}^{{}}"));
@@ -101,7 +99,7 @@ impl Push {
                 forced.insert(update.name.clone(), lost);
             }
         }
-        Ok(forced)
+        forced
     }
 }
 
@@ -121,7 +119,17 @@ impl Update {
         Self::parse(line.strip_suffix(b"\n").unwrap_or(line))
     }
 
-    fn line(&self, forced: &HashMap<Vec<u8>, u64>) -> String {
+    /// What a list of names has to say besides the name.
+    fn remark(&self, forced: &Forced) -> &'static str {
+        match (&self.new, forced.get(&self.name)) {
+            (None, _) => " (deleted)",
+            (_, Some(0)) => " (moved)",
+            (_, Some(_)) => " (forced)",
+            _ => "",
+        }
+    }
+
+    fn line(&self, forced: &Forced) -> String {
         let name = visible(&text(&self.name), false).into_owned();
         match (&self.old, &self.new) {
             (None, Some(new)) => format!("{name}: new at {new}"),
@@ -154,7 +162,7 @@ mod tests {
         let push = push(&format!("{old} {new} refs/heads/a b\t\u{fc}\n")).expect("a push");
         assert_eq!(push.updates[0].name, "refs/heads/a b\t\u{fc}".as_bytes());
         assert_eq!((push.updates[0].old.as_deref(), push.updates[0].new.as_deref()), (None, Some(new.as_str())));
-        assert_eq!(push.sentence(2), "a push to refs/heads/a b\t\u{fc} of app.git, 2 new commits");
+        assert_eq!(push.sentence(2, &Forced::new()), "a push to refs/heads/a b\t\u{fc} of app.git, 2 new commits");
     }
 
     #[test]

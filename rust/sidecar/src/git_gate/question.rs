@@ -10,7 +10,7 @@ use super::Outcome;
 use super::contents::Contents;
 use super::findings::{Finding, Redaction};
 use super::git::{Objects, text};
-use super::push::Push;
+use super::push::{Forced, Push};
 
 /// So much of the justification is used by the list of places; the payload has all of them.
 const PLACES_LISTED: usize = MAX_JUSTIFICATION_BYTES - 4_000;
@@ -22,6 +22,7 @@ const SHORT: usize = 12;
 /// What there is to be decided about a push.
 pub struct Question<'a> {
     pub push: &'a Push,
+    pub forced: Forced,
     pub contents: &'a Contents,
     pub findings: Vec<&'a Finding>,
     pub redaction: &'a Redaction,
@@ -58,7 +59,7 @@ impl Question<'_> {
     }
 
     pub fn sentence(&self) -> String {
-        self.redaction.clean(&self.push.sentence(self.contents.commits.len()))
+        self.redaction.clean(&self.push.sentence(self.contents.commits.len(), &self.forced))
     }
 
     /// All that an approval is about. Another push, or the same with another finding, is another text.
@@ -70,7 +71,14 @@ impl Question<'_> {
             let _ = writeln!(text, "   {}", finding.description);
             if finding.in_commit && !finding.commit.is_empty() {
                 let commit = self.commit(&finding.commit, objects)?;
-                let _ = writeln!(text, "   commit {} by {}: {}", short(&finding.commit), commit.author, commit.subject);
+                let _ = writeln!(
+                    text,
+                    "   {} commit {} by {}: {}",
+                    finding.spot(),
+                    short(&finding.commit),
+                    commit.author,
+                    commit.subject
+                );
             }
             for (secret, number, line) in &finding.lines {
                 let mark = if *secret { '>' } else { ' ' };
@@ -87,7 +95,7 @@ impl Question<'_> {
             let _ = writeln!(text, "   {}", finding.fingerprint);
         }
         let _ = writeln!(text, "\nThe push to {} that this is about, and no other:", self.push.repository);
-        for line in self.push.lines(self.contents.commits.len())? {
+        for line in self.push.lines(self.contents.commits.len(), &self.forced) {
             let _ = writeln!(text, "   {}", self.redaction.clean(&line));
         }
         if self.known > 0 {
@@ -112,11 +120,15 @@ impl Question<'_> {
             if let Some((_, _, line)) = finding.lines.iter().find(|(secret, ..)| *secret) {
                 let _ = writeln!(told, "        {}", line.trim());
             }
+            let _ = writeln!(told, "        {}", finding.description);
+            if let Some(kind) = finding.test_kind {
+                let _ = writeln!(told, "        perhaps harmless: {kind}");
+            }
         }
         if self.findings.len() > PLACES_TOLD {
             let _ = writeln!(told, "    and {} more", self.findings.len() - PLACES_TOLD);
         }
-        let _ = writeln!(told, "\n{}", self.way_out(objects)?);
+        let _ = writeln!(told, "\nThe upstream has nothing of this push. {}", self.way_out(objects)?);
         Ok(told)
     }
 
@@ -138,7 +150,7 @@ impl Question<'_> {
         let oldest = self.contents.commits.iter().find(|id| commits.contains(&id.as_str()));
         if let Some(oldest) = oldest {
             let only_messages = self.findings.iter().filter(|f| f.in_commit).all(|f| f.path == "commit message");
-            let edit = if only_messages { "" } else { " --all" };
+            let edit = if only_messages { "" } else { " --all --no-edit" };
             let single = commits.iter().all(|id| id == oldest) && self.push.tips().any(|tip| tip == oldest);
             let push =
                 if self.push.updates.iter().any(|u| u.old.is_some()) { "git push (the same way)" } else { "git push" };
@@ -222,6 +234,11 @@ fn read_commit(content: &mut dyn Read) -> Commit {
 }
 
 impl Finding {
+    /// As an editor takes it.
+    fn spot(&self) -> String {
+        if self.line > 0 { format!("{}:{} in", self.path, self.line) } else { "in".to_owned() }
+    }
+
     /// Rule, path, line and commit in words.
     pub fn place(&self) -> String {
         let mut place = format!("{} in {}", self.rule, self.path);

@@ -17,8 +17,8 @@ use super::{Outcome, Refusal, say};
 const PATIENCE: Duration = Duration::from_secs(900);
 /// How long to wait for the answer to a short question.
 const SHORT_PATIENCE: Duration = Duration::from_secs(120);
-/// So many refs fit into the arguments of one program.
-const REFS_AT_ONCE: usize = 5_000;
+/// So many refs are named to one `git push`, which compares each with every other: 4,000 at once take it half a minute.
+const REFS_AT_ONCE: usize = 500;
 
 pub struct Upstream {
     pub url: String,
