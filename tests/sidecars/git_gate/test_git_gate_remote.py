@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
+
+import pytest
 
 from git_gates import KEY, Gate, upstream_commit
 from git_pushes import FAR, Clone, environment, eventually, secret
@@ -133,6 +136,19 @@ def test_many_pushes_at_once_all_arrive(gate: Gate) -> None:
     assert [push.returncode for push in pushes] == [0] * len(branches), said
     for branch in branches:
         assert gate.upstream(branch) == gate.has(branch) == gate.clone.git("rev-parse", branch)
+
+
+def test_many_connections_do_not_end_one_another(gate: Gate) -> None:
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(socket.create_connection(("127.0.0.1", gate.port), FAR)) for _ in range(40)]
+        # Connections are taken in their order, so once the last has its answer all have been taken.
+        last = stack.enter_context(socket.create_connection(("127.0.0.1", gate.port), FAR))
+        last.sendall(b"0024git-upload-pack /nowhere\0host=x\0")
+        assert b"ERR" in last.recv(1_000)
+        for connection in waiting:
+            connection.setblocking(False)
+            with pytest.raises(BlockingIOError):  # it is open, and has nothing to say
+                connection.recv(1)
 
 
 # --- what dies on the way

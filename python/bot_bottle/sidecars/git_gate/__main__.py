@@ -25,6 +25,9 @@ from bot_bottle.sidecars.git_gate.hook import MAX_FILE_BYTES, WAIT_SECONDS, Hook
 UPSTREAMS_FILE: Final = "/etc/bot-bottle/upstreams.yaml"
 ROOT: Final = "/var/lib/git-gate"
 PORT: Final = 9418
+# At git daemon's own limit of 32 it ends connections to make room for others, and a held push is one. Each costs a few
+# processes, so there is a limit all the same.
+_CONNECTIONS: Final = 512
 # Of the eight seconds that the bundle gives its daemons: time for a held push to take its proposal back.
 _GRACE_SECONDS: Final = 5.0
 _WATCHED: Final = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
@@ -129,7 +132,7 @@ class Gate:
         daemon = _spawn(
             "git", "daemon", f"--port={self.port}", f"--base-path={self.root}", "--reuseaddr", "--export-all",
             "--enable=receive-pack", f"--access-hook={self.root / 'sync'}", "--informative-errors", "--init-timeout=30",
-            "--log-destination=stderr", "--verbose",
+            f"--max-connections={_CONNECTIONS}", "--log-destination=stderr", "--verbose",
             # With no directory at all it would serve every one.
             *(map(str, repositories) if repositories else [str(self.root / "nothing")]),
         )  # fmt: skip
