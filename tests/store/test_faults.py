@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -267,6 +268,62 @@ def test_a_root_that_is_a_file_is_told(host: Host) -> None:
     host.root.write_text("")
     with pytest.raises(DatabaseUnavailableError, match=str(host.root)):
         QueueStore("dev").write_proposal(proposal())
+
+
+# --- what others put beside it
+
+
+def plant(path: Path, kind: str) -> None:
+    path.unlink(missing_ok=True)
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "symlink":
+        path.symlink_to(path.parent / "elsewhere")
+    else:
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(path))
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "directory", "symlink", "socket"])
+@pytest.mark.parametrize("suffix", ["", "-journal", "-wal", "-shm"])
+def test_what_is_no_file_is_refused_by_its_name_at_once(host: Host, suffix: str, kind: str) -> None:
+    QueueStore("dev").write_proposal(proposal())
+    database = host.root / "db" / "bot-bottle.db"
+    planted = database.with_name(database.name + suffix)
+    plant(planted, kind)
+    for command in (("pending",), ("db", "status"), ("db", "backup", str(host.root / "saved.db")), ("audit", "list")):
+        done = host.run(*command, code=1)
+        assert f"{planted} cannot be used: it is a {kind}" in " ".join(done.stderr.split()), command
+        assert "remove it" in done.stderr
+    planted.rmdir() if kind == "directory" else planted.unlink()
+    if suffix:
+        assert len(host.json("pending")) == 1
+
+
+def test_a_backup_with_a_fifo_beside_it_is_refused(host: Host) -> None:
+    QueueStore("dev").write_proposal(proposal())
+    Database().backup(host.root / "saved.db")
+    os.mkfifo(host.root / "saved.db-journal")
+    (host.root / "link").symlink_to("saved.db")
+    for source in ("saved.db", "link"):
+        with pytest.raises(DatabaseUnavailableError, match=r"saved\.db-journal cannot be used: it is a FIFO"):
+            Database().restore(host.root / source)
+    (host.root / "saved.db-journal").unlink()
+    Database().restore(host.root / "link")
+    assert len(Inbox().pending()) == 1
+
+
+@pytest.mark.parametrize("name", [".", "db"])
+def test_a_root_that_every_user_may_write_to_is_refused(host: Host, name: str) -> None:
+    QueueStore("dev").write_proposal(proposal())
+    (host.root / name).chmod(0o777)
+    for use in (lambda: Inbox().pending(), lambda: Database().backup(host.root / "saved.db")):
+        with pytest.raises(DatabaseUnavailableError, match=r"every user may write to it \(mode 0777\); `chmod 700` it"):
+            use()
+    (host.root / name).chmod(0o700)
+    assert len(Inbox().pending()) == 1
 
 
 # --- the disk

@@ -56,7 +56,8 @@ class Supervise:
             why = "as asked for"
         bottle = self._bottles.register(slug, backend=backend, files=files or {}, transport=transport)
         bottle_dir = Path(bot_bottle_root(), "bottles", bottle.slug)
-        bottle_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for private in (bottle_dir.parent, bottle_dir):  # not parents=True: it makes them with the umask's mode
+            private.mkdir(mode=0o700, exist_ok=True)
         db_dir = str(Path(self._database.real_path).parent)
         keyring = Path(Keys().keyring_file)
         plan = Plan(

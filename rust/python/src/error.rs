@@ -105,6 +105,7 @@ fn attributes<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict
             data.set_item("filesystem", filesystem)?;
         }
         Error::Corrupt { path, .. }
+        | Error::SchemaAltered { path, .. }
         | Error::Busy { path }
         | Error::WriteLost { path }
         | Error::Unavailable { path, .. }

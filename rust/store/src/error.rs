@@ -58,6 +58,10 @@ pub enum Error {
     )]
     Corrupt { path: String, reason: String },
     #[error(
+        "{path} holds {reason}; to fix it, stop the bottles that mount it and drop that with the sqlite3 program, or restore a backup with `bot-bottle db restore`"
+    )]
+    SchemaAltered { path: String, reason: String },
+    #[error(
         "{path} is itself a mount point: its WAL would stay behind and writes be lost; mount its directory instead"
     )]
     FileMount { path: String, filesystem: String },
@@ -135,7 +139,7 @@ impl Error {
             Error::Key { .. } => "KeyUnusableError",
             Error::SchemaTooNew { .. } => "SchemaTooNewError",
             Error::MigrationFailed { .. } | Error::MigrationEdited { .. } => "MigrationError",
-            Error::Corrupt { .. } => "DatabaseCorruptError",
+            Error::Corrupt { .. } | Error::SchemaAltered { .. } => "DatabaseCorruptError",
             Error::FileMount { .. } | Error::ForeignFilesystem { .. } => "UnsafeMountError",
             Error::Busy { .. } => "DatabaseBusyError",
             Error::WriteLost { .. } => "WriteLostError",
@@ -172,7 +176,10 @@ impl Error {
 
     /// Fills in which file an SQLite error was about; the conversion from rusqlite cannot know it.
     pub(crate) fn at(mut self, file: &Path) -> Self {
-        if let Error::Corrupt { path, .. } | Error::Busy { path } | Error::Unavailable { path, .. } = &mut self
+        if let Error::Corrupt { path, .. }
+        | Error::SchemaAltered { path, .. }
+        | Error::Busy { path }
+        | Error::Unavailable { path, .. } = &mut self
             && path.is_empty()
         {
             *path = file.display().to_string();

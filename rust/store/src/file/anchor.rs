@@ -16,6 +16,7 @@ use std::sync::{Arc, LazyLock, Weak};
 use parking_lot::Mutex;
 
 use crate::file::identity::FileId;
+use crate::file::layout;
 use crate::process::{Own, PerProcess};
 
 type Anchors = Mutex<HashMap<FileId, Weak<Anchor>>>;
@@ -38,7 +39,7 @@ impl Anchor {
         let anchor = match all.get(&id).and_then(Weak::upgrade) {
             Some(anchor) => anchor,
             None => {
-                let file = File::open(path).ok()?;
+                let file = layout::open_to_read(path).ok()?;
                 // Closed here, it would drop the locks of a connection; of another file there are none.
                 if file.metadata().ok().map(|data| (data.dev(), data.ino())) != Some(id) {
                     return None;

@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::{Error, Result};
 use crate::file::anchor::Anchor;
+use crate::file::attest::{self, For};
 use crate::file::identity::{FileId, file_id};
 use crate::file::transaction::Transaction;
 use crate::file::turn::{Turn, Turns};
@@ -25,8 +26,8 @@ pub(crate) struct Opened {
     id: Option<FileId>,
     /// How this connection syncs now.
     syncs: Cell<Syncs>,
-    /// The schema that this release has been found to fit.
-    schema: Cell<i64>,
+    /// The schema that this release has been found to fit, and to be nobody else's.
+    schema: Cell<Option<i64>>,
     pub(crate) turns: Option<Turns>,
     /// After `conn`, as fields are dropped in order.
     anchor: Option<Arc<Anchor>>,
@@ -46,20 +47,30 @@ impl Opened {
     /// Guards, then pragmas, then migrations: the order is the point.
     pub(crate) fn open(file: PathBuf) -> Result<Self> {
         mount::check(&file)?;
+        mount::refuse_planted(&file)?;
         let before = file_id(&file);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(&file, flags).map_err(|error| Error::from(error).at(&file))?;
         let turns = Turns::beside(&file);
         prepare(&conn, turns.as_ref()).map_err(|error| error.at(&file))?;
-        let schema = Cell::new(migrations::schema_version(&conn).map_err(|error| error.at(&file))?);
         let wal = Wal::beside(&file);
         let anchor = before.and_then(|id| Anchor::hold(&file, id));
-        Ok(Opened { conn, file, wal, id: before, syncs: Cell::new(Syncs::InTurn), schema, turns, anchor })
+        Ok(Opened {
+            conn,
+            file,
+            wal,
+            id: before,
+            syncs: Cell::new(Syncs::InTurn),
+            schema: Cell::new(None),
+            turns,
+            anchor,
+        })
     }
 
     /// Without a look at its schema, for whoever saves or replaces all of it, whatever is in it.
     pub(crate) fn open_as_it_is(file: PathBuf) -> Result<Self> {
         mount::check(&file)?;
+        mount::refuse_planted(&file)?;
         let id = file_id(&file);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(&file, flags).map_err(|error| Error::from(error).at(&file))?;
@@ -68,7 +79,7 @@ impl Opened {
         conn.query_row("PRAGMA data_version", [], |_| Ok(())).map_err(|error| Error::from(error).at(&file))?;
         let (wal, turns) = (Wal::beside(&file), Turns::beside(&file));
         let anchor = id.and_then(|id| Anchor::hold(&file, id));
-        Ok(Opened { conn, file, wal, id, syncs: Cell::new(Syncs::InTurn), schema: Cell::new(0), turns, anchor })
+        Ok(Opened { conn, file, wal, id, syncs: Cell::new(Syncs::InTurn), schema: Cell::new(None), turns, anchor })
     }
 
     /// Whether database and WAL at their paths are still the files this connection has open.
@@ -91,9 +102,9 @@ impl Opened {
         let turn = self.turns.as_ref().map(Turns::take);
         let mut tx = Transaction::begin(&self.conn)?;
         // A later release, a rollback or another program's module may have been here since.
-        while migrations::schema_version(&tx)? != self.schema.get() {
+        while Some(migrations::schema_version(&tx)?) != self.schema.get() {
             drop(tx);
-            self.schema.set(follow_schema(&self.conn)?);
+            self.schema.set(Some(follow_schema(&self.conn)?));
             tx = Transaction::begin(&self.conn)?;
         }
         let result = work(&tx)?;
@@ -125,9 +136,16 @@ impl Drop for Opened {
 
 /// Whether this release still fits, with whatever is missing brought back.
 fn follow_schema(conn: &Connection) -> Result<i64> {
-    migrations::refuse_newer(&migrations::versions(conn)?)?;
+    let schema = migrations::schema_version(conn)?;
+    let found = migrations::versions(conn)?;
+    migrations::refuse_newer(&found)?;
+    attest::check(conn, &found, For::Writing)?;
+    if migrations::are_complete(&found) {
+        return Ok(schema);
+    }
     migrations::migrate_all(conn)?;
-    migrations::schema_version(conn)
+    // What was made meanwhile is looked at before it is written to.
+    follow_schema(conn)
 }
 
 fn prepare(conn: &Connection, turns: Option<&Turns>) -> Result<()> {
@@ -140,6 +158,9 @@ fn prepare(conn: &Connection, turns: Option<&Turns>) -> Result<()> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Views and triggers in the file may come from others: they get no functions with side effects.
     conn.pragma_update(None, "trusted_schema", false)?;
+    // Nor does SQL that runs here change the schema by hand, or a page say of a cell what the page has no room for.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    conn.pragma_update(None, "cell_size_check", true)?;
     // Answers belong to proposals.
     conn.pragma_update(None, "foreign_keys", true)?;
     // INSERT OR REPLACE on the audit log fires its delete trigger.
@@ -153,6 +174,7 @@ fn prepare(conn: &Connection, turns: Option<&Turns>) -> Result<()> {
     let found = migrations::versions(conn)?;
     migrations::refuse_newer(&found)?;
     let complete = migrations::are_complete(&found);
+    attest::check(conn, &found, if complete { For::Reading } else { For::Writing })?;
     if conn.is_readonly("main")? {
         let reason = "it is not writable, and its schema is older than this release needs".to_owned();
         return if complete { Ok(()) } else { Err(Error::Unavailable { path: String::new(), reason }) };

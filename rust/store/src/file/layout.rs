@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -74,12 +74,12 @@ pub(crate) fn bottle_dir(slug: &str) -> Result<PathBuf> {
 /// the directory must be there; then the empty file (0600).
 pub(crate) fn locate(path: &Path, on_host: bool, create: bool) -> Result<Option<PathBuf>> {
     let real = if on_host { host_file(path, create)? } else { path.to_owned() };
+    // Sidecars can write to the host's directory: a link they put there must not lead the host elsewhere, or nowhere.
+    if on_host && real.symlink_metadata().is_ok_and(|data| data.is_symlink()) {
+        return Err(Error::unavailable(&real, "it is a symlink where a file of the database belongs; remove it"));
+    }
     match fs::canonicalize(&real) {
-        Ok(file) => {
-            // Sidecars can write to the host's directory: a link they put there must not lead the host elsewhere.
-            let own = !on_host || real.symlink_metadata().is_ok_and(|data| !data.is_symlink());
-            return if own { Ok(Some(file)) } else { Err(Error::unavailable(&real, "it is a symlink; remove it")) };
-        }
+        Ok(file) => return Ok(Some(file)),
         Err(error) if error.kind() == ErrorKind::NotFound && !create => return Ok(None),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(Error::unavailable(path, error)),
@@ -110,6 +110,24 @@ pub(crate) fn open_beside(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
 }
 
+/// Whoever may write to the host's own directories may put another file, or keys, in the place of ours.
+fn refuse_public(dir: &Path) -> Result<()> {
+    match fs::metadata(dir) {
+        Ok(data) if data.mode() & 0o002 != 0 => {
+            let mode = data.mode() & 0o7777;
+            Err(Error::unavailable(dir, format!("every user may write to it (mode {mode:04o}); `chmod 700` it")))
+        }
+        _ => Ok(()), // what cannot be looked at is told when it is used
+    }
+}
+
+/// Opens one of the database's own files to look at it or sync it, under the same suspicion.
+pub(crate) fn open_to_read(path: &Path) -> std::io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).map_err(std::io::Error::other)?;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
 fn host_file(link: &Path, create: bool) -> Result<PathBuf> {
     let unusable = |path: &Path, error: std::io::Error| Error::unavailable(path, error);
     let root = link.parent().unwrap_or(Path::new("/"));
@@ -117,6 +135,9 @@ fn host_file(link: &Path, create: bool) -> Result<PathBuf> {
     let file = dir.join(FILE_NAME);
     if create {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|error| unusable(&dir, error))?;
+    }
+    for place in [root, &dir] {
+        refuse_public(place)?;
     }
     match fs::read_link(link) {
         Ok(target) if root.join(&target) == file => {}

@@ -142,6 +142,19 @@ pub(crate) fn migrate_all(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
+/// Makes in a fresh database what this release's modules are at these versions.
+pub(crate) fn make(fresh: &Connection, version: impl Fn(&Module) -> i64, books: bool) -> Result<()> {
+    if books {
+        fresh.execute_batch(BOOKS_SQL)?;
+    }
+    for module in &MODULES {
+        for (up, _) in module.steps.iter().take(usize::try_from(version(module)).unwrap_or(0)) {
+            fresh.execute_batch(up)?;
+        }
+    }
+    Ok(())
+}
+
 /// Brings one module to the version its steps make, or leaves it at a later one that suits; returns the version it is at.
 /// Programs that know it up to `compat` may go on using it. `running` is true while SQL of a step runs.
 pub(crate) fn migrate(

@@ -10,8 +10,10 @@
 //! | `bell` | How does a commit wake those it concerns? |
 //! | `layout`, `mount` | Where does the file lie, and may it be shared from there? |
 //! | `migrations` | How does the file get to this release's schema, and back? |
+//! | `attest` | Is the schema in the file the one that we make? |
 
 pub(crate) mod anchor;
+pub(crate) mod attest;
 pub(crate) mod bell;
 pub(crate) mod connection;
 pub(crate) mod database;

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -44,6 +45,28 @@ pub(crate) fn check(file: &Path) -> Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// Whoever shares the directory can put there what SQLite would wait for (a FIFO's other end), follow or fail on without a
+/// reason.
+pub(crate) fn refuse_planted(file: &Path) -> Result<()> {
+    for suffix in ["", "-journal", "-wal", "-shm"] {
+        let mut path = file.as_os_str().to_owned();
+        path.push(suffix);
+        let path = PathBuf::from(path);
+        let Ok(data) = path.symlink_metadata() else { continue };
+        let kind = data.file_type();
+        let what = match () {
+            () if kind.is_file() => continue,
+            () if kind.is_symlink() => "a symlink",
+            () if kind.is_dir() => "a directory",
+            () if kind.is_fifo() => "a FIFO",
+            () if kind.is_socket() => "a socket",
+            () => "a device",
+        };
+        return Err(Error::unavailable(&path, format!("it is {what} where a file of the database belongs; remove it")));
+    }
+    Ok(())
 }
 
 /// Name of the filesystem that holds `file`, for people.

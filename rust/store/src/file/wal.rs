@@ -13,6 +13,7 @@ use rusqlite::Connection;
 use rusqlite::hooks;
 
 use crate::file::identity::{FileId, look};
+use crate::file::layout;
 use crate::file::turn::{Turn, Turns};
 use crate::rules::BUSY_TIMEOUT;
 
@@ -123,7 +124,7 @@ impl Wal {
     pub(crate) fn file(&self) -> Option<Arc<File>> {
         if self.file.get().is_none() {
             // SQLite has no locks on it that closing it would drop.
-            let file = File::open(&self.path).ok()?;
+            let file = layout::open_to_read(&self.path).ok()?;
             let found = file.metadata().ok()?;
             if Some((found.dev(), found.ino())) != self.id {
                 return None;

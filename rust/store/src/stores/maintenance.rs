@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::file::bell::Rings;
 use crate::file::database::Database;
 use crate::file::migrations::{self, MODULES};
-use crate::file::{bell, mount};
+use crate::file::{attest, bell, mount};
 use crate::registration;
 use crate::statement::Keys;
 
@@ -141,6 +141,7 @@ pub(crate) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
 }
 
 pub(crate) fn open_read_only(file: &Path) -> Result<Connection> {
+    mount::refuse_planted(&fs::canonicalize(file).map_err(|error| Error::unavailable(file, error))?)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(file, flags).map_err(|error| Error::from(error).at(file))?;
     conn.busy_timeout(Duration::from_secs(5))?;
@@ -150,6 +151,10 @@ pub(crate) fn open_read_only(file: &Path) -> Result<Connection> {
 /// What is wrong with a file, in sentences.
 pub(crate) fn findings(conn: &Connection) -> Result<Vec<String>> {
     let mut findings = sqlite_checks(conn)?;
+    let versions = migrations::versions(conn)?;
+    let planted = attest::planted(conn, &versions)?;
+    findings.extend(planted.into_iter().map(|(_, what)| format!("{what}: somebody else put it there")));
+    findings.extend(attest::missing(conn, &versions)?.into_iter().map(|what| format!("{what} is gone")));
     match audit::verify(conn, None) {
         Ok(_) => {}
         Err(error @ Error::AuditIntegrity { .. }) => findings.push(error.to_string()),

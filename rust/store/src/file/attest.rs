@@ -1,0 +1,135 @@
+//! Is the schema in the file the one that releases of this crate make?
+//!
+//! Whoever shares the file can put triggers on its tables or a view in the place of one, which would act inside the
+//! host's own writes long after their mount is gone. So what stands in the file under our names, or upon our tables, is
+//! held against what our own migrations make in a fresh database; what other modules have beside it is theirs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
+
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+
+use crate::error::{Error, Result};
+use crate::file::migrations::{self, Found, MODULES, Module};
+
+/// As many as a message names.
+const MOST_NAMED: usize = 3;
+
+/// Type and name in small letters, as SQLite compares names without case.
+type Key = (String, String);
+
+/// The table in small letters, and the statement; none for an index that a constraint made.
+type Made = (String, Option<String>);
+
+const OBJECTS_SQL: &str = "SELECT type, name, tbl_name, sql FROM sqlite_schema";
+
+/// What a use of the file relies on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    /// That a table is the table it says.
+    Reading,
+    /// Also that a write does no more than it says.
+    Writing,
+}
+
+/// Refuses a schema that has something of somebody else's in the place of ours, or upon it. It costs a read of the schema.
+pub(crate) fn check(conn: &Connection, found: &[Found], purpose: For) -> Result<()> {
+    let mut findings = planted(conn, found)?;
+    if purpose == For::Reading {
+        findings.retain(|(kind, _)| matches!(kind.as_str(), "table" | "view"));
+    }
+    if findings.is_empty() {
+        return Ok(());
+    }
+    let mut reason = findings.iter().take(MOST_NAMED).map(|(_, what)| what.as_str()).collect::<Vec<_>>().join(", ");
+    if findings.len() > MOST_NAMED {
+        reason.push_str(&format!(" and {} more", findings.len() - MOST_NAMED));
+    }
+    Err(Error::SchemaAltered { path: String::new(), reason })
+}
+
+/// Type and description of what is there under our names, or upon our tables, and is not ours.
+pub(crate) fn planted(conn: &Connection, found: &[Found]) -> Result<Vec<(String, String)>> {
+    let complete = |module: &Module| found.iter().any(|at| at.module == module.name && at.version == module.version());
+    let part;
+    let expected = if MODULES.iter().all(complete) {
+        ours()?
+    } else {
+        let at = |module: &Module| found.iter().find(|at| at.module == module.name).map_or(0, |at| at.version);
+        part = made_by(at, !found.is_empty())?;
+        &part
+    };
+    let names: BTreeSet<&str> = expected.keys().map(|(_, name)| name.as_str()).collect();
+    // A later release that lets this one go on has added tables, columns and indexes, which only it knows, but no more.
+    let later = |at: &Found| MODULES.iter().any(|module| at.module == module.name && at.version > module.version());
+    let later = found.iter().any(later);
+
+    let mut findings = Vec::new();
+    for (key, made) in objects(conn)? {
+        let concerns_us = names.contains(key.1.as_str()) || names.contains(made.0.as_str());
+        let is_ours = expected.get(&key) == Some(&made);
+        let may_be_later = later && (key.0 == "index" || key.0 == "table" && expected.contains_key(&key));
+        if concerns_us && !is_ours && !may_be_later {
+            let (kind, name) = key;
+            let what = match kind.as_str() {
+                "table" | "view" => format!("a {kind} {} that is not ours", shown(&name)),
+                _ => format!("the {kind} {} on {}, which is not ours", shown(&name), shown(&made.0)),
+            };
+            findings.push((kind, what));
+        }
+    }
+    findings.sort_by_key(|(kind, _)| !matches!(kind.as_str(), "table" | "view")); // what lies deepest is named first
+    Ok(findings)
+}
+
+/// What is not there though it should be, such as a trigger that keeps the log from being changed.
+pub(crate) fn missing(conn: &Connection, found: &[Found]) -> Result<Vec<String>> {
+    let at = |module: &Module| found.iter().find(|at| at.module == module.name).map_or(0, |at| at.version);
+    let there = objects(conn)?;
+    let expected = made_by(at, !found.is_empty())?;
+    Ok(expected
+        .keys()
+        .filter(|key| !there.contains_key(*key))
+        .map(|(kind, name)| format!("the {kind} {name}"))
+        .collect())
+}
+
+/// What this release makes.
+fn ours() -> Result<&'static BTreeMap<Key, Made>> {
+    static OURS: OnceLock<BTreeMap<Key, Made>> = OnceLock::new();
+    match OURS.get() {
+        Some(ours) => Ok(ours),
+        None => {
+            let made = made_by(Module::version, true)?;
+            Ok(OURS.get_or_init(|| made))
+        }
+    }
+}
+
+fn made_by(version: impl Fn(&Module) -> i64, books: bool) -> Result<BTreeMap<Key, Made>> {
+    let fresh = Connection::open_in_memory()?;
+    migrations::make(&fresh, version, books)?;
+    objects(&fresh)
+}
+
+fn objects(conn: &Connection) -> Result<BTreeMap<Key, Made>> {
+    let mut statement = conn.prepare(OBJECTS_SQL)?;
+    let mut rows = statement.query([])?;
+    let mut all = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        // Whatever is in there: these columns of a file that somebody wrote by hand may be no text.
+        let text = |column: &str| -> Result<Option<String>> {
+            let value = row.get_ref(column)?;
+            Ok(if let ValueRef::Text(text) = value { Some(String::from_utf8_lossy(text).into_owned()) } else { None })
+        };
+        let small = |column: &str| text(column).map(|text| text.unwrap_or_default().to_ascii_lowercase());
+        all.insert((small("type")?, small("name")?), (small("tbl_name")?, text("sql")?));
+    }
+    Ok(all)
+}
+
+/// A name somebody else chose.
+fn shown(name: &str) -> String {
+    name.chars().take(60).collect()
+}
