@@ -23,7 +23,7 @@ EXTRAS := supervise serve git-gate tui
 RUST_SOURCES := .cargo/config.toml Cargo.toml Cargo.lock $(shell find rust migrations -name '*.rs' -o -name '*.sql' -o -name Cargo.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-latest lint lock bench bench-full sdist-check clean tools
+.PHONY: help build demo browser test test-latest lint lock bench bench-full sdist-check clean tools
 .DELETE_ON_ERROR:
 
 help: ## print this list
@@ -34,11 +34,11 @@ build: $(BIN)/.extension $(BIN)/bot-bottle-sidecar $(BIN)/bot-bottle-egress ## b
 demo: build ## play a bottle, its agent and its operator with real processes in a throw-away root
 	$(BIN)/python examples/demo.py
 
-test: build ## all tests; those of containers where a Docker Engine can be had
+test: build browser ## all tests; those of containers where a Docker Engine can be had
 	cargo test --workspace --locked --quiet
 	$(BIN)/python -m pytest
 
-test-latest: build ## Python's tests with the newest version of every package, in .venv-latest, and which of them moved
+test-latest: build browser ## Python's tests with the newest version of every package, in .venv-latest, and which of them moved
 	rm -rf .venv-latest && $(PYTHON) -m venv .venv-latest
 	$(BIN)/uv pip install --system-certs --quiet --python .venv-latest --requirement pyproject.toml $(EXTRAS:%=--extra %) --group dev
 	VIRTUAL_ENV='$(CURDIR)/.venv-latest' PIP_NO_INDEX=1 $(BIN)/maturin develop --release --locked --quiet

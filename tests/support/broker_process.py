@@ -25,9 +25,9 @@ from cli_process import PROGRAMS, Host
 _WITH_LIMITS = """
 import json, sys
 import uvloop
-from bot_bottle.web.server import run
+from bot_bottle.web.server import BrokerAt, run
 from bot_bottle.web.limits import Limits
-uvloop.run(run("127.0.0.1", int(sys.argv[1]), None, False, Limits(**json.loads(sys.argv[2]))))
+uvloop.run(run(BrokerAt("127.0.0.1", int(sys.argv[1])), limits=Limits(**json.loads(sys.argv[2]))))
 """
 
 

@@ -19,6 +19,7 @@ ASKED = "_BOT_BOTTLE_COMPLETE"
 COMMANDS: dict[str, dict[str, str]] = {
     "Decide": {
         "supervise": "supervise:supervise",
+        "dashboard": "dashboard:dashboard",
         "review": "walk:review",
         "pending": "inbox:pending",
         "show": "inbox:show",

@@ -30,30 +30,70 @@ if TYPE_CHECKING:
     help="Its unix socket; by default broker.sock in the root.",
 )
 @option("--tls", is_flag=True, help="Speak TLS on TCP, with a certificate made once and handed to each bottle.")
-def serve(listen: str, path: Path | None, tls: bool) -> None:
-    """Serve the broker: what bottles whose sidecars cannot share the database may do.
+@option(
+    "--operator", is_flag=True, help="Serve the dashboard too, on a listener of its own; bot-bottle dashboard opens it."
+)
+@option("--no-broker", is_flag=True, help="Serve the dashboard alone.")
+@option(
+    "--operator-listen",
+    metavar="ADDR:PORT",
+    default="127.0.0.1:9102",
+    help="Where browsers reach the dashboard, a loopback address; port 0 is any free one.",
+)
+@option("--operator-socket", metavar="PATH", type=file_path, help="A unix socket for the dashboard instead of a port.")
+def serve(
+    listen: str,
+    path: Path | None,
+    tls: bool,
+    operator: bool,
+    no_broker: bool,
+    operator_listen: str,
+    operator_socket: Path | None,
+) -> None:
+    """Serve the broker, and with --operator the dashboard.
 
-    It runs until it is stopped (Ctrl-C, SIGTERM), and prints a line of JSON for each request. A bottle's
-    sidecars reach their own bottle's proposals with the token that `bot-bottle bottle start` gave them;
-    nothing here decides.
+    It runs until it is stopped (Ctrl-C, SIGTERM), and prints a line of JSON for each request. The broker is
+    for bottles whose sidecars cannot share the database: they reach their own bottle's proposals with the
+    token that `bot-bottle bottle start` gave them, and decide nothing. The dashboard is for operators, who
+    decide in a browser on this machine.
 
     \b
       bot-bottle serve                                    on this machine only
       bot-bottle serve --broker-listen 172.17.0.1:9101 --tls
+      bot-bottle serve --operator                         the dashboard too
     """
-    import ipaddress
-
-    host, port = address.parse(listen)
-    try:
-        local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        raise InvalidInputError(f"--broker-listen needs an IP address, not {host!r}") from None
-    if not local:
+    if no_broker and not operator:
+        raise InvalidInputError("--no-broker leaves nothing to serve without --operator")
+    host, port, local = _address(listen, "--broker-listen")
+    operator_host, operator_port, operator_local = _address(operator_listen, "--operator-listen")
+    if not operator_local:
+        raise InvalidInputError(
+            f"--operator-listen needs a loopback address, not {operator_host}: whoever reaches the dashboard could try "
+            "to log in; from another machine, tunnel to it (ssh -L 9102:127.0.0.1:9102)"
+        )
+    if not local and not no_broker:
         plain = "" if tls else "; without --tls tokens and proposals cross it in the clear"
         print(f"{PROGRAM}: warning: the broker on {listen} can be reached from the network{plain}", file=sys.stderr)
     try:
         from bot_bottle.web import server  # it needs packages that only this command has
     except ModuleNotFoundError as error:
         raise BotBottleError(f"the Python module {error.name} is missing; install bot-bottle[serve]") from None
-    if server.serve(host, port, path, tls):
+    broker_at = None if no_broker else server.BrokerAt(host, port, path, tls)
+    dashboard_at = server.DashboardAt(operator_host, operator_port, operator_socket) if operator else None
+    if server.serve(broker_at, dashboard_at):
         raise KeyboardInterrupt
+
+
+def _address(text: str, name: str) -> tuple[str, int, bool]:
+    """Host, port, and whether that is a loopback address.
+
+    Raises:
+        InvalidInputError: the host is not an IP address.
+    """
+    import ipaddress
+
+    host, port = address.parse(text)
+    try:
+        return host, port, ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise InvalidInputError(f"{name} needs an IP address, not {host!r}") from None

@@ -1,0 +1,451 @@
+"""What may an operator's browser do? See what waits and what was decided, and decide, as on the command line.
+
+The routes are listed once, in :class:`Dashboard`. ``guard.py`` says what is refused before any of them, ``login.py``
+who gets further than the login page. docs/dashboard.md has both, and the API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.resources import files
+from typing import Any, Final, TypeVar
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import Message, Receive, Scope, Send
+
+from bot_bottle import (
+    AccessDeniedError,
+    BotBottleError,
+    BottleStore,
+    Database,
+    DatabaseBusyError,
+    GrantStore,
+    Inbox,
+    InboxItem,
+    InvalidInputError,
+    Keys,
+    NotFoundError,
+    __version__,
+    render_diff,
+)
+from bot_bottle import Response as Answer
+from bot_bottle.errors import AlreadyDecidedError
+from bot_bottle.operator import decisions
+from bot_bottle.operator.overview import overview
+from bot_bottle.web.access_log import AccessLog
+from bot_bottle.web.broker.bodies import parse, query, texts
+from bot_bottle.web.dashboard import guard, login, shown
+from bot_bottle.web.dashboard.events import Events
+from bot_bottle.web.limits import Limits
+from bot_bottle.web.problems import Refusal, document, encode, problem, status_of
+
+T = TypeVar("T")
+Handler = Callable[[Request], Awaitable[Response]]
+
+SURFACE: Final = "web"
+_MOST_STREAMS: Final = 64
+_MOST_ROWS: Final = 500
+_TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+# What a browser needs to show the login page; everything else is for those who are logged in.
+_OPEN: Final = frozenset(("/login", "/assets/login.js", "/assets/style.css", "/assets/icon.svg", "/api/v1/login"))
+
+
+class Dashboard:
+    """The ASGI application, over the host's database."""
+
+    def __init__(self, limits: Limits, log: AccessLog) -> None:
+        self._limits = limits
+        self._log = log
+        self._stopped = asyncio.Event()
+        self._streams = 0
+        self._inbox = Inbox()
+        self._inbox.last_change()  # opens the database: now, with the reason if it cannot be used
+        self._bottles, self._grants, self._database, self._keys = BottleStore(), GrantStore(), Database(), Keys()
+        self._threads = ThreadPoolExecutor(8, "dashboard")
+        self._working: set[Future[Any]] = set()
+        self._assets = {each.name: each.read_bytes() for each in files(__package__).joinpath("assets").iterdir()}
+        self._router = Router(
+            [
+                _at("/", GET=self._page("index.html")),
+                _at("/login", GET=self._page("login.html")),
+                _at("/assets/{name}", GET=self._asset),
+                _at("/api/v1/login", POST=self._log_in),
+                _at("/api/v1/logout", POST=self._log_out),
+                _at("/api/v1/inbox", GET=self._list),
+                _at("/api/v1/events", GET=self._events),
+                _at("/api/v1/proposals/{id}", GET=self._show),
+                _at("/api/v1/proposals/{id}/draft", POST=self._draft),
+                _at("/api/v1/proposals/{id}/diff", POST=self._diff),
+                _at("/api/v1/proposals/{id}/decision", POST=self._decide),
+                _at("/api/v1/history", GET=self._history),
+                _at("/api/v1/bottles", GET=self._bottle_list),
+                _at("/api/v1/grants", GET=self._grant_list),
+                _at("/api/v1/grants/{id}/revoke", POST=self._revoke),
+                _at("/api/v1/status", GET=self._status),
+            ],
+            redirect_slashes=False,
+        )
+
+    def stop(self) -> None:
+        """Ends the streams of open pages, which come back to whoever serves them next."""
+        self._stopped.set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no thread is at work, so that the process can end."""
+        return not self._working
+
+    def close(self) -> None:
+        """Gives up what has not begun; what has is finished, or undone by SQLite if the process ends first."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise TypeError(f"the dashboard speaks HTTP, not {scope['type']}")
+        begun = time.monotonic()
+        status = 0
+
+        async def note_and_send(message: Message) -> None:
+            nonlocal status
+            status = status or message.get("status", 0)
+            await send(message)
+
+        scope["app"] = self  # so that the router raises its 404 and 405 instead of answering in plain text
+        scope["state"] = dict(scope["state"])
+        request = Request(scope, receive)
+        error = None
+        try:
+            await self._admit(request)
+            await self._router(scope, receive, note_and_send)
+        except ClientDisconnect:
+            pass
+        except Exception as raised:
+            refusal = _refusal(raised)
+            error = type(refusal.error).__name__
+            if not status:
+                await self._refused(request, refusal)(scope, receive, note_and_send)
+        finally:
+            self._log.write(
+                {
+                    "event": "request",
+                    "side": "operator",
+                    "method": scope["method"] if scope["method"] in ("GET", "POST", "HEAD") else "other",
+                    "route": getattr(scope.get("endpoint"), "path", None),
+                    "status": status,
+                    "error": error,
+                    "ms": round((time.monotonic() - begun) * 1000, 3),
+                }
+            )
+
+    async def _admit(self, request: Request) -> None:
+        """Lets in who is logged in, and anybody to what the login page needs.
+
+        Raises:
+            Refusal: 401 without a login, and what ``guard.check`` raises.
+        """
+        path = request.url.path
+        guard.check(request, landing=path == "/login")
+        if path in _OPEN:
+            return
+        page_key = request.headers.get(login.PAGE_HEADER, "") if path.startswith("/api/") else None
+        ends = await self._run(login.check, request.cookies.get(login.cookie_name(), ""), page_key)
+        if ends is None:
+            raise Refusal(401, AccessDeniedError("there is no login here; 'bot-bottle dashboard' makes one"))
+        request.state.ends = ends
+        request.state.known()
+
+    def _refused(self, request: Request, refusal: Refusal) -> Response:
+        if refusal.status == 401 and request.url.path == "/":
+            return self._file("login.html", 401)
+        # A message may quote what an agent wrote, a withdrawal's reason for example.
+        told = shown.safe(document(refusal.error, refusal.status))
+        response = problem(refusal.error, refusal.status, guard.HEADERS)
+        response.body = encode(told)
+        response.headers["content-length"] = str(len(response.body))
+        if refusal.status == 401:
+            del response.headers["www-authenticate"]  # no browser's own dialog helps here
+        return response
+
+    async def _run(self, work: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        # The thread's future, not the loop's: who gives up on the one does not end the other.
+        future = self._threads.submit(work, *arguments, **named)
+        self._working.add(future)
+        future.add_done_callback(self._working.discard)
+        return await asyncio.wrap_future(future)
+
+    async def _body(self, request: Request) -> Any:
+        """The JSON value of the request's body.
+
+        Raises:
+            Refusal: 400, 408, 413 or 415: it is none, takes too long or is too long.
+        """
+        if request.headers.get("content-type") != "application/json":
+            raise Refusal(415, InvalidInputError("the body must be application/json"))
+        most = self._limits.body_bytes
+        body = bytearray()
+
+        async def receive() -> None:
+            async for chunk in request.stream():
+                body.extend(chunk)
+                if len(body) > most:
+                    raise Refusal(413, InvalidInputError(f"the body is longer than {most} bytes"))
+
+        try:
+            await asyncio.wait_for(receive(), self._limits.body_seconds)
+        except asyncio.TimeoutError:
+            raise Refusal(408, InvalidInputError("the body did not arrive in time")) from None
+        return parse(bytes(body))
+
+    # -- pages
+
+    def _file(self, name: str, status: int = 200) -> Response:
+        kind = _TYPES[os.path.splitext(name)[1]]
+        return Response(self._assets[name], status, guard.HEADERS, kind)
+
+    def _page(self, name: str) -> Handler:
+        async def page(request: Request) -> Response:
+            return self._file(name)
+
+        return page
+
+    async def _asset(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in self._assets or name.endswith(".html") or os.path.splitext(name)[1] not in _TYPES:
+            raise HTTPException(404)
+        return self._file(name)
+
+    # -- login
+
+    async def _log_in(self, request: Request) -> Response:
+        given = texts(await self._body(request), ("link",))
+        session = await self._run(login.use_link, given["link"])
+        if session is None:
+            raise Refusal(
+                401,
+                AccessDeniedError("this link was used already, or is too old; 'bot-bottle dashboard' makes another"),
+            )
+        response = _json({"page_key": session.page_key})
+        response.set_cookie(
+            login.cookie_name(),
+            session.cookie,
+            max_age=login.SESSION_SECONDS,
+            httponly=True,
+            samesite="strict",
+        )
+        return response
+
+    async def _log_out(self, request: Request) -> Response:
+        await self._run(login.end, request.cookies.get(login.cookie_name(), ""))
+        response = _json({})
+        response.delete_cookie(login.cookie_name(), httponly=True, samesite="strict")
+        return response
+
+    # -- what there is to see
+
+    async def _list(self, request: Request) -> Response:
+        query(request.query_params.multi_items(), ())
+
+        def read() -> dict[str, Any]:
+            # The number first: what arrives in between is then told of once more, never left out.
+            at = self._inbox.last_change()
+            rows = [shown.row(item) for item in self._inbox.pending()]
+            return {"at": at, "rows": rows, "bottles": shown.safe(overview(self._database))}
+
+        return _json(await self._run(read))
+
+    async def _events(self, request: Request) -> Response:
+        since = request.headers.get("last-event-id", "0")
+        if not (since.isascii() and since.isdecimal() and len(since) < 19):
+            raise InvalidInputError("Last-Event-ID must be the number of a change")
+        if self._streams >= _MOST_STREAMS:
+            busy = DatabaseBusyError(f"{_MOST_STREAMS} pages are open already; close one and try again")
+            raise Refusal(429, busy)
+        events = Events(
+            self._inbox, self._run, self._rows, int(since), request.state.ends, self._stopped, dict(guard.HEADERS)
+        )
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            self._streams += 1
+            try:
+                await events(scope, receive, send)
+            finally:
+                self._streams -= 1
+
+        return counted  # type: ignore[return-value]
+
+    def _rows(self, ids: list[str]) -> list[dict[str, Any]]:
+        found = []
+        for each in ids:
+            try:
+                found.append(shown.row(self._inbox.read(each)))
+            except NotFoundError:  # pruned meanwhile
+                found.append(
+                    {"id": each, "pending": False, "state": "gone", "ended": "it is no longer in the database"}
+                )
+        return found
+
+    async def _show(self, request: Request) -> Response:
+        return _json(await self._run(lambda: shown.whole(self._item(request))))
+
+    async def _history(self, request: Request) -> Response:
+        given = query(request.query_params.multi_items(), ("before", "bottle", "limit"))
+        limit = given.get("limit", "100")
+        if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= _MOST_ROWS):
+            raise InvalidInputError(f"limit must be a whole number from 1 to {_MOST_ROWS}")
+        items = await self._run(
+            self._inbox.history, bottle_slug=given.get("bottle"), limit=int(limit), before=given.get("before")
+        )
+        return _json({"rows": [shown.row(item) for item in items]})
+
+    async def _bottle_list(self, request: Request) -> Response:
+        query(request.query_params.multi_items(), ())
+
+        def read() -> dict[str, Any]:
+            known = {each["slug"]: each for each in overview(self._database)}
+            registered = self._bottles.list_bottles()
+            return {
+                "bottles": [
+                    known.get(each.slug, {}) | each.to_dict() | {"damaged": each.damaged} for each in registered
+                ]
+            }
+
+        return _json(shown.safe(await self._run(read)))
+
+    async def _grant_list(self, request: Request) -> Response:
+        given = query(request.query_params.multi_items(), ("all",))
+        found = await self._run(self._grants.list_grants, live=given.get("all") != "true")
+        return _json({"grants": [shown.grant(each) for each in found]})
+
+    async def _status(self, request: Request) -> Response:
+        given = query(request.query_params.multi_items(), ("check",))
+
+        def read() -> dict[str, Any]:
+            return {
+                "version": __version__,
+                "database": self._database.status(),
+                "stats": self._inbox.stats(),
+                "keys": [each.to_dict() | {"current": each.current} for each in self._keys.all()],
+                "failed": [shown.row(each) for each in self._inbox.failed()],
+                "findings": self._database.check() if given.get("check") == "true" else None,
+            }
+
+        return _json(shown.safe(await self._run(read)))
+
+    # -- what there is to decide
+
+    def _item(self, request: Request) -> InboxItem:
+        return self._inbox.read(request.path_params["id"])
+
+    async def _draft(self, request: Request) -> Response:
+        texts(await self._body(request), ())
+
+        def read() -> dict[str, Any]:
+            item = self._item(request)
+            decisions.refuse_early(self._inbox, item, surface=SURFACE)
+            # As it was written: this is for an editor, and what is sent back is shown as a diff first.
+            return {"text": item.proposal.proposed_file}
+
+        return _json(await self._run(read))
+
+    async def _diff(self, request: Request) -> Response:
+        given = texts(await self._body(request), ("final_file",))
+
+        def read() -> dict[str, Any]:
+            item = self._item(request)
+            label = os.path.basename(item.managed_file or "proposal")
+            difference = render_diff(item.proposal.proposed_file, given["final_file"], label=label)
+            return shown.safe({"diff": difference}, multiline=True)  # type: ignore[no-any-return]
+
+        return _json(await self._run(read))
+
+    async def _decide(self, request: Request) -> Response:
+        given = texts(await self._body(request), ("status", "payload_sha256"), ("notes", "scope", "final_file"))
+        if len(given["payload_sha256"]) != 64:
+            raise InvalidInputError("payload_sha256 must be the whole hash of what was reviewed")
+        return _json(await self._run(self._decided, request.path_params["id"], given))
+
+    def _decided(self, proposal_id: str, given: dict[str, str]) -> dict[str, Any]:
+        item = self._inbox.read(proposal_id)
+        decisions.check_hash(item, given["payload_sha256"])
+        final = given.get("final_file")
+        try:
+            answer = decisions.decide(
+                self._inbox,
+                item,
+                given["status"],
+                surface=SURFACE,
+                notes=given.get("notes", ""),
+                final_file=None if final is None else final.encode(),
+                grant=given.get("scope"),
+            )
+        except AlreadyDecidedError:
+            # A page whose answer was lost asks again. What it asked for is what was done: then that is the answer.
+            item = self._inbox.read(proposal_id)
+            if item.response is None or not _same(item.response, given):
+                raise
+            answer = item.response
+        told = [shown.said(each) for each in decisions.told(item, answer)]
+        return {"row": shown.row(self._inbox.read(proposal_id)), "told": told}
+
+    async def _revoke(self, request: Request) -> Response:
+        texts(await self._body(request), ())
+        revoked = await self._run(self._grants.revoke_grant, request.path_params["id"], surface=SURFACE)
+        return _json({"grant": shown.grant(revoked)})
+
+
+class _Endpoint:
+    """What is at one path, by method; it knows its path for the log."""
+
+    def __init__(self, path: str, methods: dict[str, Handler]) -> None:
+        self.path = path
+        self._methods = methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handler = self._methods.get("GET" if scope["method"] == "HEAD" else scope["method"])
+        if handler is None:
+            raise HTTPException(405, headers={"Allow": ", ".join(self._methods)})
+        response = await handler(Request(scope, receive))
+        await response(scope, receive, send)
+
+
+def _at(path: str, **methods: Handler) -> Route:
+    return Route(path, _Endpoint(path, methods))
+
+
+def _json(value: Any) -> Response:
+    return Response(encode(value), 200, guard.HEADERS, "application/json")
+
+
+def _same(answer: Answer, given: dict[str, str]) -> bool:
+    """Is ``answer``, from this surface, what ``given`` asks for?"""
+    wanted = (given["status"], given.get("notes", ""), given.get("final_file"), given["payload_sha256"])
+    found = (answer.status, answer.notes, answer.final_file, answer.payload_sha256)
+    asked, signed = given.get("scope"), (answer.signed or {}).get("scope")
+    # "for" became the moment at which it ends.
+    reaches = asked == signed or bool(asked and signed and asked.startswith("for:") and signed.startswith("until:"))
+    return answer.surface == SURFACE and found == wanted and reaches
+
+
+def _refusal(error: Exception) -> Refusal:
+    """Any exception as what the page is told; of one that should not happen standard error has the reason."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, BotBottleError):
+        return Refusal(status_of(error), error)
+    if isinstance(error, HTTPException):
+        if error.status_code == 404:
+            return Refusal(404, NotFoundError("there is no such page"))
+        return Refusal(error.status_code, InvalidInputError("this route is for other methods"))
+    print(f"bot-bottle: this is a bug, please report it: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    if os.environ.get("BOT_BOTTLE_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    return Refusal(500, BotBottleError("the dashboard failed at this request; standard error of 'serve' says why"))

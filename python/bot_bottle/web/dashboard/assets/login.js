@@ -1,0 +1,25 @@
+// How does a link become a login? Its secret is in the fragment, which only this page sees; it goes from the address
+// bar and the history before anything else happens.
+
+const said = document.getElementById("said");
+const link = location.hash.slice(1);
+
+if (link) {
+  history.replaceState(null, "", "/login");
+  try {
+    const answer = await fetch("/api/v1/login", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ link }),
+    });
+    const told = await answer.json();
+    if (answer.ok) {
+      localStorage.setItem("page-key", told.page_key);
+      location.replace("/");
+    } else {
+      said.textContent = told.detail;
+    }
+  } catch {
+    said.textContent = "The dashboard does not answer. Run bot-bottle dashboard in a terminal on the host.";
+  }
+}

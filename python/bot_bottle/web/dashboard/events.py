@@ -1,0 +1,114 @@
+"""How does an open page hear of what changes? By a stream of server-sent events (WHATWG HTML, 9.2) in a response.
+
+Each event's id is the number of the last change it tells of, so that a page which was cut off goes on without a gap: it
+says that number as ``Last-Event-ID``. The page reads the stream with ``fetch()``, as an ``EventSource`` cannot send the
+page key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from bot_bottle import Inbox
+from bot_bottle.web.problems import encode
+
+# After so long without a change a line says that the stream lives; proxies and browsers give up on a silent one.
+_SIGN_OF_LIFE_SECONDS: Final = 10.0
+_MOST_CHANGES: Final = 500
+
+Run = Callable[..., Awaitable[Any]]
+
+
+class Events(Response):
+    """The answer that goes on until the page, the login or the server ends.
+
+    Args:
+        run: runs a call to the store in a thread.
+        describe: the rows of these ids, as the page gets them.
+        since: the change after which to begin.
+        ends: when the login does, in seconds since 1970.
+        stopped: set when the server ends.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        run: Run,
+        describe: Callable[[list[str]], list[dict[str, Any]]],
+        since: int,
+        ends: float,
+        stopped: asyncio.Event,
+        headers: dict[str, str],
+    ) -> None:
+        super().__init__(b"", 200, headers, "text/event-stream")
+        del self.headers["content-length"]
+        self._inbox, self._run, self._describe = inbox, run, describe
+        self._at, self._ends, self._stopped = since, ends, stopped
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        gone = asyncio.ensure_future(_until_gone(receive))
+        stopped = asyncio.ensure_future(self._stopped.wait())
+        try:
+            await self._say(send, scope, b": connected\n\n")
+            while not (gone.done() or stopped.done()) and time.time() < self._ends:
+                news = await self._news()
+                await self._say(send, scope, news or await self._silence(gone, stopped))
+        finally:
+            gone.cancel()
+            stopped.cancel()
+        if not gone.done():
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _say(self, send: Send, scope: Scope, text: bytes) -> None:
+        if text:
+            await send({"type": "http.response.body", "body": text, "more_body": True})
+            # A page that reads slowly gets fewer, longer events instead of a buffer that grows.
+            await scope["state"]["drained"]()
+
+    async def _news(self) -> bytes:
+        """The changes since the last event as one event; empty if there are none."""
+        changes = await self._run(self._inbox.changes, self._at, limit=_MOST_CHANGES)
+        if changes:
+            self._at = changes[-1].seq
+            rows = await self._run(self._describe, list(dict.fromkeys(each.proposal_id for each in changes)))
+            return b"id: %d\nevent: rows\ndata: %s\n\n" % (self._at, encode(rows))
+        last = await self._run(self._inbox.last_change)
+        if last < self._at:  # the file was set back to an earlier state
+            self._at = last
+            return b"id: %d\nevent: reload\ndata: {}\n\n" % last
+        return b""
+
+    async def _silence(self, *ends: asyncio.Future[Any]) -> bytes:
+        """Waits for a change, an end, or the time for a sign of life, which it returns."""
+        loop = asyncio.get_running_loop()
+        rung = loop.create_future()
+
+        def ring() -> None:
+            if not rung.done():
+                rung.set_result(None)
+
+        def changed(_: BaseException | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+                loop.call_soon_threadsafe(ring)
+
+        wait = await self._run(self._inbox.begin_watch, self._at, changed)
+        try:
+            done, _ = await asyncio.wait(
+                [rung, *ends], timeout=_SIGN_OF_LIFE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            wait.cancel()
+        return b"" if done else b": alive\n\n"
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
