@@ -60,7 +60,8 @@ def imported(host: Host, *words: str, program: str = "bot-bottle", code: int = 0
 # What `--json` takes beside it.
 JSON = {"json", "re", "sre", "enum"}
 
-# Each command that prints no table, and which modules of Python's it may take besides those of `import bot_bottle`.
+# Each command that prints no table and starts no other program, and which modules of Python's it may take besides those
+# of `import bot_bottle`.
 LIGHT: dict[str, set[str]] = {
     "pending": {"datetime"},
     "pending --json": JSON,
@@ -76,7 +77,6 @@ LIGHT: dict[str, set[str]] = {
     "audit verify": set(),
     "grants list": set(),
     "grants revoke {grant}": set(),
-    "bottles --json": JSON,
     "keys show --json": JSON,
     "keys rotate": set(),
     "operator list": set(),
