@@ -127,20 +127,6 @@ def test_an_upstream_that_cannot_be_reached_serves_nobody(gate: Gate) -> None:
     gate.clone.git("fetch", "--quiet")
 
 
-def test_locks_that_a_killed_git_left_in_the_gate_hold_nobody_up(gate: Gate) -> None:
-    gate.clone.commit({"a": "1\n"})
-    gate.clone.pushed("main")
-    lock = gate.world.home / "gate" / "app.git" / "refs" / "heads" / "main.lock"
-    lock.touch()
-    commit = upstream_commit(gate)
-    gate.clone.git("pull", "--quiet", "origin", "main")
-    assert gate.clone.git("rev-parse", "main") == gate.has("main") == commit and not lock.exists()
-    lock.touch()
-    commit = gate.clone.commit({"a": "2\n"})
-    gate.clone.pushed("main")
-    assert gate.upstream("main") == gate.has("main") == commit
-
-
 def test_more_tags_than_one_push_names_all_reach_the_upstream(gate: Gate) -> None:
     commit = gate.clone.commit({"a": "1\n"})
     names = [f"refs/tags/v{number}" for number in range(501)]
