@@ -118,6 +118,21 @@ def test_people_read_a_line_per_event(host: Host, watch: Watch) -> None:
     stop(child)
 
 
+def test_people_are_first_told_what_waits_already(host: Host) -> None:
+    waits, decided = host.propose("a: 1\n"), host.propose("a: 2\n")
+    host.run("reject", decided.id)
+    with subprocess.Popen(
+        [PROGRAMS / "bot-bottle", "watch"], env=host.environment(), stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        try:
+            assert child.stdout.readline().split()[2:] == ["waiting", waits.id[:13], "demo", "egress-allow"]
+            host.run("approve", waits.id, "--yes")
+            assert child.stdout.readline().split()[2:4] == ["approved", waits.id[:13]]
+        finally:
+            child.kill()
+
+
 def test_exec_gets_the_event_in_the_environment_and_on_its_input(host: Host, watch: Watch) -> None:
     child = watch("--exec", 'printf "%s\\n" "$BOT_BOTTLE_EVENT"; cat')
     proposal = host.propose()

@@ -29,16 +29,22 @@ from bot_bottle.operator import feed, words
 )
 @json_option
 def watch(bottle: str | None, command: str | None, since: int | None, as_json: bool) -> None:
-    """Print each event as it happens, until interrupted.
+    """Print what waits already, then each event as it happens, until interrupted.
 
-    Proposed, approved, modified, rejected, expired, withdrawn, applied, apply_failed, archived: events
-    come one at a time and in order. None is lost while CMD runs. Its failure is reported and
-    the watch goes on. Nothing an agent wrote becomes part of the command line.
+    With --json or --since it is the events alone: proposed, approved, modified, rejected, expired,
+    withdrawn, applied, apply_failed, archived. They come one at a time and in order. None is lost while
+    CMD runs. Its failure is reported and the watch goes on. Nothing an agent wrote becomes part of the command line.
 
     \b
       bot-bottle watch --exec 'jq -r .kind | xargs -I{} notify-send "bot-bottle: {}"'
     """
     with Inbox() as inbox:
+        if since is None and not as_json:
+            # The number first: what arrives in between is told twice, never left out.
+            since = inbox.last_change()
+            for item in inbox.pending(bottle):
+                asked = item.proposal
+                _say(asked.arrival_timestamp, "waiting", asked.id, asked.bottle_slug, asked.tool)
         for change in feed.events(inbox, since, bottle_slug=bottle):
             _print(change, as_json)
             if command:
@@ -49,9 +55,12 @@ def _print(change: Change, as_json: bool) -> None:
     if as_json:
         print_json_line(change.to_dict())
         return
-    short = words.short_ids([change.proposal_id])[change.proposal_id]
-    kind, tone = words.state(change.kind)
-    say(f"{words.clock(change.at)}  {kind:<9}  {short}  {change.bottle_slug}  {change.tool}", tone)
+    _say(change.at, change.kind, change.proposal_id, change.bottle_slug, change.tool)
+
+
+def _say(at: str, kind: str, proposal_id: str, bottle_slug: str, tool: str) -> None:
+    short = words.short_ids([proposal_id])[proposal_id]
+    say(f"{words.clock(at)}  {kind:<9}  {short}  {bottle_slug}  {tool}", words.state(kind)[1])
 
 
 def _execute(command: str, change: Change) -> None:
