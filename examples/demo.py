@@ -141,8 +141,8 @@ def wake_ups(inbox: Inbox, rounds: int = 20) -> None:
     measured = []
     for number in range(rounds):
         agent = Agent(f"round {number}", "note", f"round {number}\n", "to measure", quiet=True)
-        item = inbox.read(newest(inbox))
-        inbox.decide(item.proposal.id, "approved", payload_sha256=item.proposal.payload_sha256)
+        review = inbox.review(newest(inbox))
+        inbox.decide(review.item.proposal.id, "approved", review_sha256=review.review_sha256)
         committed = time.time()
         measured.append(max(0.0, agent.went_on() - committed) * 1e3)
     measured.sort()

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, final
+from typing import Any, Final, Literal, final
 
 __all__ = [
     "DB_PATH_IN_CONTAINER",
@@ -49,12 +49,16 @@ __all__ = [
     "Database",
     "Grant",
     "GrantStore",
+    "Hunk",
     "Inbox",
     "InboxItem",
     "Keys",
+    "Odd",
+    "Part",
     "Proposal",
     "QueueStore",
     "Response",
+    "Review",
     "Routes",
     "SecretFinding",
     "Transaction",
@@ -302,6 +306,7 @@ class Response:
         final_sha256: str | None = None,
         diff: str | None = None,
         applied_at: str | None = None,
+        review_sha256: str | None = None,
     ) -> Response:
         """Checks and keeps the fields.
 
@@ -310,6 +315,7 @@ class Response:
             notes: the operator's words, up to 16 KiB.
             final_file: for ``modified`` the text that runs instead; otherwise ``None``.
             payload_sha256: hash of the payload that was reviewed.
+            review_sha256: hash of all that was reviewed, :attr:`Review.review_sha256`.
 
         Raises:
             InvalidProposalError: unknown status, over-size notes, ``final_file`` missing or out of place.
@@ -325,6 +331,10 @@ class Response:
     def final_file(self) -> str | None: ...
     @property
     def payload_sha256(self) -> str | None: ...
+    @property
+    def review_sha256(self) -> str | None:
+        """The hash of what was reviewed, payload and all."""
+
     @property
     def final_sha256(self) -> str | None: ...
     @property
@@ -343,8 +353,8 @@ class Response:
 
     @property
     def signed(self) -> dict[str, Any] | None:
-        """``bottle_slug``, ``tool``, ``review_sha256``, ``scope``, ``key_id`` and ``signature`` of the statement; with
-        the other fields all that a verifier needs (docs/statements.md)."""
+        """``bottle_slug``, ``tool``, ``scope``, ``key_id`` and ``signature`` of the statement; with the other fields
+        all that a verifier needs (docs/statements.md)."""
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, JSON-ready."""
@@ -491,6 +501,89 @@ class InboxItem:
 
     def to_dict(self) -> dict[str, Any]:
         """The proposal's fields and these, flat, JSON-ready; ``response`` nested."""
+
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class Part:
+    """Lines in a row that both texts have, or only one of them."""
+
+    @property
+    def kind(self) -> Literal["same", "removed", "added"]: ...
+    @property
+    def text(self) -> str:
+        """The lines with their ends; only a text's last line may have none."""
+
+    @property
+    def changed(self) -> list[tuple[int, int]]:
+        """What differs within lines that were replaced: slices of ``text``, in code points."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class Hunk:
+    """A place where two texts differ, with three lines around it. Lines count from 1; an empty side begins at 0."""
+
+    @property
+    def before_line(self) -> int: ...
+    @property
+    def before_lines(self) -> int: ...
+    @property
+    def after_line(self) -> int: ...
+    @property
+    def after_lines(self) -> int: ...
+    @property
+    def parts(self) -> list[Part]: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class Odd:
+    """Something about a proposal that should make the operator look twice."""
+
+    @property
+    def kind(self) -> Literal["damaged", "stale", "not-compared", "invisible", "look-alike", "right-to-left"]: ...
+    @property
+    def message(self) -> str:
+        """A sentence about it."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class Review:
+    """All that must be seen of one proposal before it is decided, from :meth:`Inbox.review`."""
+
+    @property
+    def item(self) -> InboxItem: ...
+    @property
+    def current_file(self) -> str | None:
+        """The managed file as it is now; ``None`` without one, while it is absent, or if it cannot be shown."""
+
+    @property
+    def current_sha256(self) -> str | None:
+        """Its hash; ``""`` while it is absent, ``None`` without one or if it cannot be read."""
+
+    @property
+    def current_problem(self) -> str | None:
+        """Why the file cannot be shown or compared."""
+
+    @property
+    def hunks(self) -> list[Hunk] | None:
+        """Pending: from the file as it is to what is proposed. Modified: from what was proposed to what runs.
+
+        ``None`` if there is nothing to compare: then the payload is what must be seen.
+        """
+
+    @property
+    def odd(self) -> list[Odd]: ...
+    @property
+    def review_sha256(self) -> str:
+        """The hash that a decision names; ``docs/states.md`` says what it covers."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The item's fields and these, flat, JSON-ready; ``hunks`` and ``odd`` nested."""
 
     def __reduce__(self) -> tuple[Any, ...]: ...
 
@@ -765,6 +858,12 @@ class Inbox:
             NotFoundError: none. InvalidInputError: several (``matches`` lists them), or too short.
         """
 
+    def review(self, proposal_id: str) -> Review:
+        """All that must be seen of one proposal before it is decided; ``proposal_id`` as for :meth:`read`.
+
+        Reads the managed file, of at most 4 MiB, and compares, for at most half a second.
+        """
+
     def history(
         self, *, bottle_slug: str | None = None, limit: int = 100, before: str | None = None
     ) -> list[InboxItem]:
@@ -775,7 +874,8 @@ class Inbox:
         proposal_id: str,
         status: str,
         *,
-        payload_sha256: str,
+        review_sha256: str | None = None,
+        payload_sha256: str | None = None,
         notes: str = "",
         final_file: str | bytes | None = None,
         decided_by: str | None = None,
@@ -786,14 +886,17 @@ class Inbox:
 
         Args:
             status: ``approved``, ``modified`` (with ``final_file``) or ``rejected``.
-            payload_sha256: the hash of what the operator looked at.
+            review_sha256: :attr:`Review.review_sha256` of what the operator looked at.
+            payload_sha256: instead of it, the hash of the payload alone, for a program that decides without a screen.
+                It does not say where an approval writes to.
             decided_by: who; ``None`` is the operating system's user name.
             grant: ``once``, ``uses:N``, ``until:<RFC 3339>``, ``for:<seconds>`` or ``bottle`` (until it stops);
                 needs an approval of a proposal with a fingerprint.
 
         Raises:
             NotFoundError, AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError: not to be decided.
-            StaleReviewError: the payload's hash differs, or the managed file changed since it was proposed.
+            StaleReviewError: it is not what was reviewed, or the managed file changed since it was proposed.
+            TypeError: neither hash is given, or both.
             InvalidInputError: nothing to modify for this tool, or it needs notes (``gitleaks-allow``,
                 ``egress-token-allow``).
             ManagedFileError: decided, but the file could not be written.

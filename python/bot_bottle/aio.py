@@ -15,7 +15,7 @@ from os import PathLike
 from types import TracebackType
 from typing import Any, TypeVar
 
-from bot_bottle._native import Broker, Change, Inbox, InboxItem, Proposal, QueueStore, Response, Wait
+from bot_bottle._native import Broker, Change, Inbox, InboxItem, Proposal, QueueStore, Response, Review, Wait
 
 T = TypeVar("T")
 
@@ -125,6 +125,9 @@ class AsyncInbox:
     async def read(self, proposal_id: str) -> InboxItem:
         return await asyncio.to_thread(self._inbox.read, proposal_id)
 
+    async def review(self, proposal_id: str) -> Review:
+        return await asyncio.to_thread(self._inbox.review, proposal_id)
+
     async def history(
         self, *, bottle_slug: str | None = None, limit: int = 100, before: str | None = None
     ) -> list[InboxItem]:
@@ -135,7 +138,8 @@ class AsyncInbox:
         proposal_id: str,
         status: str,
         *,
-        payload_sha256: str,
+        review_sha256: str | None = None,
+        payload_sha256: str | None = None,
         notes: str = "",
         final_file: str | bytes | None = None,
         decided_by: str | None = None,
@@ -146,6 +150,7 @@ class AsyncInbox:
             lambda: self._inbox.decide(
                 proposal_id,
                 status,
+                review_sha256=review_sha256,
                 payload_sha256=payload_sha256,
                 notes=notes,
                 final_file=final_file,

@@ -97,10 +97,12 @@ def test_show_prints_a_payload_without_managed_file_whole(host: Host) -> None:
     assert "│ because\n│ of\n│ that\n" in output
 
 
-def test_show_json_is_the_item(host: Host) -> None:
+def test_show_json_is_the_review(host: Host) -> None:
     proposal = host.propose()
+    shown = host.json("show", proposal.id)
     with Inbox() as inbox:
-        assert host.json("show", proposal.id) == inbox.read(proposal.id).to_dict()
+        assert shown == inbox.review(proposal.id).to_dict()
+        assert shown.items() >= inbox.read(proposal.id).to_dict().items()
 
 
 def test_approve_puts_the_file_in_effect_and_wakes_the_waiter(host: Host) -> None:
@@ -138,14 +140,16 @@ def test_reject_carries_the_reason(host: Host) -> None:
 
 
 @pytest.mark.parametrize("verb", ["approve", "reject", "modify"])
-def test_a_decision_is_refused_for_another_payload_than_the_one_looked_at(host: Host, verb: str) -> None:
+def test_a_decision_is_refused_for_another_review_than_the_one_looked_at(host: Host, verb: str) -> None:
     proposal = host.propose()
+    reviewed = host.json("show", proposal.id)["review_sha256"]
+    assert reviewed in host.run("show", proposal.id).stdout
     version = ["--file", "-"] if verb == "modify" else []
     host.run(verb, proposal.id, "--hash", "0" * 64, *version, code=5, stdin="x\n")
-    host.run(verb, proposal.id, "--hash", "0" * 8, *version, code=5, stdin="x\n")
-    host.run(verb, proposal.id, "--hash", proposal.payload_sha256[:7], *version, code=2, stdin="x\n")
+    host.run(verb, proposal.id, "--hash", proposal.payload_sha256, *version, code=5, stdin="x\n")
+    host.run(verb, proposal.id, "--hash", reviewed[:15], *version, code=2, stdin="x\n")
     assert len(host.json("pending")) == 1
-    host.run(verb, proposal.id, "--hash", proposal.payload_sha256[:8].upper(), *version, stdin="x\n")
+    host.run(verb, proposal.id, "--hash", reviewed[:16].upper(), *version, stdin="x\n")
 
 
 def test_modify_reads_a_file(host: Host, tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def test_an_agent_s_lines_cannot_pass_for_ours(host: Host) -> None:
     ours = [line for line in lines if line and not line.startswith(("│ ", "┊ "))]
     names = [line.split()[0] for line in ours if not line.startswith(" ")]
     fields = ["Proposal", "Bottle", "Tool", "State", "Arrived", "Requester", "Expires", "File", "Payload", "SHA-256"]
+    fields += ["Review"]
     assert names == [*fields, "Justification", "Payload"]
     assert not any("approved" in line for line in ours)
 

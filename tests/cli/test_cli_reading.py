@@ -104,7 +104,7 @@ def test_a_command_that_prints_no_table_imports_what_is_listed(
         (tmp_path / "version.yaml").write_text(ROUTES)
         line = line.format(
             id=proposal.id,
-            hash=proposal.payload_sha256,
+            hash=host.json("show", proposal.id)["review_sha256"],
             decided=decided.id,
             grant=host.json("grants", "list")[0]["id"],
             file=tmp_path / "version.yaml",

@@ -172,9 +172,8 @@ def test_an_interrupt_at_the_question_approves_nothing(host: Host, terminal: Ter
 @pytest.mark.parametrize("how", ["--yes", "--hash", "--json"])
 def test_approve_does_not_ask_who_has_looked(host: Host, terminal: Terminal, how: str) -> None:
     proposal = host.propose()
-    output, code = finish(
-        terminal("approve", proposal.id, how, *([proposal.payload_sha256] if how == "--hash" else []))
-    )
+    reviewed = host.json("show", proposal.id)["review_sha256"]
+    output, code = finish(terminal("approve", proposal.id, how, *([reviewed] if how == "--hash" else [])))
     assert code == 0
     assert ANSWERS not in output
 

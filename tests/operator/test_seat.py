@@ -6,14 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from bot_bottle import AlreadyDecidedError, BottleStore, Inbox, InvalidInputError, QueueStore, StaleReviewError
+from bot_bottle import (
+    AlreadyDecidedError,
+    BottleStore,
+    Inbox,
+    InvalidInputError,
+    QueueStore,
+    StaleReviewError,
+    render_diff,
+)
 from bot_bottle.operator import decisions, feed, words
-from bot_bottle.operator.review import Section, read_current, review
+from bot_bottle.operator.review import Section, sections, unified
 from store_process import SLUG, decide, proposal
 
 
-def headings(sections: list[Section]) -> list[str]:
-    return [section.heading for section in sections]
+def headings(parts: list[Section]) -> list[str]:
+    return [section.heading for section in parts]
 
 
 def test_a_review_shows_the_change_to_the_file_as_it_is_now(db: Path, queue: QueueStore, tmp_path: Path) -> None:
@@ -22,53 +30,55 @@ def test_a_review_shows_the_change_to_the_file_as_it_is_now(db: Path, queue: Que
     BottleStore(db).register(SLUG, backend="docker", files={"egress-allow": str(file)})
     written = queue.write_proposal(proposal("routes: [{host: pypi.org}]\n", tool="egress-allow"))
     with Inbox(db) as inbox:
-        _, why, change = review(inbox.read(written.id))
+        _, why, change = sections(inbox.review(written.id))
         assert (why.heading, why.text) == ("Justification", "because")
         assert (change.heading, change.diff, change.remarks) == ("Change", True, ())
         assert change.text is not None
         assert "-routes: []\n+routes: [{host: pypi.org}]\n" in change.text
         file.write_text("routes: [] # by hand\n")
-        *_, change = review(inbox.read(written.id))
-        assert [tone for _, tone in change.remarks] == ["alarm"]
-        assert "has changed since this was proposed" in change.remarks[0][0]
+        *_, change, odd = sections(inbox.review(written.id))
+        assert "-routes: [] # by hand\n" in str(change.text)
+        assert [tone for _, tone in odd.remarks] == ["alarm", "alarm"]
+        assert "has changed since this was proposed" in odd.remarks[0][0]
 
 
 def test_a_review_of_a_decision_says_who_decided_and_when(queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal())
     decide(inbox, written, "rejected", notes="not today", decided_by="alice", surface="web")
-    item = inbox.read(written.id)
-    sections = review(item)
-    assert headings(sections) == ["", "Justification", "Payload", "Answer", "Notes"]
-    assert dict(sections[3].fields)["Status"] == ("rejected", "bad")
-    assert dict(sections[3].fields)["Decided"][0].endswith("Z by alice (web)")
+    review = inbox.review(written.id)
+    item, parts = review.item, sections(review)
+    assert headings(parts) == ["", "Justification", "Payload", "Answer", "Notes"]
+    assert dict(parts[3].fields)["Status"] == ("rejected", "bad")
+    assert dict(parts[3].fields)["Decided"][0].endswith("Z by alice (web)")
     assert words.ended(item).endswith("Z by alice (web): not today")
 
 
-@pytest.mark.parametrize("kind", ["directory", "symlink", "binary", "too long"])
-def test_a_file_that_cannot_be_compared_is_named(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "file"
-    match kind:
-        case "directory":
-            path.mkdir()
-        case "symlink":
-            path.symlink_to("/etc/hostname")
-        case "binary":
-            path.write_bytes(b"ab\xff")
-        case "too long":
-            path.write_bytes(bytes(4 * 2**20 + 1))
-    current = read_current(str(path))
-    assert current.text is None
-    assert current.problem
-    assert read_current(str(tmp_path / "none")) == (None, None, None)
+BEFORE_AND_AFTER = [("", "a\nb"), ("a\nb\n", "a\nc"), ("a\n", "\n"), ("1\n" * 20, "1\n" * 19 + "2\n"), ("a", "a\n")]
 
 
-def test_a_decision_names_the_payload_that_was_read(queue: QueueStore, inbox: Inbox) -> None:
-    item = inbox.read(queue.write_proposal(proposal()).id)
+@pytest.mark.parametrize(("before", "after"), BEFORE_AND_AFTER)
+def test_hunks_read_as_the_unified_diff_of_the_log(
+    db: Path, queue: QueueStore, tmp_path: Path, before: str, after: str
+) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text(before)
+    BottleStore(db).register(SLUG, backend="docker", files={"egress-allow": str(file)})
+    written = queue.write_proposal(proposal(after, tool="egress-allow"))
+    with Inbox(db) as inbox:
+        hunks = inbox.review(written.id).hunks
+    assert hunks is not None
+    assert unified(hunks, "routes.yaml") == render_diff(before, after, label="routes.yaml")
+
+
+def test_a_decision_names_the_review_that_was_read(queue: QueueStore, inbox: Inbox) -> None:
+    review = inbox.review(queue.write_proposal(proposal()).id)
+    item = review.item
     with pytest.raises(StaleReviewError):
-        decisions.check_hash(item, "0" * 8)
-    decisions.check_hash(item, item.proposal.payload_sha256[:8])
-    answer = decisions.decide(inbox, item, "approved", surface="tui")
-    assert (answer.payload_sha256, answer.surface) == (item.proposal.payload_sha256, "tui")
+        decisions.check_hash(review, "0" * 16)
+    decisions.check_hash(review, review.review_sha256[:16])
+    answer = decisions.decide(inbox, review, "approved", surface="tui")
+    assert (answer.review_sha256, answer.surface) == (review.review_sha256, "tui")
+    assert answer.payload_sha256 == item.proposal.payload_sha256
     with pytest.raises(AlreadyDecidedError):
         decisions.refuse_early(inbox, item, surface="tui")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from bot_bottle import AuditStore, Inbox, InboxItem, Response
+from bot_bottle import AuditStore, Inbox, InboxItem, Response, Review
 from bot_bottle.cli.screen import answered, interactive, say
 from bot_bottle.errors import InvalidInputError
 from bot_bottle.operator import decisions
@@ -21,7 +21,7 @@ QUIT = "q"
 
 def ask(
     inbox: Inbox,
-    item: InboxItem,
+    review: Review,
     show: Callable[[], None],
     *,
     others: str = "",
@@ -32,19 +32,20 @@ def ask(
 
     ``others`` names what the caller makes of such answers: ``[s]kip [q]uit``. ``show`` shows the proposal again.
     """
+    item = review.item
     wider = len(offered(item.proposal)) > 1 and bool(others)
     choices = f"[y]es {'[g]rant ' if wider else ''}{others or '[n]o'} [r]eject [m]odify [v]iew again:"
     while True:
         say("")
-        answer = answered(f"{decisions.question(item, grant)} {choices}", at_end=QUIT)
+        answer = answered(f"{decisions.question(review, grant)} {choices}", at_end=QUIT)
         if answer in ("y", "yes"):
             if needs_reason(item.proposal.tool) and not notes:
                 notes = ask_why_yes()
-            return decisions.decide(inbox, item, "approved", surface="cli", notes=notes, grant=grant)
+            return decisions.decide(inbox, review, "approved", surface="cli", notes=notes, grant=grant)
         if answer in ("r", "reject"):
-            return decisions.decide(inbox, item, "rejected", surface="cli", notes=notes or _ask_why_not())
+            return decisions.decide(inbox, review, "rejected", surface="cli", notes=notes or _ask_why_not())
         if answer in ("m", "modify"):
-            return modified(inbox, item, notes)
+            return modified(inbox, review, notes)
         if answer in ("v", "view"):
             show()
         elif wider and answer in ("g", "grant"):
@@ -77,15 +78,17 @@ def _ask_how_far(item: InboxItem) -> str | None:
     return scopes[int(chosen) - 1].grant if chosen.isdecimal() and 0 < int(chosen) <= len(scopes) else None
 
 
-def modified(inbox: Inbox, item: InboxItem, notes: str) -> Response:
+def modified(inbox: Inbox, review: Review, notes: str) -> Response:
     """Opens the editor and sends what the operator made of the proposed file.
 
     Raises:
         BotBottleError: it was left unchanged or empty, or cannot be decided any more.
     """
+    item = review.item
     decisions.refuse_early(inbox, item, surface="cli")
     with decisions.drafted(item, _kept) as draft:
-        return decisions.decide(inbox, item, "modified", surface="cli", notes=notes, final_file=_edited(item, draft))
+        final = _edited(item, draft)
+        return decisions.decide(inbox, review, "modified", surface="cli", notes=notes, final_file=final)
 
 
 def _edited(item: InboxItem, draft: Path) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bot_bottle import Inbox, InboxItem, Response
+from bot_bottle import Inbox, InboxItem, Response, Review
 from bot_bottle.cli.asking import ask, ask_why_yes, modified, say_what_holds
 from bot_bottle.cli.declare import command, option
 from bot_bottle.cli.options import hash_option, json_option, notes_option, pending_id, scope, yes_option
@@ -29,19 +29,19 @@ def approve(proposal_id: str, notes: str, grant: str | None, reviewed: str | Non
     """Let it happen as proposed.
 
     It shows the proposal and asks first, which needs a terminal, unless --hash says what you have
-    looked at, or --yes. What is approved is the payload that was shown: its hash goes with the decision.
+    looked at, or --yes. What is approved is what was shown: its hash goes with the decision.
     """
     with Inbox() as inbox:
-        item = inbox.read(proposal_id)
-        decisions.check_hash(item, reviewed)
-        if item.state == "pending" and not (yes or reviewed or as_json):
-            answer = _asked(inbox, item, notes, grant)
+        review = inbox.review(proposal_id)
+        decisions.check_hash(review, reviewed)
+        if review.item.state == "pending" and not (yes or reviewed or as_json):
+            answer = _asked(inbox, review, notes, grant)
         else:
-            answer = decisions.decide(inbox, item, "approved", surface="cli", notes=notes, grant=grant)
-    _print_answer(item, answer, as_json)
+            answer = decisions.decide(inbox, review, "approved", surface="cli", notes=notes, grant=grant)
+    _print_answer(review.item, answer, as_json)
 
 
-def _asked(inbox: Inbox, item: InboxItem, notes: str, grant: str | None) -> Response:
+def _asked(inbox: Inbox, review: Review, notes: str, grant: str | None) -> Response:
     """Shows it, asks, and does what is answered.
 
     Raises:
@@ -51,20 +51,20 @@ def _asked(inbox: Inbox, item: InboxItem, notes: str, grant: str | None) -> Resp
     from bot_bottle.cli.review import print_review
     from bot_bottle.operator.scopes import needs_reason
 
-    proposal_id = item.proposal.id
+    proposal = review.item.proposal
     if not interactive():
         raise InvalidInputError(
             "nothing was decided: without a terminal at both ends nobody can be asked; "
-            f"look with 'bot-bottle show {proposal_id}', then approve with --hash HEX, or with --yes"
+            f"look with 'bot-bottle show {proposal.id}', then approve with --hash HEX, or with --yes"
         )
 
     def show() -> None:
-        print_in_pages(lambda: print_review(item))
+        print_in_pages(lambda: print_review(review))
 
     show()
-    if needs_reason(item.proposal.tool) and not notes:
+    if needs_reason(proposal.tool) and not notes:
         notes = ask_why_yes()
-    answer = ask(inbox, item, show, notes=notes, grant=grant)
+    answer = ask(inbox, review, show, notes=notes, grant=grant)
     if isinstance(answer, str):
         raise BotBottleError("nothing was decided: the answer was not yes")
     return answer
@@ -78,10 +78,10 @@ def _asked(inbox: Inbox, item: InboxItem, notes: str, grant: str | None) -> Resp
 def reject(proposal_id: str, notes: str, reviewed: str | None, as_json: bool) -> None:
     """Refuse it; the notes tell the agent why."""
     with Inbox() as inbox:
-        item = inbox.read(proposal_id)
-        decisions.check_hash(item, reviewed)
-        answer = decisions.decide(inbox, item, "rejected", surface="cli", notes=notes)
-    _print_answer(item, answer, as_json)
+        review = inbox.review(proposal_id)
+        decisions.check_hash(review, reviewed)
+        answer = decisions.decide(inbox, review, "rejected", surface="cli", notes=notes)
+    _print_answer(review.item, answer, as_json)
 
 
 @command()
@@ -97,15 +97,14 @@ def modify(proposal_id: str, source: str | None, notes: str, reviewed: str | Non
     decided.
     """
     with Inbox() as inbox:
-        item = inbox.read(proposal_id)
-        decisions.check_hash(item, reviewed)
-
+        review = inbox.review(proposal_id)
+        decisions.check_hash(review, reviewed)
         if source is not None:
             final = _read(source)
-            answer = decisions.decide(inbox, item, "modified", surface="cli", notes=notes, final_file=final)
+            answer = decisions.decide(inbox, review, "modified", surface="cli", notes=notes, final_file=final)
         else:
-            answer = modified(inbox, item, notes)
-    _print_answer(item, answer, as_json)
+            answer = modified(inbox, review, notes)
+    _print_answer(review.item, answer, as_json)
 
 
 def _read(source: str) -> bytes:

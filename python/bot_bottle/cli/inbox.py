@@ -64,13 +64,13 @@ def pending(bottle: str | None, as_json: bool) -> None:
 def show(proposal_id: str, as_json: bool) -> None:
     """Print all of a proposal: who asks, why, what would change."""
     with Inbox() as inbox:
-        item = inbox.read(proposal_id)
+        review = inbox.review(proposal_id)
     if as_json:
-        print_json(item.to_dict())
+        print_json(review.to_dict())
         return
     from bot_bottle.cli.review import print_review
 
-    print_review(item)
+    print_review(review)
 
 
 @command()

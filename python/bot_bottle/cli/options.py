@@ -52,9 +52,12 @@ def moment(text: str) -> str:
 
 
 def digest(text: str) -> str:
-    """The first 8 or more hex digits of a SHA-256, or all 64, in lower case."""
-    if not 8 <= len(text) <= 64 or text.lower().strip("0123456789abcdef"):
-        raise BadValueError(f"'{text}' is not 8 to 64 hex digits")
+    """The first 16 or more hex digits of a SHA-256, or all 64, in lower case.
+
+    Whoever wants a second proposal with the same 16 has to try 2^64 of them; with 8, a laptop finds one in minutes.
+    """
+    if not 16 <= len(text) <= 64 or text.lower().strip("0123456789abcdef"):
+        raise BadValueError(f"'{text}' is not 16 to 64 hex digits")
     return text.lower()
 
 
@@ -87,7 +90,7 @@ def hash_option(command: F) -> F:
         "reviewed",
         type=digest,
         metavar="HEX",
-        help="SHA-256 of the payload you looked at, or its first 8 digits or more.",
+        help="Hash of the review you looked at (show prints it), or its first 16 digits or more.",
     )(command)
 
 

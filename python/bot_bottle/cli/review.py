@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from bot_bottle import InboxItem
+from bot_bottle import Review
 from bot_bottle.cli.screen import print_fields, print_quoted, say
-from bot_bottle.operator.review import review
+from bot_bottle.operator.review import sections
 
 
-def print_review(item: InboxItem) -> None:
+def print_review(review: Review) -> None:
     """Prints the whole proposal, and its answer if it has one."""
-    for number, section in enumerate(review(item)):
+    for number, section in enumerate(sections(review)):
         if number:
             say("")
         if section.heading:

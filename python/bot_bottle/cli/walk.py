@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from bot_bottle import Inbox, InboxItem, Response
+from bot_bottle import Inbox, InboxItem, Response, Review
 from bot_bottle.cli.asking import QUIT, ask, say_what_holds
 from bot_bottle.cli.declare import command
 from bot_bottle.cli.options import bottle_option
@@ -87,28 +87,29 @@ def _answer(inbox: Inbox, proposal_id: str, *, pages: bool, others: str) -> str:
     shown = None
     while True:
         try:
-            item = inbox.read(proposal_id)
+            found = inbox.review(proposal_id)
         except NotFoundError as error:
             say(str(error), "alarm")
             return "gone"
+        item = found.item
         if item.state != "pending":
             say(words.ended(item), "soon")
             return "decided elsewhere" if item.response else item.state
 
-        def show(item: InboxItem = item) -> None:
+        def show(found: Review = found) -> None:
             if pages:
-                print_in_pages(lambda: print_review(item))
+                print_in_pages(lambda: print_review(found))
             else:
-                print_review(item)
+                print_review(found)
 
-        if shown != item.proposal.payload_sha256:
-            shown = item.proposal.payload_sha256
+        if shown != (found.review_sha256, found.current_sha256):
+            shown = (found.review_sha256, found.current_sha256)
             show()
         if item.damaged:
             say("It cannot be decided, and is left as it is.", "alarm")
             return "damaged"
         try:
-            answer = ask(inbox, item, show, others=others)
+            answer = ask(inbox, found, show, others=others)
         except BotBottleError as error:
             say(str(error), "alarm")
             continue

@@ -1,6 +1,6 @@
 """How is a decision drafted, refused early, and bound to what was reviewed?
 
-Every decision names the hash of the payload that was looked at, so that nothing else can run.
+Every decision names the hash of the review that was looked at, so that nothing else can run, and nowhere else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bot_bottle.operator import words
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bot_bottle import AuditStore, Inbox, InboxItem, Response
+    from bot_bottle import AuditStore, Inbox, InboxItem, Response, Review
     from bot_bottle.operator.words import Said
 
 # Reasons to choose from are those of the newest entries: few enough to read in a moment, whatever their diffs hold.
@@ -25,37 +25,39 @@ _LONGEST_REASON = 200
 _MOST_REASONS = 5
 
 
-def check_hash(item: InboxItem, reviewed: str | None) -> None:
-    """Refuses if ``reviewed``, the (beginning of the) hash of what was looked at, is not the payload's.
+def check_hash(review: Review, reviewed: str | None) -> None:
+    """Refuses if ``reviewed``, the (beginning of the) hash of what was looked at, is not the review's.
 
     Raises:
         StaleReviewError: it is another one's.
     """
-    actual = item.proposal.payload_sha256
+    actual = review.review_sha256
     if reviewed and not actual.startswith(reviewed):
+        known = review.item.proposal.id
         raise StaleReviewError(
-            f"nothing was decided: the payload of {item.proposal.id} has the hash {actual}, not {reviewed}; "
-            f"look again with 'bot-bottle show {item.proposal.id}'",
-            proposal_id=item.proposal.id,
+            f"nothing was decided: the review of {known} has the hash {actual}, not {reviewed}; "
+            f"look again with 'bot-bottle show {known}'",
+            proposal_id=known,
             expected=reviewed,
             actual=actual,
         )
 
 
-def question(item: InboxItem, grant: str | None) -> str:
-    """What an approval of ``item`` would be: which bottle and tool, what it changes and where, how far it reaches."""
+def question(review: Review, grant: str | None) -> str:
+    """What an approval would be: which bottle and tool, what it changes and where, how far it reaches."""
     from bot_bottle.operator.review import change_size
 
+    item = review.item
     proposal = item.proposal
     about = f"{proposal.tool} of {proposal.bottle_slug}"
     if item.managed_file:
-        return f"Approve {about}: {item.managed_file} ({change_size(item)}){words.grant(grant)}?"
+        return f"Approve {about}: {item.managed_file} ({change_size(review)}){words.grant(grant)}?"
     return f"Approve {about} (changes nothing on this host){words.grant(grant)}?"
 
 
 def decide(
     inbox: Inbox,
-    item: InboxItem,
+    review: Review,
     status: str,
     *,
     surface: str,
@@ -63,11 +65,11 @@ def decide(
     final_file: bytes | None = None,
     grant: str | None = None,
 ) -> Response:
-    """Decides on ``item`` as it was read and shown; raises as :meth:`Inbox.decide` does."""
+    """Decides on what ``review`` shows; raises as :meth:`Inbox.decide` does."""
     return inbox.decide(
-        item.proposal.id,
+        review.item.proposal.id,
         status,
-        payload_sha256=item.proposal.payload_sha256,
+        review_sha256=review.review_sha256,
         notes=notes,
         final_file=final_file,
         grant=grant,
@@ -78,13 +80,13 @@ def decide(
 def refuse_early(inbox: Inbox, item: InboxItem, *, surface: str) -> None:
     """Raises what would refuse any modification of ``item``, before somebody spends time on one.
 
-    It is the store that knows, so it is asked, with a hash that no payload has: this cannot decide.
+    It is the store that knows, so it is asked, with a hash that no review has: this cannot decide.
     """
     with contextlib.suppress(StaleReviewError):
         inbox.decide(
             item.proposal.id,
             "modified",
-            payload_sha256="0" * 64,
+            review_sha256="0" * 64,
             final_file=item.proposal.proposed_file,
             surface=surface,
         )

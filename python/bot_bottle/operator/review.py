@@ -7,15 +7,14 @@ is now, any other as its whole payload.
 from __future__ import annotations
 
 import os
-import stat
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
 
-from bot_bottle import MAX_PAYLOAD_BYTES, InboxItem, render_diff, sha256_hex
+from bot_bottle import Hunk, Review
 from bot_bottle.operator import words
 from bot_bottle.operator.words import Said
 
-# As much of a managed file as a decision reads.
-_MOST_BYTES = 4 * MAX_PAYLOAD_BYTES
+_SIGNS: Final[Mapping[str, str]] = {"same": " ", "removed": "-", "added": "+"}
 
 
 class Section(NamedTuple):
@@ -30,30 +29,30 @@ class Section(NamedTuple):
     remarks: tuple[Said, ...] = ()
 
 
-class CurrentFile(NamedTuple):
-    """A managed file as it is now: ``text`` is ``None`` if it is absent, or if ``problem`` says why it
-    cannot be shown."""
-
-    text: str | None
-    sha256: str | None
-    problem: str | None = None
-
-
-def review(item: InboxItem) -> list[Section]:
+def sections(review: Review) -> list[Section]:
     """The whole of a proposal, and its answer if it has one."""
+    item = review.item
     justification = item.proposal.justification
     if justification:
         why = Section("Justification", text=justification)
     else:
         why = Section("Justification", remarks=(("none given", "quiet"),))
     if item.state == "pending" and item.managed_file:
-        what = _change(item, item.managed_file)
+        what = _change(review, item.managed_file)
     else:
         what = Section("Payload", text=item.proposal.proposed_file)
-    return [_identity(item), why, what, *_outcome(item)]
+    return [_identity(review), why, what, *_odd(review), *_outcome(review)]
 
 
-def _identity(item: InboxItem) -> Section:
+def _odd(review: Review) -> list[Section]:
+    remarks: list[Said] = [(f"WARNING: {odd.message}", "alarm") for odd in review.odd]
+    if any(odd.kind == "stale" for odd in review.odd):
+        remarks.append(("Reject it with a note, so that the agent proposes again.", "alarm"))
+    return [Section(remarks=tuple(remarks))] if remarks else []
+
+
+def _identity(review: Review) -> Section:
+    item = review.item
     proposal = item.proposal
     size = len(proposal.proposed_file.encode())
     arrived = f"{words.clock(proposal.arrival_timestamp)} ({words.ago(proposal.arrival_timestamp)})"
@@ -74,37 +73,44 @@ def _identity(item: InboxItem) -> Section:
         fields.append(("Fingerprint", (proposal.fingerprint, "plain")))
     if item.managed_file or item.state == "pending":
         fields.append(("File", words.file(item)))
-    if item.damaged:
-        fields.append(("Damaged", (f"{item.damaged}; it cannot be decided", "alarm")))
     fields += [("Payload", (f"{size:,} bytes", "plain")), ("SHA-256", (proposal.payload_sha256, "plain"))]
+    if item.state == "pending":
+        fields.append(("Review", (review.review_sha256, "plain")))
     return Section(fields=tuple(fields))
 
 
-def _change(item: InboxItem, path: str) -> Section:
-    """The diff from the managed file as it is now to the payload, with a warning where they do not fit."""
-    current = read_current(path)
-    proposed = item.proposal.proposed_file
-    if current.problem:
-        warning: Said = (f"WARNING: {path} cannot be compared: {current.problem}.", "alarm")
-        return Section("Payload", text=proposed, remarks=(warning,))
-    remarks: list[Said] = []
-    difference = render_diff(current.text or "", proposed, label=os.path.basename(path))
-    if not difference:
-        remarks.append(("none: the file has this content already", "quiet"))
-    if changed_since(item, current):
-        remarks.append(
-            (
-                f"WARNING: {path} has changed since this was proposed, so approving it will be refused. "
-                "Reject it with a note, so that the agent proposes again.",
-                "alarm",
-            )
-        )
-    heading = "Change" if current.text is not None else "New file"
-    return Section(heading, text=difference or None, diff=True, remarks=tuple(remarks))
+def _change(review: Review, path: str) -> Section:
+    """The change from the managed file as it is now to the payload, or the payload where they cannot be compared."""
+    if review.hunks is None:
+        return Section("Payload", text=review.item.proposal.proposed_file)
+    if not review.hunks:
+        return Section("Change", remarks=(("none: the file has this content already", "quiet"),))
+    heading = "New file" if review.current_sha256 == "" else "Change"
+    return Section(heading, text=unified(review.hunks, os.path.basename(path)), diff=True)
 
 
-def _outcome(item: InboxItem) -> list[Section]:
+def unified(hunks: Iterable[Hunk], label: str) -> str:
+    """``hunks`` as a unified diff."""
+    lines = [f"--- a/{label}\n+++ b/{label}\n"]
+    for hunk in hunks:
+        before, after = _range(hunk.before_line, hunk.before_lines), _range(hunk.after_line, hunk.after_lines)
+        lines.append(f"@@ -{before} +{after} @@\n")
+        for part in hunk.parts:
+            sign = _SIGNS[part.kind]
+            for line in part.text.removesuffix("\n").split("\n"):
+                lines.append(f"{sign}{line}\n")
+            if not part.text.endswith("\n"):
+                lines.append("\\ No newline at end of file\n")
+    return "".join(lines)
+
+
+def _range(first: int, lines: int) -> str:
+    return str(first) if lines == 1 else f"{first},{lines}"
+
+
+def _outcome(review: Review) -> list[Section]:
     sections = []
+    item = review.item
     answer = item.response
     if answer:
         fields = [("Status", words.state(answer.status)), ("Decided", (words.decided(answer), "plain"))]
@@ -114,8 +120,9 @@ def _outcome(item: InboxItem) -> list[Section]:
         sections.append(Section("Answer", tuple(fields)))
         if answer.notes:
             sections.append(Section("Notes", text=answer.notes))
-        if answer.diff:
-            sections.append(Section("What the operator changed", text=answer.diff, diff=True))
+        if review.hunks:
+            changed = unified(review.hunks, item.proposal.tool)
+            sections.append(Section("What the operator changed", text=changed, diff=True))
     elif item.withdrawn_at:
         reason: Said = (item.withdrawn_reason or "-", "plain")
         sections.append(Section("Withdrawn", (("When", (words.clock(item.withdrawn_at), "plain")), ("Reason", reason))))
@@ -124,43 +131,18 @@ def _outcome(item: InboxItem) -> list[Section]:
     return sections
 
 
-def read_current(path: str) -> CurrentFile:
-    """Reads the managed file; never follows a symlink or waits on a pipe, as the decision will not either."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return CurrentFile(None, None, "it is not a regular file")
-            content = file.read(_MOST_BYTES + 1)
-    except FileNotFoundError:
-        return CurrentFile(None, None)
-    except OSError as error:
-        return CurrentFile(None, None, error.strerror or str(error))
-    if len(content) > _MOST_BYTES:
-        return CurrentFile(None, None, f"it is longer than {_MOST_BYTES:,} bytes")
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        return CurrentFile(None, sha256_hex(content), f"it is not UTF-8 text (byte {error.start})")
-    return CurrentFile(text, sha256_hex(content))
-
-
-def change_size(item: InboxItem) -> str:
+def change_size(review: Review) -> str:
     """How much the managed file would change: ``+2 -1``, in lines; or why that cannot be said."""
-    current = read_current(item.managed_file or "")
-    if current.problem:
+    if review.hunks is None:
         return "cannot be compared"
-    if current.text is None:
-        return f"new, {len(item.proposal.proposed_file.splitlines())} lines"
-    added = removed = 0
-    in_hunk = False
-    for line in render_diff(current.text, item.proposal.proposed_file).splitlines():
-        in_hunk = in_hunk or line.startswith("@@")
-        added += in_hunk and line.startswith("+")
-        removed += in_hunk and line.startswith("-")
-    return f"+{added} -{removed}"
+    if review.current_sha256 == "":
+        return f"new, {len(review.item.proposal.proposed_file.splitlines())} lines"
+    lines = {
+        kind: sum(_lines(part.text) for hunk in review.hunks for part in hunk.parts if part.kind == kind)
+        for kind in _SIGNS
+    }
+    return f"+{lines['added']} -{lines['removed']}"
 
 
-def changed_since(item: InboxItem, current: CurrentFile) -> bool:
-    """Has the managed file changed since the proposal was written? Unknown counts as no."""
-    return item.base_sha256 is not None and current.problem is None and (current.sha256 or "") != item.base_sha256
+def _lines(text: str) -> int:
+    return text.count("\n") + (not text.endswith("\n"))

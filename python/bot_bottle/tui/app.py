@@ -12,10 +12,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.widgets import ContentSwitcher, Footer, Input, Label
 
-from bot_bottle import GrantStore, Inbox, InboxItem
+from bot_bottle import GrantStore, Inbox, Review
 from bot_bottle.errors import BotBottleError, NotFoundError
 from bot_bottle.operator import live
-from bot_bottle.operator.review import Section, review
+from bot_bottle.operator.review import Section, sections
 from bot_bottle.tui.deciding import SURFACE, Deciding
 from bot_bottle.tui.dialogs import READING_TIME, Dialog, Help
 from bot_bottle.tui.drawing import Document, ascii_only, clean, document, lexer_for
@@ -26,7 +26,7 @@ from bot_bottle.tui.tables import Bottles, Grants, History, Page
 _PAGES = ("inbox", "history", "bottles", "grants")
 _RETRY = 1.0
 # What a review begins with, of what identifies a proposal.
-_FIRST = ("Requester", "File", "Fingerprint", "Damaged")
+_FIRST = ("Requester", "File", "Fingerprint")
 
 
 class Seat(Deciding):
@@ -175,9 +175,9 @@ class Seat(Deciding):
 
     def on_review_view_read_to_end(self, event: ReviewView.ReadToEnd) -> None:
         """Remembers that it was read, and what."""
-        item = self.view.item
-        if item is not None and item.proposal.id == event.proposal_id:
-            self._read[event.proposal_id] = item.proposal.payload_sha256
+        review = self.view.review
+        if review is not None and review.item.proposal.id == event.proposal_id:
+            self._read[event.proposal_id] = review.review_sha256
 
     def _open(self, proposal_id: str | None) -> None:
         if proposal_id is None:
@@ -191,20 +191,20 @@ class Seat(Deciding):
             inbox = self._inbox
             if inbox is None:
                 return
-            item = inbox.read(proposal_id)
-            shown = _drawn(item)
+            review = inbox.review(proposal_id)
+            shown = _drawn(review)
         except NotFoundError:
             gone = Section(remarks=((f"{proposal_id} is no longer in the database.", "alarm"),))
             self.call_from_thread(self._show, proposal_id, None, document([gone]))
         except BotBottleError as error:
             self.call_from_thread(self.tell, str(error), "alarm")
         else:
-            self.call_from_thread(self._show, proposal_id, item, shown)
+            self.call_from_thread(self._show, proposal_id, review, shown)
 
-    def _show(self, proposal_id: str, item: InboxItem | None, shown: Document) -> None:
+    def _show(self, proposal_id: str, review: Review | None, shown: Document) -> None:
         if self._over or proposal_id != self.listed.selected:
             return  # the selection went on meanwhile
-        self.view.show(item, shown)
+        self.view.show(review, shown)
         self.listed.seen.add(proposal_id)
         self.listed.refresh()
         self.call_after_refresh(self.show_pages)
@@ -328,13 +328,15 @@ class Seat(Deciding):
         self.exit()
 
 
-def _drawn(item: InboxItem) -> Document:
+def _drawn(review: Review) -> Document:
     """A small terminal shows some twelve lines: first who asks, why and for what, and last what identifies it."""
-    identity, *rest = review(item)
+    proposal = review.item.proposal
+    identity, *rest = sections(review)
+    rest.sort(key=lambda section: bool(section.heading))  # what is odd has none, and goes before what it is about
     first = tuple(field for field in identity.fields if field[0] in _FIRST)
-    about = f"{item.proposal.tool} of {item.proposal.bottle_slug}"
+    about = f"{proposal.tool} of {proposal.bottle_slug}"
     further = identity._replace(heading="Identity")
-    return document([Section(about, first), *rest], lexer_for(item.proposal.tool), further=[further])
+    return document([Section(about, first), *rest], lexer_for(proposal.tool), further=[further])
 
 
 def run(db_path: str | None = None, bottle_slug: str | None = None) -> None:

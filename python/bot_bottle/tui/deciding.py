@@ -10,7 +10,7 @@ from typing import Any
 from textual.app import App, SuspendNotSupported
 from textual.widgets import Label
 
-from bot_bottle import AuditStore, Inbox, InboxItem, render_diff
+from bot_bottle import AuditStore, Inbox, InboxItem, Review, render_diff
 from bot_bottle.errors import BotBottleError
 from bot_bottle.operator import decisions, scopes, words
 from bot_bottle.operator.live import Row
@@ -31,7 +31,7 @@ class Deciding(App[None]):
         super().__init__()
         self.db_path = db_path
         self._inbox: Inbox | None = None
-        self._read: dict[str, str] = {}  # id → hash of the payload that was read to its end
+        self._read: dict[str, str] = {}  # id → hash of the review that was read to its end
         self._deciding_now = False
         # Kept at hand and never looked up: what ends with the app finds them still, on the screen or not.
         self.listed = InboxList()
@@ -47,15 +47,15 @@ class Deciding(App[None]):
         self.told.update(clean(text))
         self.told.set_classes(f"-{tone}" if text else "")
 
-    def _shown(self) -> InboxItem | None:
+    def _shown(self) -> Review | None:
         """The proposal that is selected **and** on the screen, if it can be decided."""
-        item, row = self.view.item, self.listed.rows.get(self.listed.selected or "")
-        if item is None or row is None or item.proposal.id != row.id:
+        review, row = self.view.review, self.listed.rows.get(self.listed.selected or "")
+        if review is None or row is None or review.item.proposal.id != row.id:
             self.tell("Nothing is selected.")
         elif not row.pending:
             self.tell(row.ended or "It has expired.", "soon")
         else:
-            return item
+            return review
         return None
 
     def action_approve(self) -> None:
@@ -95,24 +95,25 @@ class Deciding(App[None]):
 
     def action_mark(self) -> None:
         """Marks or unmarks; only what was read to its end."""
-        item = self._shown()
-        if item is None:
+        review = self._shown()
+        if review is None:
             return
-        if self._unread(item):
+        if self._unread(review):
             self.tell("Read it to its end (space, End) before you mark it.", "soon")
             return
-        self.listed.marked ^= {item.proposal.id}
+        self.listed.marked ^= {review.item.proposal.id}
         self.listed.refresh()
         self.show_pages()
 
-    def _unread(self, item: InboxItem) -> bool:
-        return self._read.get(item.proposal.id) != item.proposal.payload_sha256 or not self.view.read_to_end
+    def _unread(self, review: Review) -> bool:
+        return self._read.get(review.item.proposal.id) != review.review_sha256 or not self.view.read_to_end
 
     async def _approve(self, scope: int) -> None:
-        item = self._shown()
-        if item is None:
+        review = self._shown()
+        if review is None:
             return
-        if self._unread(item):
+        item = review.item
+        if self._unread(review):
             first, last, height = self.view.rows
             unread = f"You have seen lines {first}-{last} of {height}. Approve without reading to the end?"
             if await self.push_screen_wait(Dialog(unread, _about(item))) is None:
@@ -131,22 +132,23 @@ class Deciding(App[None]):
             )
         )
         if answer is not None:
-            await self._decide(item, "approved", notes=answer.notes, grant=answer.grant)
+            await self._decide(review, "approved", notes=answer.notes, grant=answer.grant)
 
     async def _reject(self) -> None:
-        item = self._shown()
-        if item is None:
+        review = self._shown()
+        if review is None:
             return
         recent = await self._reasons("rejected")
-        dialog = Dialog("Reject this?", _about(item), asks="the reason; the agent reads it", recent=recent)
+        dialog = Dialog("Reject this?", _about(review.item), asks="the reason; the agent reads it", recent=recent)
         answer = await self.push_screen_wait(dialog)
         if answer is not None:
-            await self._decide(item, "rejected", notes=answer.notes)
+            await self._decide(review, "rejected", notes=answer.notes)
 
     async def _modify(self) -> None:
-        item, inbox = self._shown(), self._inbox
-        if item is None or inbox is None:
+        review, inbox = self._shown(), self._inbox
+        if review is None or inbox is None:
             return
+        item = review.item
         decisions.refuse_early(inbox, item, surface=SURFACE)
         with decisions.drafted(item, lambda where: self.tell(where, "alarm")) as draft:
             try:
@@ -168,7 +170,7 @@ class Deciding(App[None]):
             )
             if answer is None:
                 raise BotBottleError("nothing was decided")
-            await self._decide(item, "modified", notes=answer.notes, final_file=final)
+            await self._decide(review, "modified", notes=answer.notes, final_file=final)
 
     async def _approve_marked(self) -> None:
         marked = [row for each, row in sorted(self.listed.rows.items()) if each in self.listed.marked and row.pending]
@@ -190,10 +192,11 @@ class Deciding(App[None]):
         failed = []
         for row in marked:
             try:
-                item = inbox.read(row.id)
-                # What was read is what is approved: another payload under this id is refused.
-                decisions.check_hash(item, self._read[row.id])
-                await self._run(partial(decisions.decide, inbox, item, "approved", surface=SURFACE, notes=answer.notes))
+                # What was read is what is approved: another payload or target under this id is refused.
+                review = await self._run(partial(inbox.review, row.id))
+                decisions.check_hash(review, self._read[row.id])
+                approve = partial(decisions.decide, inbox, review, "approved", surface=SURFACE, notes=answer.notes)
+                await self._run(approve)
             except BotBottleError as error:
                 failed.append(str(error))
         done = len(marked) - len(failed)
@@ -211,12 +214,12 @@ class Deciding(App[None]):
         except BotBottleError:
             return []
 
-    async def _decide(self, item: InboxItem, status: str, **more: Any) -> None:
+    async def _decide(self, review: Review, status: str, **more: Any) -> None:
         inbox = self._inbox
         if inbox is None:
             raise BotBottleError("nothing was decided: the database cannot be reached")
-        answer = await self._run(lambda: decisions.decide(inbox, item, status, surface=SURFACE, **more))
-        self.tell("  ".join(text for text, _ in decisions.told(item, answer)), "good")
+        answer = await self._run(lambda: decisions.decide(inbox, review, status, surface=SURFACE, **more))
+        self.tell("  ".join(text for text, _ in decisions.told(review.item, answer)), "good")
 
     async def _run(self, call: Callable[[], Any]) -> Any:
         """In a thread: another writer may be slow, and the screen stays alive. The decision is taken all the same."""

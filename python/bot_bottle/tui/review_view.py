@@ -16,7 +16,7 @@ from textual.strip import Strip
 from bot_bottle.tui.drawing import Document
 
 if TYPE_CHECKING:
-    from bot_bottle import InboxItem
+    from bot_bottle import InboxItem, Review
 
 
 class ReviewView(ScrollView, can_focus=True):
@@ -36,17 +36,23 @@ class ReviewView(ScrollView, can_focus=True):
 
     def __init__(self) -> None:
         super().__init__(id="review")
-        self.item: InboxItem | None = None
+        self.review: Review | None = None
         self.painted_at: float | None = None
         """When what is on the screen now was drawn first; ``None``: not yet."""
         self.read_to_end = False
         self._document = Document([])
 
-    def show(self, item: InboxItem | None, document: Document) -> None:
+    @property
+    def item(self) -> InboxItem | None:
+        """The proposal that is shown."""
+        return self.review.item if self.review else None
+
+    def show(self, review: Review | None, document: Document) -> None:
         """Puts ``document`` on the screen. The same lines again leave alone where one is and what one has read."""
-        same = item is not None and self.item is not None and item.proposal.id == self.item.proposal.id
+        # An id tells nothing of what an approval would do now: another target is another question.
+        same = review is not None and self.review is not None and review.review_sha256 == self.review.review_sha256
         unchanged = same and document.lines == self._document.lines
-        self.item = item
+        self.review = review
         if unchanged:
             return
         # A few words may differ while one reads: an age, the waiter. What is to be decided on is the quoted text.

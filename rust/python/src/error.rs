@@ -75,7 +75,7 @@ fn attributes<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict
             data.set_item("withdrawn_at", at)?;
             data.set_item("reason", reason)?;
         }
-        Error::StalePayload { id, expected, actual } => {
+        Error::StalePayload { id, expected, actual } | Error::StaleReview { id, expected, actual } => {
             data.set_item("proposal_id", id)?;
             data.set_item("expected", expected)?;
             data.set_item("actual", actual)?;

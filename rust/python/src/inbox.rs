@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use bot_bottle_store as store;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use crate::convert::{Text, duration, json};
 use crate::error::ToPy;
 use crate::queue_store::{Wait, blocking, deliver};
-use crate::values::{Change, InboxItem, Response};
+use crate::values::{Change, InboxItem, Response, Review};
 
 /// How many changes an iterator reads at once.
 const BATCH: u32 = 256;
@@ -85,6 +86,10 @@ impl Inbox {
         py.detach(|| self.0.read(proposal_id)).to_py().map(InboxItem)
     }
 
+    fn review(&self, py: Python<'_>, proposal_id: &str) -> PyResult<Review> {
+        py.detach(|| self.0.review(proposal_id)).to_py().map(Review)
+    }
+
     #[pyo3(signature = (*, bottle_slug = None, limit = 100, before = None))]
     fn history(
         &self,
@@ -96,21 +101,30 @@ impl Inbox {
         Ok(py.detach(|| self.0.history(bottle_slug, limit, before)).to_py()?.into_iter().map(InboxItem).collect())
     }
 
-    #[pyo3(signature = (proposal_id, status, *, payload_sha256, notes = "", final_file = None, decided_by = None,
-                        surface = "api", grant = None))]
+    #[pyo3(signature = (proposal_id, status, *, review_sha256 = None, payload_sha256 = None, notes = "", final_file = None,
+                        decided_by = None, surface = "api", grant = None))]
     #[allow(clippy::too_many_arguments)] // they are the decision's parts
     fn decide(
         &self,
         py: Python<'_>,
         proposal_id: &str,
         status: &str,
-        payload_sha256: &str,
+        review_sha256: Option<&str>,
+        payload_sha256: Option<&str>,
         notes: &str,
         final_file: Option<Text>,
         decided_by: Option<&str>,
         surface: &str,
         grant: Option<&str>,
     ) -> PyResult<Response> {
+        let reviewed = match (review_sha256, payload_sha256) {
+            (Some(hash), None) => store::Reviewed::Review(hash),
+            (None, Some(hash)) => store::Reviewed::Payload(hash),
+            _ => {
+                let message = "decide() takes either review_sha256, of Inbox.review(), or payload_sha256";
+                return Err(PyTypeError::new_err(message));
+            }
+        };
         let final_file = final_file.map(Text::into_bytes);
         // Checked as bytes, for the offset; what passes is text.
         store::Response::checked(proposal_id, status, notes, final_file.as_deref()).to_py()?;
@@ -118,7 +132,7 @@ impl Inbox {
         let decision = store::Decision {
             proposal_id,
             status,
-            payload_sha256,
+            reviewed,
             notes,
             final_file: final_file.as_deref(),
             decided_by,

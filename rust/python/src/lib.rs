@@ -83,6 +83,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<values::AuditEntry>()?;
     module.add_class::<values::AuditReport>()?;
     module.add_class::<values::InboxItem>()?;
+    module.add_class::<values::Review>()?;
+    module.add_class::<values::Hunk>()?;
+    module.add_class::<values::Part>()?;
+    module.add_class::<values::Odd>()?;
     module.add_class::<values::Change>()?;
     module.add_class::<values::Grant>()?;
     module.add_class::<values::Bottle>()?;

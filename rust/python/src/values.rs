@@ -63,7 +63,7 @@ macro_rules! read_as_is {
         }
     })* };
 }
-read_as_is!(i64, Option<i64>, bool);
+read_as_is!(i64, Option<i64>, bool, usize);
 
 /// Declares a class over one of the core's values: its wrapper and the getters Python reads, of the value or its view.
 macro_rules! value {
@@ -111,6 +111,10 @@ pub fn _rebuild<'py>(py: Python<'py>, class: &str, fields: &str) -> PyResult<Bou
         "AuditEntry" => from_fields(fields).map(AuditEntry)?.into_bound_py_any(py),
         "AuditReport" => from_fields(fields).map(AuditReport)?.into_bound_py_any(py),
         "InboxItem" => from_fields(fields).map(InboxItem)?.into_bound_py_any(py),
+        "Review" => from_fields(fields).map(Review)?.into_bound_py_any(py),
+        "Hunk" => from_fields(fields).map(Hunk)?.into_bound_py_any(py),
+        "Part" => from_fields(fields).map(Part)?.into_bound_py_any(py),
+        "Odd" => from_fields(fields).map(Odd)?.into_bound_py_any(py),
         "Change" => from_fields(fields).map(Change)?.into_bound_py_any(py),
         "Grant" => from_fields(fields).map(Grant)?.into_bound_py_any(py),
         "Bottle" => from_fields(fields).map(Bottle)?.into_bound_py_any(py),
@@ -191,8 +195,8 @@ value!(Proposal, store::Proposal {
 });
 
 value!(Response, store::Response {
-    proposal_id: &str, status: &str, notes: &str, final_file: Option<&str>, payload_sha256: Option<&str>, final_sha256: Option<&str>,
-    decided_by: Option<&str>, surface: Option<&str>, decided_at: Option<&str>, diff: Option<&str>, applied_at: Option<&str>,
+    proposal_id: &str, status: &str, notes: &str, final_file: Option<&str>, payload_sha256: Option<&str>, review_sha256: Option<&str>,
+    final_sha256: Option<&str>, decided_by: Option<&str>, surface: Option<&str>, decided_at: Option<&str>, diff: Option<&str>, applied_at: Option<&str>,
 } {
     #[getter]
     fn signed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -201,7 +205,8 @@ value!(Response, store::Response {
 
     #[new]
     #[pyo3(signature = (proposal_id, status, notes = "", final_file = None, *, payload_sha256 = None, decided_by = None,
-                        surface = None, decided_at = None, final_sha256 = None, diff = None, applied_at = None))]
+                        surface = None, decided_at = None, final_sha256 = None, diff = None, applied_at = None,
+                        review_sha256 = None))]
     #[allow(clippy::too_many_arguments)] // they are the type's fields, in its order
     fn py_new(
         proposal_id: &str,
@@ -215,10 +220,12 @@ value!(Response, store::Response {
         final_sha256: Option<String>,
         diff: Option<String>,
         applied_at: Option<String>,
+        review_sha256: Option<String>,
     ) -> PyResult<Self> {
         let final_file = final_file.map(Text::into_bytes);
         let mut response = store::Response::checked(proposal_id, status, notes, final_file.as_deref()).to_py()?;
         response.payload_sha256 = payload_sha256;
+        response.review_sha256 = review_sha256;
         response.decided_by = decided_by;
         response.surface = surface;
         response.decided_at = decided_at;
@@ -322,6 +329,59 @@ value!(InboxItem, store::InboxItem {
     fn __repr__(&self) -> String {
         let it = &self.0;
         format!("InboxItem(id={:?}, bottle_slug={:?}, tool={:?}, state={:?})", it.proposal.id, it.proposal.bottle_slug, it.proposal.tool, it.state)
+    }
+});
+
+value!(Part, store::Part { kind: &str, text: &str } {
+    #[getter]
+    fn changed(&self) -> Vec<(usize, usize)> {
+        self.0.changed.clone()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Part(kind={:?}, text={} bytes)", self.0.kind, self.0.text.len())
+    }
+});
+
+value!(Hunk, store::Hunk { before_line: usize, before_lines: usize, after_line: usize, after_lines: usize } {
+    #[getter]
+    fn parts(&self) -> Vec<Part> {
+        self.0.parts.iter().cloned().map(Part).collect()
+    }
+
+    fn __repr__(&self) -> String {
+        let it = &self.0;
+        format!("Hunk(-{},{} +{},{})", it.before_line, it.before_lines, it.after_line, it.after_lines)
+    }
+});
+
+value!(Odd, store::Odd { kind: &str, message: &str } {
+    fn __repr__(&self) -> String {
+        format!("Odd(kind={:?})", self.0.kind)
+    }
+});
+
+value!(Review, store::Review {
+    current_file: Option<&str>, current_sha256: Option<&str>, current_problem: Option<&str>, review_sha256: &str,
+} {
+    #[getter]
+    fn item(&self) -> InboxItem {
+        InboxItem(self.0.item.clone())
+    }
+
+    #[getter]
+    fn hunks(&self) -> Option<Vec<Hunk>> {
+        self.0.hunks.clone().map(|hunks| hunks.into_iter().map(Hunk).collect())
+    }
+
+    #[getter]
+    fn odd(&self) -> Vec<Odd> {
+        self.0.odd.iter().cloned().map(Odd).collect()
+    }
+
+    fn __repr__(&self) -> String {
+        let it = &self.0;
+        format!("Review(id={:?}, state={:?}, review_sha256={}…)", it.item.proposal.id, it.item.state, &it.review_sha256[..12])
     }
 });
 

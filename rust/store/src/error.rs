@@ -28,6 +28,10 @@ pub enum Error {
     #[error("proposal {id} has payload hash {actual}, not {expected} as reviewed; look at it again, then decide")]
     StalePayload { id: String, expected: String, actual: String },
     #[error(
+        "proposal {id} is not what was reviewed: its review has the hash {actual}, not {expected}; look at it again, then decide"
+    )]
+    StaleReview { id: String, expected: String, actual: String },
+    #[error(
         "{path} changed after proposal {id} was written against it and was left as it is; review the file as it is now and have the change proposed again"
     )]
     StaleFile { id: String, path: String, expected: Option<String>, actual: Option<String> },
@@ -133,7 +137,7 @@ impl Error {
             Error::AlreadyDecided { .. } => "AlreadyDecidedError",
             Error::Expired { .. } => "ProposalExpiredError",
             Error::Withdrawn { .. } => "ProposalWithdrawnError",
-            Error::StalePayload { .. } | Error::StaleFile { .. } => "StaleReviewError",
+            Error::StalePayload { .. } | Error::StaleReview { .. } | Error::StaleFile { .. } => "StaleReviewError",
             Error::WaitTimeout { .. } | Error::QueryTimeout { .. } | Error::BellTimeout { .. } => "WaitTimeoutError",
             Error::AuditIntegrity { .. } | Error::Unverified { .. } => "AuditIntegrityError",
             Error::Key { .. } => "KeyUnusableError",

@@ -41,7 +41,7 @@ pub use audit::entry::{AuditEntry, AuditFields, AuditReport, NO_HASH};
 pub use bottle::Bottle;
 pub use broker::{Broker, Probe};
 pub use clock::now;
-pub use diff::{render_diff, sha256_hex};
+pub use diff::{Hunk, Part, render_diff, sha256_hex};
 pub use error::{Error, Result};
 pub use file::database::Database;
 pub use file::layout::{DB_PATH_IN_CONTAINER, bot_bottle_root, host_db_path};
@@ -52,6 +52,7 @@ pub use queue::decide::Decision;
 pub use queue::item::InboxItem;
 pub use queue::proposal::Proposal;
 pub use queue::response::{Response, SignedDecision};
+pub use queue::review::{Odd, Review, Reviewed};
 pub use rules::{MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, MAX_PENDING_PER_BOTTLE, new_id};
 pub use state::{
     STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, TOOL_CAPABILITY_BLOCK, TOOL_EGRESS_ALLOW, TOOL_EGRESS_BLOCK,

@@ -41,6 +41,14 @@ pub fn visible(text: &str, multiline: bool) -> Cow<'_, str> {
     if shown == text { Cow::Borrowed(text) } else { Cow::Owned(shown) }
 }
 
+/// Which kinds of deception [`visible`] would show in `text`: `invisible` characters, `look-alike` words, `right-to-left`.
+pub(crate) fn deceptions(text: &str) -> Vec<&'static str> {
+    let Cow::Owned(shown) = visible(text, true) else { return Vec::new() };
+    let more = |mark: &str| shown.matches(mark).count() > text.matches(mark).count();
+    let kinds = [("<U+", "invisible"), ("<mixed scripts: ", "look-alike"), (RIGHT_TO_LEFT, "right-to-left")];
+    kinds.into_iter().filter(|(mark, _)| more(mark)).map(|(_, kind)| kind).collect()
+}
+
 fn show_line(line: &str, tabs: bool, shown: &mut String) {
     if line.bytes().all(|b| matches!(b, b' '..=b'~')) {
         shown.push_str(line);
@@ -151,6 +159,15 @@ mod tests {
         {
             assert_eq!(visible(honest, true), honest);
         }
+    }
+
+    #[test]
+    fn each_kind_of_deception_is_named() {
+        assert_eq!(deceptions("plain\tü <U+202E>\n"), Vec::<&str>::new());
+        assert_eq!(deceptions("a\u{202e}b"), ["invisible"]);
+        assert_eq!(deceptions("p\u{430}ypal.com"), ["look-alike"]);
+        assert_eq!(deceptions("\u{5d0}"), ["right-to-left"]);
+        assert_eq!(deceptions(&format!("<U+0301>a{}", "\u{301}".repeat(5))), ["invisible"]);
     }
 
     #[test]

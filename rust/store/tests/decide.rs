@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bot_bottle_store::{Decision, Error, Proposal, Response, sha256_hex};
+use bot_bottle_store::{Decision, Error, Proposal, Response, Reviewed, sha256_hex};
 
 use crate::place::{Place, decide, decision, expiring, proposal};
 
@@ -86,11 +86,15 @@ fn another_text_than_the_one_reviewed_is_refused() {
     let (queue, inbox) = (place.queue("dev"), place.inbox());
     let asked = queue.write_proposal(&proposal("x")).unwrap();
     let other = sha256_hex("y");
-    let error = inbox.decide(&Decision { payload_sha256: &other, ..decision(&asked, "approved") }).unwrap_err();
+    let error =
+        inbox.decide(&Decision { reviewed: Reviewed::Payload(&other), ..decision(&asked, "approved") }).unwrap_err();
     assert_eq!((error.class(), error.exit_code()), ("StaleReviewError", 5));
     assert!(error.to_string().contains(&asked.payload_sha256), "{error}");
     assert_eq!(
-        inbox.decide(&Decision { payload_sha256: "x", ..decision(&asked, "approved") }).unwrap_err().exit_code(),
+        inbox
+            .decide(&Decision { reviewed: Reviewed::Payload("x"), ..decision(&asked, "approved") })
+            .unwrap_err()
+            .exit_code(),
         2
     );
     // A row whose text is not the one of its hash any more (an edited file) is not what was reviewed either.

@@ -16,5 +16,6 @@ mod place;
 mod query;
 mod queue;
 mod registration;
+mod review;
 mod trust;
 mod wait;

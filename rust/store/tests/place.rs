@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bot_bottle_store::{
-    AuditStore, BottleStore, Database, Decision, GrantStore, Inbox, Proposal, QueueStore, Response, Result,
+    AuditStore, BottleStore, Database, Decision, GrantStore, Inbox, Proposal, QueueStore, Response, Result, Reviewed,
 };
 
 /// A directory that goes with the test, and the database in it.
@@ -115,7 +115,7 @@ pub fn decision<'a>(proposal: &'a Proposal, status: &'a str) -> Decision<'a> {
     Decision {
         proposal_id: &proposal.id,
         status,
-        payload_sha256: &proposal.payload_sha256,
+        reviewed: Reviewed::Payload(&proposal.payload_sha256),
         notes: "as agreed",
         final_file: None,
         decided_by: Some("ann"),

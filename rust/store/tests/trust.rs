@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bot_bottle_store::{Decision, Error, GrantStore, Keys, Proposal, QueueStore, Response, Result};
+use bot_bottle_store::{Decision, Error, GrantStore, Keys, Proposal, QueueStore, Response, Result, Reviewed};
 
 use crate::place::{Place, decide, decision, expiring, proposal};
 
@@ -166,7 +166,7 @@ fn an_answer_to_other_content_than_was_asked_about_is_refused() {
     ));
     place
         .inbox()
-        .decide(&Decision { payload_sha256: &harmless.payload_sha256, ..decision(&asked, "approved") })
+        .decide(&Decision { reviewed: Reviewed::Payload(&harmless.payload_sha256), ..decision(&asked, "approved") })
         .unwrap();
     assert!(refusal(queue.wait_for_response(&asked.id, None, || false)).contains("something else"));
 }

@@ -23,7 +23,9 @@ HOSTILE = "\x1b[31m<img src=x onerror=alert(1)>\u202egpj.exe"
 
 
 def approval(proposal: Proposal, **other: Any) -> dict[str, Any]:
-    return {"status": "approved", "payload_sha256": proposal.payload_sha256, **other}
+    """What a page sends that showed the proposal as it is now."""
+    with Inbox() as inbox:
+        return {"status": "approved", "review_sha256": inbox.review(proposal.id).review_sha256, **other}
 
 
 def test_the_inbox_lists_what_waits_with_its_bottles(host: Host, operator: Operator) -> None:
@@ -46,8 +48,13 @@ def test_a_review_is_whole_and_spelled_out(host: Host, operator: Operator) -> No
     proposal = host.propose(MORE_ROUTES, HOSTILE, against=ROUTES)
     told = operator.told(f"proposals/{proposal.id}")
     assert told["payload_sha256"] == proposal.payload_sha256
+    with Inbox() as inbox:
+        assert told["review_sha256"] == inbox.review(proposal.id).review_sha256
     assert told["row"]["odd"] is True
-    identity, why, change = told["sections"]
+    identity, why, change, odd = told["sections"]
+    assert [each["text"] for each in odd["remarks"]] == [
+        "WARNING: The justification has characters that cannot be seen."
+    ]
     assert {"name": "Bottle", "text": "demo", "tone": "plain"} in identity["fields"]
     assert why["text"] == "<U+001B>[31m<img src=x onerror=alert(1)><U+202E>gpj.exe"
     assert why["quoted"] and change["quoted"] and change["diff"]
@@ -91,9 +98,9 @@ def test_of_many_that_decide_at_once_one_is_told_yes(host: Host, operator: Opera
 def test_what_was_not_reviewed_is_not_decided(host: Host, operator: Operator) -> None:
     routes = host.routes_file()
     proposal = host.propose(MORE_ROUTES, against=ROUTES)
-    stale = {"status": "approved", "payload_sha256": "0" * 64}
+    stale = {"status": "approved", "review_sha256": "0" * 64}
     refused(operator.decide(proposal.id, **stale), 409, "StaleReviewError")
-    refused(operator.decide(proposal.id, **stale | {"payload_sha256": "ab"}), 422, "InvalidInputError")
+    refused(operator.decide(proposal.id, **stale | {"review_sha256": "ab"}), 422, "InvalidInputError")
     routes.write_text("routes: [] # by hand\n")
     refused(operator.decide(proposal.id, **approval(proposal)), 409, "StaleReviewError")
     with Inbox() as inbox:

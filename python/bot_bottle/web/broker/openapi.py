@@ -231,6 +231,7 @@ def _schemas() -> dict[str, _Schema]:
             (
                 "final_file",
                 "payload_sha256",
+                "review_sha256",
                 "final_sha256",
                 "decided_by",
                 "surface",
@@ -244,7 +245,7 @@ def _schemas() -> dict[str, _Schema]:
             "oneOf": [
                 _object(
                     {
-                        **dict.fromkeys(("bottle_slug", "tool", "review_sha256", "key_id", "signature"), _TEXT),
+                        **dict.fromkeys(("bottle_slug", "tool", "key_id", "signature"), _TEXT),
                         "scope": _MAYBE_TEXT,
                     }
                 ),

@@ -294,7 +294,7 @@ class Dashboard:
         return found
 
     async def _show(self, request: Request) -> Response:
-        return _json(await self._run(lambda: shown.whole(self._item(request))))
+        return _json(await self._run(lambda: shown.whole(self._inbox.review(request.path_params["id"]))))
 
     async def _history(self, request: Request) -> Response:
         given = query(request.query_params.multi_items(), ("before", "bottle", "limit"))
@@ -368,20 +368,19 @@ class Dashboard:
         return _json(await self._run(read))
 
     async def _decide(self, request: Request) -> Response:
-        given = texts(await self._body(request), ("status", "payload_sha256"), ("notes", "scope", "final_file"))
-        if len(given["payload_sha256"]) != 64:
-            raise InvalidInputError("payload_sha256 must be the whole hash of what was reviewed")
+        given = texts(await self._body(request), ("status", "review_sha256"), ("notes", "scope", "final_file"))
+        if len(given["review_sha256"]) != 64:
+            raise InvalidInputError("review_sha256 must be the whole hash of what was reviewed")
         return _json(await self._run(self._decided, request.path_params["id"], given))
 
     def _decided(self, proposal_id: str, given: dict[str, str]) -> dict[str, Any]:
         item = self._inbox.read(proposal_id)
-        decisions.check_hash(item, given["payload_sha256"])
         final = given.get("final_file")
         try:
-            answer = decisions.decide(
-                self._inbox,
-                item,
+            answer = self._inbox.decide(
+                item.proposal.id,
                 given["status"],
+                review_sha256=given["review_sha256"],
                 surface=SURFACE,
                 notes=given.get("notes", ""),
                 final_file=None if final is None else final.encode(),
@@ -427,8 +426,8 @@ def _json(value: Any) -> Response:
 
 def _same(answer: Answer, given: dict[str, str]) -> bool:
     """Is ``answer``, from this surface, what ``given`` asks for?"""
-    wanted = (given["status"], given.get("notes", ""), given.get("final_file"), given["payload_sha256"])
-    found = (answer.status, answer.notes, answer.final_file, answer.payload_sha256)
+    wanted = (given["status"], given.get("notes", ""), given.get("final_file"), given["review_sha256"])
+    found = (answer.status, answer.notes, answer.final_file, answer.review_sha256)
     asked, signed = given.get("scope"), (answer.signed or {}).get("scope")
     # "for" became the moment at which it ends.
     reaches = asked == signed or bool(asked and signed and asked.startswith("for:") and signed.startswith("until:"))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from bot_bottle import Grant, InboxItem, visible
+from bot_bottle import Grant, InboxItem, Review, visible
 from bot_bottle.operator import live, scopes, words
 from bot_bottle.operator.decisions import question
-from bot_bottle.operator.review import Section, review
+from bot_bottle.operator.review import Section, sections
 from bot_bottle.operator.words import Said
 
 # Sections whose text is the agent's; the others are ours or the operator's.
@@ -39,13 +39,15 @@ def said(text: Said) -> dict[str, str]:
     return {"text": visible(text[0], multiline=False), "tone": text[1]}
 
 
-def whole(item: InboxItem) -> dict[str, Any]:
+def whole(review: Review) -> dict[str, Any]:
     """All of a proposal, as it is to be looked at before a decision, and what can be decided."""
+    item = review.item
     return {
         "row": row(item),
-        "sections": [_section(each) for each in review(item)],
+        "sections": [_section(each) for each in sections(review)],
         "payload_sha256": item.proposal.payload_sha256,
-        "question": visible(question(item, None), multiline=False),
+        "review_sha256": review.review_sha256,
+        "question": visible(question(review, None), multiline=False),
         "scopes": [each._asdict() for each in scopes.offered(item.proposal)],
         "needs_reason": scopes.needs_reason(item.proposal.tool),
     }

@@ -1,6 +1,6 @@
 //! How is a proposal decided, once, with its evidence?
 
-use rusqlite::named_params;
+use rusqlite::{Connection, named_params};
 
 use crate::audit::entry::{self as audit, AuditFields};
 use crate::clock;
@@ -13,13 +13,14 @@ use crate::grant::{self, Granted, Scope};
 use crate::queue::changes;
 use crate::queue::item::{self, InboxItem};
 use crate::queue::life;
-use crate::queue::managed_file::{self, Staged};
+use crate::queue::managed_file::{self, Current, Staged};
 use crate::queue::proposal::Proposal;
 use crate::queue::response::Response;
+use crate::queue::review::{self, Reviewed};
 use crate::registration;
-use crate::rules::{check_hash, check_text};
+use crate::rules::check_text;
 use crate::state::{ChangeKind, FINDING_TOOLS, STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, check_surface};
-use crate::statement::{DecisionStatement, Keys, Signature, Signer, review_sha256};
+use crate::statement::{DecisionStatement, Keys, Signature, Signer};
 use crate::user::os_user;
 
 /// What an operator decides, about what, and how.
@@ -28,8 +29,8 @@ pub struct Decision<'a> {
     pub proposal_id: &'a str,
     /// `approved`, `modified` or `rejected`.
     pub status: &'a str,
-    /// The hash of the payload the operator saw.
-    pub payload_sha256: &'a str,
+    /// What the operator saw.
+    pub reviewed: Reviewed<'a>,
     /// The operator's words.
     pub notes: &'a str,
     /// For `modified`: what runs instead.
@@ -51,12 +52,12 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
         decision.notes,
         decision.final_file.map(str::as_bytes),
     )?;
-    check_hash("payload_sha256", decision.payload_sha256)?;
+    decision.reviewed.check()?;
     check_surface(decision.surface)?;
     let scope = decision.grant.map(Scope::parse).transpose()?;
     let keys = Keys::of(db);
     let item = db
-        .read(|conn| item::settle(conn, &keys, item::read(conn, decision.proposal_id)?))?
+        .read(|conn| look(conn, &keys, decision.proposal_id))?
         .flatten()
         .ok_or_else(|| Error::not_found("proposal", decision.proposal_id))?;
     // That it is too late goes before what is wrong with the decision; the transaction asks again.
@@ -66,7 +67,10 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
     }
     item.refuse_damaged()?;
     check_rules(&item.proposal, &answer, scope.as_ref())?;
-    check_reviewed(&item, decision.payload_sha256)?;
+    let payload_sha256 = sha256_hex(&item.proposal.proposed_file);
+    let base = base_of(&item);
+    let review_sha256 = review::hash(&item, &payload_sha256, base.as_deref());
+    decision.reviewed.covers(&item, &payload_sha256, &review_sha256, &answer.status)?;
     // Before the turn, as the first time a key is made; after all that can refuse without one.
     let signer = keys.decider()?;
     let decided_by = match (&signer.name, decision.decided_by) {
@@ -77,14 +81,23 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
     let runs = answer.status != STATUS_REJECTED;
     let text = answer.final_file.as_deref().unwrap_or(&item.proposal.proposed_file);
     let staged = match item.managed_file.as_deref().filter(|_| runs) {
-        Some(path) => Some(Staged::prepare(db, &item, path, text)?),
+        Some(path) => Some(Staged::prepare(db, &item.proposal.id, path, text, base.as_deref())?),
         None => None,
     };
     let diff = evidence(&item, &answer, staged.as_ref());
-    let (surface, review) = (decision.surface, review_of(&item));
-    let (item, answer) = (&item, &answer);
-    let (decided_by, diff, signer) = (&decided_by, &diff, &signer);
-    let made = Made { item, answer, decided_by, surface, diff, review: &review, asked_scope: decision.grant, signer };
+    let made = Made {
+        keys: &keys,
+        signer: &signer,
+        item: &item,
+        payload_sha256: &payload_sha256,
+        base: base.as_deref(),
+        review_sha256: &review_sha256,
+        answer: &answer,
+        decided_by: &decided_by,
+        surface: decision.surface,
+        diff: &diff,
+        asked_scope: decision.grant,
+    };
     let committed = db.write(|tx| made.commit(tx, staged.as_ref(), scope.as_ref()));
     match (committed, staged) {
         (Ok(()), None) => {}
@@ -132,20 +145,18 @@ fn check_rules(proposal: &Proposal, answer: &Response, scope: Option<&Scope>) ->
     Ok(())
 }
 
-/// What was reviewed is what is there.
-fn check_reviewed(item: &InboxItem, seen: &str) -> Result<()> {
-    let actual = sha256_hex(&item.proposal.proposed_file);
-    if actual == seen {
-        return Ok(());
-    }
-    Err(Error::StalePayload { id: item.proposal.id.clone(), expected: seen.to_owned(), actual })
+/// What is decided about, as the transaction looks at it once more.
+fn look(conn: &Connection, keys: &Keys, id: &str) -> Result<Option<InboxItem>> {
+    item::settle(conn, keys, item::read(conn, id)?)
 }
 
-/// All that was to be seen of it.
-fn review_of(item: &InboxItem) -> String {
-    let asked = &item.proposal;
-    let (target, base) = (item.managed_file.as_deref(), item.base_sha256.as_deref());
-    review_sha256(&asked.id, &asked.bottle_slug, &asked.tool, &asked.payload_sha256, target, base)
+/// Which file a review is about; looked at only where the proposal does not say.
+fn base_of(item: &InboxItem) -> Option<String> {
+    let current = match (&item.managed_file, &item.base_sha256) {
+        (Some(path), None) => managed_file::look(path),
+        _ => Current::default(),
+    };
+    review::base(item, &current)
 }
 
 /// The audit log's diff: for a managed file what changed on the host (or would have), else what the operator changed.
@@ -161,12 +172,15 @@ fn evidence(item: &InboxItem, answer: &Response, staged: Option<&Staged>) -> Str
 }
 
 struct Made<'a> {
+    keys: &'a Keys,
     item: &'a InboxItem,
+    payload_sha256: &'a str,
+    base: Option<&'a str>,
+    review_sha256: &'a str,
     answer: &'a Response,
     decided_by: &'a str,
     surface: &'a str,
     diff: &'a str,
-    review: &'a str,
     asked_scope: Option<&'a str>,
     signer: &'a Signer,
 }
@@ -192,6 +206,7 @@ impl Made<'_> {
             return Err(item::why_not(tx, &found)?);
         };
         drop(decided);
+        self.check_unchanged(tx)?;
         let final_sha256 = match answer.status.as_str() {
             STATUS_MODIFIED => answer.final_file.as_deref().map(sha256_hex),
             STATUS_APPROVED => Some(proposal.payload_sha256.clone()),
@@ -242,6 +257,22 @@ impl Made<'_> {
         }
     }
 
+    /// All that the review covers is still so. What another program changed in between, a sidecar for one, was not reviewed.
+    fn check_unchanged(&self, tx: &Transaction<'_>) -> Result<()> {
+        let id = &self.item.proposal.id;
+        let now = look(tx, self.keys, id)?.ok_or_else(|| Error::not_found("proposal", id))?;
+        let payload_sha256 = match now.proposal.proposed_file == self.item.proposal.proposed_file {
+            true => self.payload_sha256.to_owned(),
+            false => sha256_hex(&now.proposal.proposed_file),
+        };
+        let base = now.managed_file.as_ref().and(now.base_sha256.as_deref().or(self.base));
+        let actual = review::hash(&now, &payload_sha256, base);
+        if actual == self.review_sha256 {
+            return Ok(());
+        }
+        Err(Error::StaleReview { id: id.clone(), expected: self.review_sha256.to_owned(), actual })
+    }
+
     fn insert(&self, tx: &Transaction<'_>, seq: i64, now: &str, final_sha256: Option<&str>) -> Result<()> {
         const INSERT_SQL: &str = "INSERT INTO responses (proposal_seq, status, notes, payload_sha256, final_sha256,
                  decided_by, surface, decided_at, final_file, review_sha256, scope, key_id, signature)
@@ -252,7 +283,7 @@ impl Made<'_> {
             bottle_slug: &self.item.proposal.bottle_slug,
             tool: &self.item.proposal.tool,
             payload_sha256: &self.item.proposal.payload_sha256,
-            review_sha256: self.review,
+            review_sha256: self.review_sha256,
             status: &self.answer.status,
             final_sha256,
             notes_sha256: &sha256_hex(&self.answer.notes),
@@ -271,7 +302,7 @@ impl Made<'_> {
             ":surface": self.surface,
             ":now": now,
             ":final_file": self.answer.final_file,
-            ":review_sha256": self.review,
+            ":review_sha256": self.review_sha256,
             ":scope": self.asked_scope,
             ":key_id": key_id,
             ":signature": signature,

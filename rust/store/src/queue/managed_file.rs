@@ -28,7 +28,7 @@ use crate::file::database::Database;
 use crate::file::layout;
 use crate::file::transaction::Transaction;
 use crate::queue::changes;
-use crate::queue::item::{self, InboxItem};
+use crate::queue::item;
 use crate::queue::life;
 use crate::registration::{Registration, record_damage};
 use crate::rules::{BUSY_TIMEOUT, MAX_PAYLOAD_BYTES};
@@ -42,6 +42,31 @@ const ABSENT: &str = "";
 pub(crate) fn seen(path: &str) -> Option<String> {
     let content = Place::open(Path::new(path)).and_then(|place| place.read()).ok()?;
     Some(hash_of(content.as_deref()))
+}
+
+/// A managed file as it is now.
+#[derive(Default)]
+pub(crate) struct Current {
+    pub text: Option<String>,
+    /// Empty while it is absent, `None` where it cannot be read.
+    pub sha256: Option<String>,
+    pub problem: Option<String>,
+}
+
+/// Reads it as a decision would: a regular file of a bounded size, never through a symlink, never waiting for a pipe.
+pub(crate) fn look(path: &str) -> Current {
+    let content = match Place::open(Path::new(path)).and_then(|place| place.read()) {
+        Ok(content) => content,
+        Err(error) => return Current { problem: Some(error.to_string()), ..Current::default() },
+    };
+    let sha256 = Some(hash_of(content.as_deref()));
+    match content.map(String::from_utf8).transpose() {
+        Ok(text) => Current { text, sha256, problem: None },
+        Err(error) => {
+            let problem = format!("it is not UTF-8 text (byte {})", error.utf8_error().valid_up_to());
+            Current { text: None, sha256, problem: Some(problem) }
+        }
+    }
 }
 
 /// From the file as it is to `proposed`, for the record.
@@ -191,19 +216,18 @@ impl Drop for Staged {
 
 impl Staged {
     /// Step 1, after a look whether the file is still the one the proposal was written against.
-    pub(crate) fn prepare(db: &Database, item: &InboxItem, path: &str, text: &str) -> Result<Self> {
+    pub(crate) fn prepare(db: &Database, id: &str, path: &str, text: &str, base: Option<&str>) -> Result<Self> {
         let lock = lock(db, BUSY_TIMEOUT)?.ok_or_else(|| Error::Busy { path: path.to_owned() })?;
         finish_all(db)?; // decided earlier, so in effect earlier
         let place = Place::open(Path::new(path))?;
         let before = place.read()?;
         let actual = hash_of(before.as_deref());
-        // Without a base (the bottle was registered after the proposal) what is there now is what was reviewed.
-        let expected = item.base_sha256.clone().unwrap_or_else(|| actual.clone());
+        let expected = base.unwrap_or(&actual).to_owned();
         if actual != expected {
-            return Err(stale(&item.proposal.id, path, &expected, &actual));
+            return Err(stale(id, path, &expected, &actual));
         }
-        let temp = place.stage(text, &item.proposal.id)?;
-        let (id, final_sha256) = (item.proposal.id.clone(), sha256_hex(text));
+        let temp = place.stage(text, id)?;
+        let (id, final_sha256) = (id.to_owned(), sha256_hex(text));
         Ok(Staged { id, place, temp, kept: false, before, final_sha256, expected, _lock: lock })
     }
 

@@ -7,3 +7,4 @@ pub(crate) mod life;
 pub(crate) mod managed_file;
 pub(crate) mod proposal;
 pub(crate) mod response;
+pub(crate) mod review;

@@ -19,6 +19,7 @@ pub struct Response {
     pub notes: String,
     pub final_file: Option<String>,
     pub payload_sha256: Option<String>,
+    pub review_sha256: Option<String>,
     pub final_sha256: Option<String>,
     pub decided_by: Option<String>,
     pub surface: Option<String>,
@@ -37,7 +38,6 @@ pub struct Response {
 pub struct SignedDecision {
     pub bottle_slug: String,
     pub tool: String,
-    pub review_sha256: String,
     pub scope: Option<String>,
     pub key_id: String,
     pub signature: String,
@@ -69,6 +69,7 @@ impl Response {
             notes: notes.to_owned(),
             final_file: final_file.map(str::to_owned),
             payload_sha256: None,
+            review_sha256: None,
             final_sha256: None,
             decided_by: None,
             surface: None,
@@ -93,14 +94,15 @@ impl Response {
             return Err(refused("its final file is not the one that was signed"));
         }
         let text = |field: &'_ Option<String>| field.clone().unwrap_or_default();
-        let (payload_sha256, decided_by) = (text(&self.payload_sha256), text(&self.decided_by));
+        let (payload_sha256, review_sha256) = (text(&self.payload_sha256), text(&self.review_sha256));
+        let decided_by = text(&self.decided_by);
         let (surface, decided_at) = (text(&self.surface), text(&self.decided_at));
         let statement = DecisionStatement {
             proposal_id: &self.proposal_id,
             bottle_slug: &signed.bottle_slug,
             tool: &signed.tool,
             payload_sha256: &payload_sha256,
-            review_sha256: &signed.review_sha256,
+            review_sha256: &review_sha256,
             status: &self.status,
             final_sha256: self.final_sha256.as_deref(),
             notes_sha256: &sha256_hex(&self.notes),
@@ -120,7 +122,7 @@ impl Response {
 
     /// Checks what a caller filled in beside the answer.
     pub fn check_rest(mut self) -> Result<Self> {
-        for hash in [&self.payload_sha256, &self.final_sha256].into_iter().flatten() {
+        for hash in [&self.payload_sha256, &self.review_sha256, &self.final_sha256].into_iter().flatten() {
             check_hash("payload_sha256", hash)?;
         }
         if let Some(surface) = &self.surface {
@@ -148,7 +150,6 @@ impl Response {
         let signed = SignedDecision {
             bottle_slug: row.get(first + 11)?,
             tool,
-            review_sha256: row.get(first + 12)?,
             scope: row.get(first + 13)?,
             key_id: row.get(first + 14)?,
             signature: row.get(first + 15)?,
@@ -159,6 +160,7 @@ impl Response {
             notes: row.get(first + 1)?,
             final_file,
             payload_sha256: row.get(first + 3)?,
+            review_sha256: row.get(first + 12)?,
             final_sha256: row.get(first + 4)?,
             decided_by: row.get(first + 5)?,
             surface: row.get(first + 6)?,

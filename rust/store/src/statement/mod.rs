@@ -56,8 +56,7 @@ pub(crate) trait Statement {
 
     /// The signed bytes. The key's id is among them, so that a signature cannot be shown as another key's.
     fn bytes(&self, key_id: &str) -> Vec<u8> {
-        let mut to = Canonical(Vec::with_capacity(768));
-        to.text(Self::DOMAIN);
+        let mut to = Canonical::new(Self::DOMAIN);
         to.text(key_id);
         self.fields(&mut to);
         to.0
@@ -68,6 +67,16 @@ pub(crate) trait Statement {
 pub(crate) struct Canonical(Vec<u8>);
 
 impl Canonical {
+    pub(crate) fn new(domain: &str) -> Self {
+        let mut to = Canonical(Vec::with_capacity(768));
+        to.text(domain);
+        to
+    }
+
+    pub(crate) fn sha256(&self) -> String {
+        sha256_hex(&self.0)
+    }
+
     pub(crate) fn text(&mut self, text: &str) {
         self.0.extend_from_slice(text.len().to_string().as_bytes());
         self.0.push(b':');
@@ -86,26 +95,6 @@ impl Canonical {
     pub(crate) fn number(&mut self, number: i64) {
         self.text(&number.to_string());
     }
-}
-
-/// The hash of all that is reviewed before a decision.
-pub(crate) fn review_sha256(
-    proposal_id: &str,
-    bottle_slug: &str,
-    tool: &str,
-    payload_sha256: &str,
-    target: Option<&str>,
-    base_sha256: Option<&str>,
-) -> String {
-    let mut to = Canonical(Vec::with_capacity(512));
-    to.text("bot-bottle/review/1");
-    to.text(proposal_id);
-    to.text(bottle_slug);
-    to.text(tool);
-    to.text(payload_sha256);
-    to.maybe(target);
-    to.maybe(base_sha256);
-    sha256_hex(&to.0)
 }
 
 /// The operator's answer to exactly what was reviewed. It names no path of the host: the review's hash covers that one,

@@ -13,7 +13,7 @@ use crate::file::bell::Rings;
 use crate::file::database::Database;
 use crate::{
     AuditEntry, AuditFields, AuditStore, BottleStore, Decision, GrantStore, Inbox, Proposal, QueueStore, Response,
-    STATUS_APPROVED,
+    Reviewed, STATUS_APPROVED,
 };
 
 /// Everything of the past that the queries must not walk through: `:n` decided and archived proposals with all that
@@ -98,7 +98,7 @@ fn costs(past: usize, analyzed: bool) -> Vec<(&'static str, i64)> {
     let decision = Decision {
         proposal_id: one,
         status: STATUS_APPROVED,
-        payload_sha256: &proposals[0].payload_sha256,
+        reviewed: Reviewed::Payload(&proposals[0].payload_sha256),
         notes: "",
         final_file: None,
         decided_by: Some("me"),

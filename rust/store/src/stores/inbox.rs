@@ -14,6 +14,7 @@ use crate::queue::item::{InboxItem, list, read, settle, settle_all};
 use crate::queue::managed_file;
 use crate::queue::proposal::PENDING;
 use crate::queue::response::Response;
+use crate::queue::review::Review;
 use crate::statement::Keys;
 use crate::wait::standing::Target;
 use crate::wait::{Event, WaitHandle, on_file, sleeper};
@@ -100,6 +101,11 @@ impl Inbox {
             }
         })?;
         found.flatten().ok_or_else(|| Error::not_found("proposal", &prefix))
+    }
+
+    /// All that must be seen of one proposal before it is decided, and the hash that a decision names for it.
+    pub fn review(&self, prefix: &str) -> Result<Review> {
+        self.read(prefix).map(Review::of)
     }
 
     /// Proposals of any state, newest first, older than `before`.

@@ -21,6 +21,7 @@ use crate::queue::life::{
 use crate::queue::managed_file;
 use crate::queue::proposal::{COLUMNS, PENDING, Proposal, from_row};
 use crate::queue::response::Response;
+use crate::queue::review::Reviewed;
 use crate::registration::{Registration, record_damage};
 use crate::rules::{MAX_NOTES_BYTES, check_name, check_text};
 use crate::state::ChangeKind;
@@ -182,7 +183,13 @@ impl QueueStore {
             &Decision {
                 proposal_id: &response.proposal_id,
                 status: &response.status,
-                payload_sha256: response.payload_sha256.as_deref().unwrap_or(&item.proposal.payload_sha256),
+                reviewed: match response.review_sha256.as_deref() {
+                    Some(hash) => Reviewed::Review(hash),
+                    None => {
+                        let known = response.payload_sha256.as_deref();
+                        Reviewed::Payload(known.unwrap_or(&item.proposal.payload_sha256))
+                    }
+                },
                 notes: &response.notes,
                 final_file: response.final_file.as_deref(),
                 decided_by: response.decided_by.as_deref(),

@@ -181,10 +181,10 @@ export async function select(id, again = false) {
 }
 
 function notice() {
-  if (shown && review.scrollTop + review.clientHeight >= review.scrollHeight - 4) read.set(shown.id, shown.payload_sha256);
+  if (shown && review.scrollTop + review.clientHeight >= review.scrollHeight - 4) read.set(shown.id, shown.review_sha256);
 }
 
-const unread = (whole) => read.get(whole.id) !== whole.payload_sha256;
+const unread = (whole) => read.get(whole.id) !== whole.review_sha256;
 
 function drawActions() {
   const row = rows.get(selected);
@@ -249,7 +249,7 @@ const facts = (whole) => [
 ];
 
 async function send(whole, decision) {
-  const body = { payload_sha256: whole.payload_sha256, ...decision };
+  const body = { review_sha256: whole.review_sha256, ...decision };
   const told = await post(`proposals/${whole.id}/decision`, body);
   merge([told.row]);
   tell(told.told.map((each) => each.text).join("  "), "good");
@@ -345,7 +345,7 @@ async function approveMarked() {
   const failed = [];
   for (const row of chosen) {
     try {
-      const body = { status: "approved", payload_sha256: read.get(row.id), notes: answer.notes };
+      const body = { status: "approved", review_sha256: read.get(row.id), notes: answer.notes };
       merge([(await post(`proposals/${row.id}/decision`, body)).row]);
     } catch (error) {
       failed.push(error.message);
