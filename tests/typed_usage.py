@@ -9,6 +9,8 @@ from typing import Any
 from typing_extensions import assert_type
 
 from bot_bottle import (
+    STATUS_APPROVED,
+    STATUS_MODIFIED,
     AlreadyDecidedError,
     AsyncInbox,
     AsyncQueueStore,
@@ -16,6 +18,7 @@ from bot_bottle import (
     AuditReport,
     AuditStore,
     Bottle,
+    BottleStore,
     Change,
     Database,
     Grant,
@@ -31,6 +34,7 @@ from bot_bottle import (
     Wait,
     visible,
 )
+from bot_bottle.states import State, Status
 from bot_bottle.supervise import wait_for_response
 
 
@@ -59,6 +63,25 @@ def operator() -> None:
         for change in inbox.watch(0, timeout=1):
             assert_type(change, Change)
         assert_type(inbox.stats(), dict[str, Any])
+
+
+def misspelt(inbox: Inbox, item: InboxItem, change: Change, grant: Grant) -> bool:
+    """Each of these is an error to a type checker: an ``ignore`` that there is nothing to ignore for is one as well."""
+    seen, looked_at = item.proposal.id, item.proposal.payload_sha256
+    inbox.decide(seen, "aproved", payload_sha256=looked_at)  # type: ignore[arg-type]
+    inbox.decide(seen, "approved", payload_sha256=looked_at, surface="gui")  # type: ignore[arg-type]
+    Response(seen, "reject")  # type: ignore[arg-type]
+    BottleStore().register("dev", backend="docker", transport="pipe")  # type: ignore[arg-type]
+    Supervise().prepare("dev", transport="pipe")  # type: ignore[arg-type]
+    wrong = item.state == "expire" or item.apply_state == "written"  # type: ignore[comparison-overlap]
+    wrong = wrong or change.kind == "approve" or grant.scope == "ever"  # type: ignore[comparison-overlap]
+    return wrong or STATUS_APPROVED == "aproved"  # type: ignore[comparison-overlap]
+
+
+def spelt(inbox: Inbox, item: InboxItem, status: Status) -> None:
+    assert_type(inbox.decide(item.proposal.id, status, payload_sha256=item.proposal.payload_sha256).status, Status)
+    assert_type(item.state, State)
+    inbox.decide(item.proposal.id, STATUS_MODIFIED, payload_sha256=item.proposal.payload_sha256, final_file="x")
 
 
 def others() -> None:

@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, final
 
+from bot_bottle.states import ApplyState, ChangeKind, Scope, State, Status, Surface, Transport
+
 __all__ = [
     "DB_PATH_IN_CONTAINER",
     "MAX_JUSTIFICATION_BYTES",
@@ -85,14 +87,14 @@ MAX_PAYLOAD_BYTES: Final[int]
 MAX_JUSTIFICATION_BYTES: Final[int]
 MAX_NOTES_BYTES: Final[int]
 MAX_PENDING_PER_BOTTLE: Final[int]
-TOOL_EGRESS_ALLOW: Final[str]
-TOOL_EGRESS_BLOCK: Final[str]
-TOOL_CAPABILITY_BLOCK: Final[str]
-TOOL_GITLEAKS_ALLOW: Final[str]
-TOOL_EGRESS_TOKEN_ALLOW: Final[str]
-STATUS_APPROVED: Final[str]
-STATUS_MODIFIED: Final[str]
-STATUS_REJECTED: Final[str]
+TOOL_EGRESS_ALLOW: Final[Literal["egress-allow"]]
+TOOL_EGRESS_BLOCK: Final[Literal["egress-block"]]
+TOOL_CAPABILITY_BLOCK: Final[Literal["capability-block"]]
+TOOL_GITLEAKS_ALLOW: Final[Literal["gitleaks-allow"]]
+TOOL_EGRESS_TOKEN_ALLOW: Final[Literal["egress-token-allow"]]
+STATUS_APPROVED: Final[Literal["approved"]]
+STATUS_MODIFIED: Final[Literal["modified"]]
+STATUS_REJECTED: Final[Literal["rejected"]]
 
 def sha256_hex(data: str | bytes) -> str:
     """SHA-256 of ``data`` (text as UTF-8) as 64 lower-case hex digits."""
@@ -295,13 +297,13 @@ class Response:
     def __new__(
         cls,
         proposal_id: str,
-        status: str,
+        status: Status,
         notes: str = "",
         final_file: str | bytes | None = None,
         *,
         payload_sha256: str | None = None,
         decided_by: str | None = None,
-        surface: str | None = None,
+        surface: Surface | None = None,
         decided_at: str | None = None,
         final_sha256: str | None = None,
         diff: str | None = None,
@@ -324,7 +326,7 @@ class Response:
     @property
     def proposal_id(self) -> str: ...
     @property
-    def status(self) -> str: ...
+    def status(self) -> Status: ...
     @property
     def notes(self) -> str: ...
     @property
@@ -340,7 +342,7 @@ class Response:
     @property
     def decided_by(self) -> str | None: ...
     @property
-    def surface(self) -> str | None: ...
+    def surface(self) -> Surface | None: ...
     @property
     def decided_at(self) -> str | None: ...
     @property
@@ -379,7 +381,7 @@ class AuditEntry:
         diff: str = ...,
         *,
         decided_by: str = ...,
-        surface: str = ...,
+        surface: Surface = ...,
         proposal_id: str | None = None,
         payload_sha256: str | None = None,
         final_sha256: str | None = None,
@@ -412,7 +414,7 @@ class AuditEntry:
     @property
     def decided_by(self) -> str: ...
     @property
-    def surface(self) -> str: ...
+    def surface(self) -> Surface: ...
     @property
     def proposal_id(self) -> str | None: ...
     @property
@@ -457,7 +459,7 @@ class InboxItem:
     @property
     def queue_key(self) -> str: ...
     @property
-    def state(self) -> str:
+    def state(self) -> State:
         """``pending, approved, modified, rejected, expired`` or ``withdrawn``."""
 
     @property
@@ -485,7 +487,7 @@ class InboxItem:
         """Absolute host path the decision writes, if the bottle declared one for this tool."""
 
     @property
-    def apply_state(self) -> str | None:
+    def apply_state(self) -> ApplyState | None:
         """``intended`` (decided, not yet written), ``applied`` or ``failed``; ``None`` without managed file."""
 
     @property
@@ -594,7 +596,7 @@ class Change:
     @property
     def seq(self) -> int: ...
     @property
-    def kind(self) -> str:
+    def kind(self) -> ChangeKind:
         """``proposed, approved, modified, rejected, expired, withdrawn, applied, apply_failed`` or ``archived``."""
 
     @property
@@ -623,7 +625,7 @@ class Grant:
     @property
     def fingerprint(self) -> str: ...
     @property
-    def scope(self) -> str: ...
+    def scope(self) -> Scope: ...
     @property
     def uses(self) -> int | None:
         """As given; ``uses_left`` is what is left of it."""
@@ -872,14 +874,14 @@ class Inbox:
     def decide(
         self,
         proposal_id: str,
-        status: str,
+        status: Status,
         *,
         review_sha256: str | None = None,
         payload_sha256: str | None = None,
         notes: str = "",
         final_file: str | bytes | None = None,
         decided_by: str | None = None,
-        surface: str = "api",
+        surface: Surface = "api",
         grant: str | None = None,
     ) -> Response:
         """Decides, audits, makes the grant (one transaction), writes the managed file, wakes the waiters.
@@ -1003,7 +1005,7 @@ class GrantStore:
     def list_grants(self, bottle_slug: str | None = None, *, live: bool = True) -> list[Grant]:
         """Grants, newest first; with ``live`` only those usable now."""
 
-    def revoke_grant(self, grant_id: str, *, revoked_by: str | None = None, surface: str = "api") -> Grant:
+    def revoke_grant(self, grant_id: str, *, revoked_by: str | None = None, surface: Surface = "api") -> Grant:
         """Ends it (audited), by full id or unique prefix.
 
         Raises:
@@ -1018,7 +1020,7 @@ class BottleStore:
 
     def __new__(cls, db_path: str | PathLike[str] | None = None) -> BottleStore: ...
     def register(
-        self, slug: str, *, backend: str, files: Mapping[str, str | PathLike[str]] = ..., transport: str = "mount"
+        self, slug: str, *, backend: str, files: Mapping[str, str | PathLike[str]] = ..., transport: Transport = "mount"
     ) -> Bottle:
         """Records a bottle as running (again) with its managed files, signed with this host's key.
 

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from bot_bottle._native import Broker, Change, Inbox, InboxItem, Proposal, QueueStore, Response, Review, Wait
+from bot_bottle.states import Status, Surface
 
 T = TypeVar("T")
 
@@ -136,14 +137,14 @@ class AsyncInbox:
     async def decide(
         self,
         proposal_id: str,
-        status: str,
+        status: Status,
         *,
         review_sha256: str | None = None,
         payload_sha256: str | None = None,
         notes: str = "",
         final_file: str | bytes | None = None,
         decided_by: str | None = None,
-        surface: str = "api",
+        surface: Surface = "api",
         grant: str | None = None,
     ) -> Response:
         return await asyncio.to_thread(

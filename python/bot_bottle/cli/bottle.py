@@ -13,6 +13,7 @@ from bot_bottle.cli.screen import confirm, print_json, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.launch import address, docker, managed
 from bot_bottle.launch.backend import IMAGE, NAMES, load
+from bot_bottle.states import Transport
 from bot_bottle.supervise import Plan, Supervise
 
 _run_option = option("--run/--print", "run", help="Run the commands, or print them for a shell to run (the default).")
@@ -56,7 +57,7 @@ def start(
     slug: str,
     backend: str,
     files: Sequence[tuple[str, str]],
-    transport: str | None,
+    transport: Transport | None,
     image: str,
     passed: Sequence[str],
     agent_image: str | None,

@@ -19,6 +19,7 @@ from bot_bottle import STATUS_APPROVED, STATUS_REJECTED, Inbox, new_id
 from bot_bottle.agents import hooks
 from bot_bottle.agents.hooks import Agent, Answer
 from bot_bottle.errors import BotBottleError
+from bot_bottle.states import Status
 
 _PATIENCE: Final = 60
 _NOTES: Final = "a trial of the hook"
@@ -69,7 +70,7 @@ def _trial(what: str, said: Answer | None, right: bool) -> Trial:
     return Trial(what, f"exit code {said.code}, {said.err or said.out or 'nothing said'}", right)
 
 
-def _asked(agent: Agent, name: str, command: str, status: str) -> Answer | None:
+def _asked(agent: Agent, name: str, command: str, status: Status) -> Answer | None:
     """What the hook ends with after that decision; ``None`` if it neither asked nor ended."""
     session = f"trial-{new_id()}"
     with Inbox() as inbox, _running(command) as process:

@@ -18,6 +18,7 @@ from bot_bottle.launch.plan import (
     TOKEN_DIR_IN_CONTAINER,
     Plan,
 )
+from bot_bottle.states import Transport
 
 
 class Supervise:
@@ -33,7 +34,7 @@ class Supervise:
         *,
         backend: str = "docker",
         files: Mapping[str, str | PathLike[str]] | None = None,
-        transport: str | None = None,
+        transport: Transport | None = None,
     ) -> Plan:
         """Registers the bottle as running, with its managed files, and returns the plan for its sidecars.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from bot_bottle.states import Transport
+
 BOTTLE_DIR_IN_CONTAINER: Final = "/run/bottle"
 TOKEN_DIR_IN_CONTAINER: Final = "/run/token"  # noqa: S105 (a path)
 BROKER_DIR_IN_CONTAINER: Final = "/run/broker"
@@ -29,7 +31,7 @@ class Plan(NamedTuple):
     mounts: tuple[tuple[str, str, str], ...]
     ports: dict[str, int]
     """Daemon to the port it listens on inside the bundle."""
-    transport: str = "mount"
+    transport: Transport = "mount"
     """How the sidecars reach the queue: ``mount``, the database's directory, or ``broker``, the host's HTTP service."""
     why: str = ""
     """Why that transport, in a few words for the operator."""

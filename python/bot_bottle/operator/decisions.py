@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bot_bottle import AuditStore, Inbox, InboxItem, Response, Review
     from bot_bottle.operator.words import Said
+    from bot_bottle.states import Status, Surface
 
 # Reasons to choose from are those of the newest entries: few enough to read in a moment, whatever their diffs hold.
 _LOOKED_BACK = 50
@@ -58,9 +59,9 @@ def question(review: Review, grant: str | None) -> str:
 def decide(
     inbox: Inbox,
     review: Review,
-    status: str,
+    status: Status,
     *,
-    surface: str,
+    surface: Surface,
     notes: str = "",
     final_file: bytes | None = None,
     grant: str | None = None,
@@ -77,7 +78,7 @@ def decide(
     )
 
 
-def refuse_early(inbox: Inbox, item: InboxItem, *, surface: str) -> None:
+def refuse_early(inbox: Inbox, item: InboxItem, *, surface: Surface) -> None:
     """Raises what would refuse any modification of ``item``, before somebody spends time on one.
 
     It is the store that knows, so it is asked, with a hash that no review has: this cannot decide.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from textual.app import App, SuspendNotSupported
 from textual.widgets import Label
@@ -16,12 +16,13 @@ from bot_bottle.operator import decisions, scopes, words
 from bot_bottle.operator.live import Row
 from bot_bottle.operator.review import Section
 from bot_bottle.operator.words import Said
+from bot_bottle.states import Status
 from bot_bottle.tui.dialogs import Dialog
 from bot_bottle.tui.drawing import clean
 from bot_bottle.tui.inbox_list import InboxList
 from bot_bottle.tui.review_view import ReviewView
 
-SURFACE = "tui"
+SURFACE: Final = "tui"
 
 
 class Deciding(App[None]):
@@ -214,7 +215,7 @@ class Deciding(App[None]):
         except BotBottleError:
             return []
 
-    async def _decide(self, review: Review, status: str, **more: Any) -> None:
+    async def _decide(self, review: Review, status: Status, **more: Any) -> None:
         inbox = self._inbox
         if inbox is None:
             raise BotBottleError("nothing was decided: the database cannot be reached")

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 from bot_bottle import AccessDeniedError, AuditEntry, InvalidInputError, InvalidProposalError, Proposal, visible
+from bot_bottle.states import Surface
 from bot_bottle.web.problems import Refusal
 
 # The daemons of a bundle: what a bottle's own entries in the audit log may be about. Decisions have their tool there.
@@ -105,7 +106,7 @@ def _entry(body: Any, slug: str, now: str) -> AuditEntry:
             f"operator_action {word} is the host's word for what an operator does; use one of your own"
         )
     # A policy's yes is told from a sidecar's note, neither ever passes for a person's.
-    surface = "policy" if fields.pop("surface", None) == "policy" else "api"
+    surface: Surface = "policy" if fields.pop("surface", None) == "policy" else "api"
     given = {name: value for name, value in fields.items() if value is not None and name not in _ENTRY_IGNORED}
     # As it was sent, so that a time which is none is refused; then with the host's.
     AuditEntry(bottle_slug=slug, decided_by=component, surface=surface, **given)

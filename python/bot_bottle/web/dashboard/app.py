@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.resources import files
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -41,6 +41,7 @@ from bot_bottle import Response as Answer
 from bot_bottle.errors import AlreadyDecidedError
 from bot_bottle.operator import decisions
 from bot_bottle.operator.overview import overview
+from bot_bottle.states import Status
 from bot_bottle.web.access_log import AccessLog
 from bot_bottle.web.broker.bodies import parse, query, texts
 from bot_bottle.web.dashboard import guard, login, shown
@@ -379,7 +380,7 @@ class Dashboard:
         try:
             answer = self._inbox.decide(
                 item.proposal.id,
-                given["status"],
+                cast("Status", given["status"]),  # the store refuses what is none
                 review_sha256=given["review_sha256"],
                 surface=SURFACE,
                 notes=given.get("notes", ""),
