@@ -10,6 +10,7 @@ from textual import events, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
+from textual.scrollbar import ScrollBar, ScrollBarRender
 from textual.widgets import ContentSwitcher, Footer, Input, Label
 
 from bot_bottle import GrantStore, Inbox, Review
@@ -18,7 +19,7 @@ from bot_bottle.operator import live
 from bot_bottle.operator.review import Section, sections
 from bot_bottle.tui.deciding import SURFACE, Deciding
 from bot_bottle.tui.dialogs import READING_TIME, Dialog, Help
-from bot_bottle.tui.drawing import Document, ascii_only, clean, document, lexer_for
+from bot_bottle.tui.drawing import Document, WholeCells, ascii_only, clean, document, lexer_for
 from bot_bottle.tui.inbox_list import InboxList
 from bot_bottle.tui.review_view import ReviewView
 from bot_bottle.tui.tables import Bottles, Grants, History, Page
@@ -98,6 +99,7 @@ class Seat(Deciding):
         self.animation_level = "none"
         self.theme = "textual-ansi" if "textual-ansi" in self.available_themes else self.theme
         self.set_class(ascii_only(), "-ascii")
+        ScrollBar.renderer = WholeCells if ascii_only() else ScrollBarRender
         self.listed.focus()
         self.show_pages()
         self.run_worker(self._follow, thread=True, group="feed", exit_on_error=False)

@@ -19,6 +19,7 @@ from pygments.token import Comment, Keyword, Name, Number, String
 from rich.cells import cell_len, chop_cells
 from rich.segment import Segment
 from rich.style import Style
+from textual.scrollbar import ScrollBarRender
 
 from bot_bottle import visible
 from bot_bottle.operator.review import Section
@@ -63,6 +64,12 @@ def ascii_only() -> bool:
     coerced = os.environ.get("LC_CTYPE") == "C.UTF-8" and os.environ.get("LANG", "C") in ("", "C", "POSIX")
     name = os.environ.get("LC_ALL") or ("C" if coerced else os.environ.get("LC_CTYPE") or os.environ.get("LANG") or "C")
     return "utf8" not in name.lower().replace("-", "")
+
+
+class WholeCells(ScrollBarRender):
+    """A scroll bar whose ends are no fractions of a cell, for which there are no ASCII characters."""
+
+    VERTICAL_BARS = HORIZONTAL_BARS = [" "] * 8
 
 
 def clean(text: str, *, multiline: bool = False) -> str:
