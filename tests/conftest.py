@@ -2,6 +2,8 @@
 
 import signal
 
+from hypothesis import HealthCheck, settings
+
 pytest_plugins = [
     "cli_process",
     "store_process",
@@ -14,3 +16,7 @@ pytest_plugins = [
 
 # Programs interrupted in the tests inherit what this process does. A shell starts what runs in its background deaf.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No example is too slow for a loaded machine.
+settings.register_profile("any-speed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-speed")
