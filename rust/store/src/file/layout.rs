@@ -102,12 +102,23 @@ pub(crate) fn locate(path: &Path, on_host: bool, create: bool) -> Result<Option<
     fs::canonicalize(&file).map(Some).map_err(|error| Error::unavailable(path, error))
 }
 
-/// Opens one of the small files beside the database, made (0600) where it is missing. Whoever can write to the directory
-/// is not trusted with more than that: no symlink is followed out of it, and nobody waits for a FIFO's other end.
+/// Opens one of the small files beside the database, made (0600) where it is missing.
 pub(crate) fn open_beside(path: &Path) -> std::io::Result<File> {
+    wary()?.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Opens one of the database's own files to look at it or sync it.
+pub(crate) fn open_to_read(path: &Path) -> std::io::Result<File> {
+    wary()?.read(true).open(path)
+}
+
+/// Whoever can write to the directory is not trusted with more than that: no symlink is followed out of it, and nobody
+/// waits for a FIFO's other end.
+fn wary() -> std::io::Result<OpenOptions> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let flags = i32::try_from(flags.bits()).map_err(std::io::Error::other)?;
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
+    let mut options = OpenOptions::new();
+    options.custom_flags(i32::try_from(flags.bits()).map_err(std::io::Error::other)?);
+    Ok(options)
 }
 
 /// Whoever may write to the host's own directories may put another file, or keys, in the place of ours.
@@ -119,13 +130,6 @@ fn refuse_public(dir: &Path) -> Result<()> {
         }
         _ => Ok(()), // what cannot be looked at is told when it is used
     }
-}
-
-/// Opens one of the database's own files to look at it or sync it, under the same suspicion.
-pub(crate) fn open_to_read(path: &Path) -> std::io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let flags = i32::try_from(flags.bits()).map_err(std::io::Error::other)?;
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 fn host_file(link: &Path, create: bool) -> Result<PathBuf> {

@@ -142,17 +142,12 @@ pub(crate) fn migrate_all(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Makes in a fresh database what this release's modules are at these versions.
-pub(crate) fn make(fresh: &Connection, version: impl Fn(&Module) -> i64, books: bool) -> Result<()> {
-    if books {
-        fresh.execute_batch(BOOKS_SQL)?;
-    }
-    for module in &MODULES {
-        for (up, _) in module.steps.iter().take(usize::try_from(version(module)).unwrap_or(0)) {
-            fresh.execute_batch(up)?;
-        }
-    }
-    Ok(())
+/// The steps that were applied, in order, where this release's modules are at these versions.
+pub(crate) fn applied(version: impl Fn(&Module) -> i64, books: bool) -> impl Iterator<Item = &'static str> {
+    let steps = MODULES.iter().flat_map(move |module| {
+        module.steps.iter().take(usize::try_from(version(module)).unwrap_or(0)).map(|(up, _)| *up)
+    });
+    books.then_some(BOOKS_SQL).into_iter().chain(steps)
 }
 
 /// Brings one module to the version its steps make, or leaves it at a later one that suits; returns the version it is at.
