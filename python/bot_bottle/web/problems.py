@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from bot_bottle.errors import (
@@ -49,6 +52,25 @@ class Refusal(Exception):
 def status_of(error: BotBottleError) -> int:
     """The status a problem of this class has where nothing says otherwise."""
     return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
+
+
+def refusal_of(error: Exception, *, nothing_here: str, other_methods: str, our_fault: str) -> Refusal:
+    """Any exception as what the client is told; of one that should not happen the host's log has the reason.
+
+    The sentences are for an unknown path, for a method that a path does not have, and for what should not happen.
+    """
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, BotBottleError):
+        return Refusal(status_of(error), error)
+    if isinstance(error, HTTPException):
+        if error.status_code == 404:
+            return Refusal(404, NotFoundError(nothing_here))
+        return Refusal(error.status_code, InvalidInputError(other_methods))
+    print(f"bot-bottle: this is a bug, please report it: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    if os.environ.get("BOT_BOTTLE_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    return Refusal(500, BotBottleError(our_fault))
 
 
 def document(error: BotBottleError, status: int | None = None) -> dict[str, Any]:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import sys
 import time
-import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
@@ -28,7 +26,6 @@ from bot_bottle import (
     MAX_PENDING_PER_BOTTLE,
     AccessDeniedError,
     AuditStore,
-    BotBottleError,
     BottleStore,
     GrantStore,
     InvalidInputError,
@@ -44,7 +41,7 @@ from bot_bottle.web.access_log import AccessLog
 from bot_bottle.web.broker import bodies, openapi
 from bot_bottle.web.broker.long_poll import Key, LongPoll, Pulse, Waits, envelope
 from bot_bottle.web.limits import Admission, Limits
-from bot_bottle.web.problems import Refusal, encode, problem, status_of
+from bot_bottle.web.problems import Refusal, encode, problem, refusal_of
 
 T = TypeVar("T")
 Handler = Callable[[Request, str], Awaitable[Response]]
@@ -52,6 +49,11 @@ Handler = Callable[[Request, str], Awaitable[Response]]
 _TOKEN: Final = re.compile(r"Bearer ([A-Za-z0-9_-]{43})", re.IGNORECASE)
 _ID: Final = re.compile(r"[0-9a-fA-F-]{32,36}")
 _NO_STORE: Final = {"Cache-Control": "no-store"}
+_WORDS: Final = {
+    "nothing_here": "there is no such route; /v1/openapi.json lists them",
+    "other_methods": "this route is for other methods; see /v1/openapi.json",
+    "our_fault": "the broker failed at this request; its operator can see why",
+}
 # A client that went away before its answer; nginx's number, seen in the log only.
 _GONE: Final = 499
 
@@ -133,7 +135,7 @@ class Broker:
                 if isinstance(raised, ClientDisconnect):
                     status = _GONE
                     return
-                refusal = _refusal(raised)
+                refusal = refusal_of(raised, **_WORDS)
                 scope["state"]["error"] = type(refusal.error).__name__
                 if refusal.status >= 500:
                     scope["state"]["detail"] = str(refusal.error)
@@ -400,19 +402,3 @@ def _number(text: str, name: str, least: float, most: float) -> float:
 
 def _no_proposal(proposal_id: str) -> NotFoundError:
     return NotFoundError(f"no proposal {visible(proposal_id[:64], multiline=False)!r} here; list them to see which are")
-
-
-def _refusal(error: Exception) -> Refusal:
-    """Any exception as what the client is told; of one that should not happen the log of the host has the reason."""
-    if isinstance(error, Refusal):
-        return error
-    if isinstance(error, BotBottleError):
-        return Refusal(status_of(error), error)
-    if isinstance(error, HTTPException):
-        if error.status_code == 404:
-            return Refusal(404, NotFoundError("there is no such route; /v1/openapi.json lists them"))
-        return Refusal(error.status_code, InvalidInputError("this route is for other methods; see /v1/openapi.json"))
-    print(f"bot-bottle: this is a bug, please report it: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-    if os.environ.get("BOT_BOTTLE_TRACEBACK") == "1":
-        traceback.print_exception(error)
-    return Refusal(500, BotBottleError("the broker failed at this request; its operator can see why"))

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
-import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.resources import files
@@ -24,7 +22,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from bot_bottle import (
     AccessDeniedError,
-    BotBottleError,
     BottleStore,
     Database,
     DatabaseBusyError,
@@ -47,7 +44,7 @@ from bot_bottle.web.broker.bodies import parse, query, texts
 from bot_bottle.web.dashboard import guard, login, shown
 from bot_bottle.web.dashboard.events import Events
 from bot_bottle.web.limits import Limits
-from bot_bottle.web.problems import Refusal, document, encode, problem, status_of
+from bot_bottle.web.problems import Refusal, document, encode, problem, refusal_of
 
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -55,6 +52,11 @@ Handler = Callable[[Request], Awaitable[Response]]
 SURFACE: Final = "web"
 _MOST_STREAMS: Final = 64
 _MOST_ROWS: Final = 500
+_WORDS: Final = {
+    "nothing_here": "there is no such page",
+    "other_methods": "this route is for other methods",
+    "our_fault": "the dashboard failed at this request; standard error of 'serve' says why",
+}
 _TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 # What a browser needs to show the login page; everything else is for those who are logged in.
 _OPEN: Final = frozenset(("/login", "/assets/login.js", "/assets/style.css", "/assets/icon.svg", "/api/v1/login"))
@@ -130,7 +132,7 @@ class Dashboard:
         except ClientDisconnect:
             pass
         except Exception as raised:
-            refusal = _refusal(raised)
+            refusal = refusal_of(raised, **_WORDS)
             error = type(refusal.error).__name__
             if not status:
                 await self._refused(request, refusal)(scope, receive, note_and_send)
@@ -433,19 +435,3 @@ def _same(answer: Answer, given: dict[str, str]) -> bool:
     # "for" became the moment at which it ends.
     reaches = asked == signed or bool(asked and signed and asked.startswith("for:") and signed.startswith("until:"))
     return answer.surface == SURFACE and found == wanted and reaches
-
-
-def _refusal(error: Exception) -> Refusal:
-    """Any exception as what the page is told; of one that should not happen standard error has the reason."""
-    if isinstance(error, Refusal):
-        return error
-    if isinstance(error, BotBottleError):
-        return Refusal(status_of(error), error)
-    if isinstance(error, HTTPException):
-        if error.status_code == 404:
-            return Refusal(404, NotFoundError("there is no such page"))
-        return Refusal(error.status_code, InvalidInputError("this route is for other methods"))
-    print(f"bot-bottle: this is a bug, please report it: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-    if os.environ.get("BOT_BOTTLE_TRACEBACK") == "1":
-        traceback.print_exception(error)
-    return Refusal(500, BotBottleError("the dashboard failed at this request; standard error of 'serve' says why"))
