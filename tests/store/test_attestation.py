@@ -132,7 +132,10 @@ def test_an_operator_reads_which_trigger_it_is(host: Host) -> None:
     )
     done = host.run("approve", pending.id, "--yes", code=8)
     said = " ".join(done.stderr.split())
-    assert "holds the trigger x<U+001B>[2j on responses, which is not ours; to fix it, stop the bottles" in said
+    assert (
+        "holds the trigger x<U+001B>[2j on responses, which is not ours; to fix it, stop the containers that mount it"
+        in said
+    )
     assert "x<U+001B>[2j" in host.run("db", "check", code=8).stdout
     assert [item["id"] for item in host.json("pending")] == [pending.id]
     helper = subprocess.run(

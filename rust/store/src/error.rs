@@ -62,7 +62,7 @@ pub enum Error {
     )]
     Corrupt { path: String, reason: String },
     #[error(
-        "{path} holds {reason}; to fix it, stop the bottles that mount it and drop that with the sqlite3 program, or restore a backup with `bot-bottle db restore`"
+        "{path} holds {reason}; to fix it, stop the containers that mount it and drop that with the sqlite3 program, or restore a backup with `bot-bottle db restore`"
     )]
     SchemaAltered { path: String, reason: String },
     #[error(
