@@ -127,14 +127,36 @@ def test_an_upstream_that_cannot_be_reached_serves_nobody(gate: Gate) -> None:
     gate.clone.git("fetch", "--quiet")
 
 
-def test_more_tags_than_one_push_names_all_reach_the_upstream(gate: Gate) -> None:
-    commit = gate.clone.commit({"a": "1\n"})
-    names = [f"refs/tags/v{number}" for number in range(501)]
-    gate.clone.git("update-ref", "--stdin", stdin="".join(f"create {name} {commit}\n" for name in names))
-    gate.clone.pushed("--tags")
-    for repository in (gate.world.bare, gate.world.home / "gate" / "app.git"):
-        listed = gate.clone.git(f"--git-dir={repository}", "for-each-ref", "--format=%(refname)", "refs/tags")
-        assert set(listed.splitlines()) == set(names)
+@pytest.mark.parametrize("object_format", ["sha1", "sha256"])
+def test_a_thousand_tags_are_one_push_and_take_nothing_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, object_format: str
+) -> None:
+    def tags(repository: Path) -> dict[str, str]:
+        form = "--format=%(refname) %(objectname)"
+        listed = gate.clone.git(f"--git-dir={repository}", "for-each-ref", form, "refs/tags")
+        return dict(line.split() for line in listed.splitlines())
+
+    world = make_world(tmp_path, monkeypatch, object_format=object_format)
+    with running(world, f"    object_format: {object_format}\n") as gate:
+        first = gate.clone.commit({"a": "1\n"})
+        gate.clone.pushed("main")
+        commit = gate.clone.commit({"a": KEY})
+        names = [f"refs/tags/v{number}" for number in range(1_000)]
+        gate.clone.git("update-ref", "--stdin", stdin="".join(f"create {name} {commit}\n" for name in names))
+        with gate.clone.pushing("--tags", "main", "main:two") as push:
+            item = gate.operator.next(push)
+            # Somebody else makes one of them while the push is held.
+            gate.clone.git(f"--git-dir={world.bare}", "update-ref", names[7], first)
+            gate.operator.decide(item, "approved")
+            said = push.communicate(timeout=FAR)[1]
+        assert push.returncode != 0 and said.count("[remote rejected]") == 1
+        assert "v7 -> v7 (the upstream has moved since you fetched" in said
+        assert tags(world.bare) == dict.fromkeys(names, commit) | {names[7]: first}
+        assert gate.upstream("main") == gate.upstream("two") == gate.has("two") == commit
+        # The gate has what the upstream confirmed, and takes over the other one with the next request.
+        gate.clone.git("ls-remote", "origin")
+        assert tags(world.home / "gate" / "app.git") == tags(world.bare)
+        assert not list((world.home / "gate" / "app.git" / "bot-bottle" / "pushes").iterdir())
 
 
 def test_refs_of_other_kinds_are_not_passed_on(gate: Gate) -> None:

@@ -40,7 +40,7 @@ pub fn hand_over(state: &State, push: &Push, approved: Option<&str>) -> Outcome<
             .ok()
             .and_then(|at| SystemTime::now().duration_since(at).ok());
         if age.is_some_and(|age| age > FORGOTTEN) {
-            let _ = fs::remove_file(old.path());
+            let _ = fs::remove_file(old.path()).or_else(|_| fs::remove_dir_all(old.path()));
         }
     }
     let mut content = format!("{}\n", approved.unwrap_or_default()).into_bytes();

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, thread};
+use std::{env, fs, thread};
 
 use super::git::{argument, git, text};
 use super::lock::{Lock, remove_stale_locks};
@@ -17,7 +17,8 @@ use super::{Outcome, Refusal, say};
 const PATIENCE: Duration = Duration::from_secs(900);
 /// How long to wait for the answer to a short question.
 const SHORT_PATIENCE: Duration = Duration::from_secs(120);
-/// So many refs are named to one `git push`, which compares each with every other: 4,000 at once take it half a minute.
+/// So many refs are named to one `git push`, which compares each that is named with every one that the upstream has. More
+/// new tags than that are not named.
 const REFS_AT_ONCE: usize = 500;
 
 pub struct Upstream {
@@ -55,10 +56,9 @@ impl Upstream {
 
     /// Refuses a push that the upstream would refuse by what it has now.
     pub fn would_accept(&self, push: &Push) -> Outcome<()> {
-        for updates in push.updates.chunks(REFS_AT_ONCE) {
-            let mut command = self.push_command(updates, false, &[]);
-            command.arg("--dry-run").args(self.destination(updates)).stdin(Stdio::null());
-            let said = run(command, SHORT_PATIENCE, &mut |_| {})?;
+        for updates in groups(&push.updates) {
+            let (mut command, _tags) = self.push_command(&updates, false, &[])?;
+            let said = run(command.arg("--dry-run").stdin(Stdio::null()), SHORT_PATIENCE, &mut |_| {})?;
             if said.success {
                 continue;
             }
@@ -77,21 +77,27 @@ impl Upstream {
     /// Passes the updates on; each succeeds only if the upstream still has what the pusher saw there. `atomic` is all of
     /// them or none.
     pub fn forward(&self, updates: &[Update], atomic: bool, options: &[Vec<u8>], lock: &Lock) -> Vec<Fate> {
-        let at_once = if atomic { updates.len().max(1) } else { REFS_AT_ONCE };
-        updates.chunks(at_once).flat_map(|updates| self.forward_some(updates, atomic, options, lock)).collect()
+        let groups = if atomic { vec![updates.iter().collect()] } else { groups(updates) };
+        let mut fates: HashMap<&[u8], Fate> = HashMap::new();
+        for group in groups {
+            let of_group = self.forward_some(&group, atomic, options, lock);
+            fates.extend(group.iter().map(|update| update.name.as_slice()).zip(of_group));
+        }
+        let untold = || Err("git named it twice".to_owned());
+        updates.iter().map(|update| fates.remove(update.name.as_slice()).unwrap_or_else(untold)).collect()
     }
 
-    fn forward_some(&self, updates: &[Update], atomic: bool, options: &[Vec<u8>], lock: &Lock) -> Vec<Fate> {
-        let mut command = self.push_command(updates, atomic, options);
-        command.args(self.destination(updates)).stdin(lock.held_by_child());
-        let said = run(command, PATIENCE, &mut |line| {
-            // What the upstream itself says is for the one who pushes.
-            if let Some(told) = line.strip_prefix("remote:") {
-                let told = scrub(told.trim(), &self.url);
-                if !told.is_empty() {
-                    say(&format!("the upstream says: {told}"));
+    fn forward_some(&self, updates: &[&Update], atomic: bool, options: &[Vec<u8>], lock: &Lock) -> Vec<Fate> {
+        let said = self.push_command(updates, atomic, options).and_then(|(mut command, _tags)| {
+            run(command.stdin(lock.held_by_child()), PATIENCE, &mut |line| {
+                // What the upstream itself says is for the one who pushes.
+                if let Some(told) = line.strip_prefix("remote:") {
+                    let told = scrub(told.trim(), &self.url);
+                    if !told.is_empty() {
+                        say(&format!("the upstream says: {told}"));
+                    }
                 }
-            }
+            })
         });
         let (known, trouble) = match said {
             Ok(said) => {
@@ -106,7 +112,7 @@ impl Upstream {
         }
         // The connection ended before the answer came: only the upstream knows whether it took it.
         let has = self.refs();
-        let fate = |(update, confirmed): (&Update, Option<Fate>)| match (confirmed, &has) {
+        let fate = |(update, confirmed): (&&Update, Option<Fate>)| match (confirmed, &has) {
             (Some(fate), _) => fate,
             (None, Ok(refs)) if refs.get(&update.name) == update.new.as_ref() => Ok(()),
             (None, Ok(_)) => Err(format!("the upstream did not take it: {trouble}")),
@@ -117,8 +123,17 @@ impl Upstream {
         updates.iter().zip(confirmed).map(fate).collect()
     }
 
-    fn push_command(&self, updates: &[Update], atomic: bool, options: &[Vec<u8>]) -> Command {
+    /// The push as a command, and the directory that it needs until it has ended.
+    fn push_command(
+        &self,
+        updates: &[&Update],
+        atomic: bool,
+        options: &[Vec<u8>],
+    ) -> Outcome<(Command, Option<TagsAlone>)> {
+        let (tags, named): (Vec<&Update>, Vec<&Update>) = updates.iter().partition(|update| is_new_tag(update));
+        let (tags, named) = if tags.len() > REFS_AT_ONCE { (tags, named) } else { (Vec::new(), updates.to_vec()) };
         let mut command = self.git();
+        let alone = if tags.is_empty() { None } else { Some(TagsAlone::new(&tags, &mut command)?) };
         command.args(["push", "--porcelain", "--no-verify", "--no-signed"]);
         if atomic && updates.len() > 1 {
             command.arg("--atomic");
@@ -126,25 +141,27 @@ impl Upstream {
         for option in options {
             command.arg("-o").arg(argument(option));
         }
-        for update in updates {
+        for update in &named {
             let lease =
                 [b"--force-with-lease=", &update.name[..], b":", update.old.as_deref().unwrap_or("").as_bytes()];
             command.arg(argument(&lease.concat()));
         }
-        command
-    }
-
-    fn destination(&self, updates: &[Update]) -> Vec<std::ffi::OsString> {
-        let refspec =
-            |update: &Update| argument(&[update.new.as_deref().unwrap_or("").as_bytes(), b":", &update.name].concat());
-        [self.url.clone().into()].into_iter().chain(updates.iter().map(refspec)).collect()
+        command.arg(&self.url);
+        if alone.is_some() {
+            // Without force: what the upstream has under such a name by now stays.
+            command.arg("refs/tags/*:refs/tags/*");
+        }
+        for update in &named {
+            command.arg(argument(&[update.new.as_deref().unwrap_or("").as_bytes(), b":", &update.name].concat()));
+        }
+        Ok((command, alone))
     }
 
     /// All that the upstream has, by name.
     pub fn refs(&self) -> Outcome<HashMap<Vec<u8>, String>> {
         let mut command = self.git();
         command.args(["ls-remote", "--symref", &self.url]).stdin(Stdio::null());
-        let said = run(command, SHORT_PATIENCE, &mut |_| {})?;
+        let said = run(&mut command, SHORT_PATIENCE, &mut |_| {})?;
         if !said.success {
             return Err(Refusal::new(explain(&said.stderr, &self.url)));
         }
@@ -166,7 +183,7 @@ impl Upstream {
             let mut command = self.git();
             command.args(["fetch", "--quiet", "--prune", "--no-auto-maintenance", "--no-write-fetch-head", "upstream"]);
             command.stdin(lock.held_by_child());
-            run(command, PATIENCE, &mut |_| {})
+            run(&mut command, PATIENCE, &mut |_| {})
         };
         let mut said = fetch()?;
         if !said.success && said.stderr.contains(".lock") {
@@ -177,6 +194,63 @@ impl Upstream {
             true => Ok(()),
             false => Err(Refusal::new(explain(&said.stderr, &self.url))),
         }
+    }
+}
+
+/// What goes to the upstream in one push each: all new tags where there are many, and the others by so many.
+fn groups(updates: &[Update]) -> Vec<Vec<&Update>> {
+    let (tags, others): (Vec<&Update>, Vec<&Update>) = updates.iter().partition(|update| is_new_tag(update));
+    if tags.len() <= REFS_AT_ONCE {
+        return updates.chunks(REFS_AT_ONCE).map(|chunk| chunk.iter().collect()).collect();
+    }
+    [tags].into_iter().chain(others.chunks(REFS_AT_ONCE).map(<[&Update]>::to_vec)).collect()
+}
+
+fn is_new_tag(update: &Update) -> bool {
+    update.old.is_none() && update.new.is_some() && update.name.starts_with(b"refs/tags/")
+}
+
+/// A repository whose only refs are the new tags of a push, over this one's objects and settings: `git push` takes them
+/// by a pattern, in seconds where it takes a minute for as many that are named. Gone when it is dropped.
+struct TagsAlone(PathBuf);
+
+impl TagsAlone {
+    /// `command` is made to run there.
+    fn new(tags: &[&Update], command: &mut Command) -> Outcome<Self> {
+        let failed = |error: std::io::Error| Refusal::new(format!("the git gate cannot name the tags: {error}"));
+        let here = env::current_dir().map_err(failed)?;
+        let directory = here.join("bot-bottle").join("pushes").join(format!("{}.tags", std::process::id()));
+        let alone = TagsAlone(directory);
+        fs::create_dir_all(alone.0.join("refs")).map_err(failed)?;
+        let id = |tag: &Update| tag.new.clone().unwrap_or_default();
+        // git reads the format of a repository's objects from its own file alone (gitrepository-layout(5)).
+        let sha256 = tags.iter().any(|tag| id(tag).len() == 64);
+        let format = if sha256 { "[extensions]\nobjectformat = sha256\n" } else { "" };
+        let version = u8::from(sha256);
+        let config = format!(
+            "[core]\nrepositoryformatversion = {version}\nbare = true\n{format}[include]\npath = \"{}\"\n",
+            here.join("config").display().to_string().replace('\\', "\\\\")
+        );
+        let mut refs = Vec::new();
+        for tag in tags {
+            refs.extend([id(tag).as_bytes(), b" ", &tag.name[..], b"\n"].concat());
+        }
+        fs::write(alone.0.join("config"), config)
+            .and_then(|()| fs::write(alone.0.join("packed-refs"), refs))
+            .and_then(|()| fs::write(alone.0.join("HEAD"), "ref: refs/heads/none\n"))
+            .map_err(failed)?;
+        command.env("GIT_DIR", &alone.0);
+        // Before a push is accepted its objects lie in a quarantine, which git names to its hooks.
+        if env::var_os("GIT_OBJECT_DIRECTORY").is_none() {
+            command.env("GIT_OBJECT_DIRECTORY", here.join("objects"));
+        }
+        Ok(alone)
+    }
+}
+
+impl Drop for TagsAlone {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -205,7 +279,7 @@ fn reason(summary: &str) -> String {
 }
 
 /// Runs it to the end, but no longer than `patience`. `line` is given each line of its standard error as it comes.
-fn run(mut command: Command, patience: Duration, line: &mut (dyn FnMut(&str) + Send)) -> Outcome<Said> {
+fn run(command: &mut Command, patience: Duration, line: &mut (dyn FnMut(&str) + Send)) -> Outcome<Said> {
     let failed = |error: std::io::Error| Refusal::new(format!("git cannot be started: {error}"));
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
     let (mut stdout, stderr) = (child.stdout.take().expect("it is piped"), child.stderr.take().expect("it is piped"));
