@@ -74,18 +74,17 @@ def running(world: World, credential: str = "", url: str | None = None, **extra:
     config = world.home / "upstreams.yaml"
     config.write_text(f"upstreams:\n  - name: app\n    url: {url or world.bare}\n{credential}")
     port = free_port()
+    settings = {
+        "PATH": f"{Path(gitleaks()).parent}{os.pathsep}{environment(world.home)['PATH']}",
+        "SUPERVISE_BOTTLE_SLUG": BOTTLE,
+        "SUPERVISE_DB_PATH": host_db_path(),
+        "GIT_GATE_UPSTREAMS": str(config),
+        "GIT_GATE_ROOT": str(world.home / "gate"),
+        "GIT_GATE_PORT": str(port),
+    }
     process = subprocess.Popen(
         [sys.executable, "-m", "bot_bottle.sidecars.git_gate"],
-        env=environment(
-            world.home,
-            PATH=f"{Path(gitleaks()).parent}{os.pathsep}{environment(world.home)['PATH']}",
-            SUPERVISE_BOTTLE_SLUG=BOTTLE,
-            SUPERVISE_DB_PATH=host_db_path(),
-            GIT_GATE_UPSTREAMS=str(config),
-            GIT_GATE_ROOT=str(world.home / "gate"),
-            GIT_GATE_PORT=str(port),
-            **extra,
-        ),
+        env=environment(world.home, **(settings | extra)),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -114,3 +113,29 @@ def upstream_commit(gate: Gate, name: str = "main") -> str:
     commit = elsewhere.commit(message="somebody else's")
     elsewhere.pushed(f"work:{name}")
     return commit
+
+
+def upstream_hook(gate: Gate, name: str, body: str) -> None:
+    """Makes one of the upstream's own hooks."""
+    hook = gate.world.bare / "hooks" / name
+    hook.write_text(f"#!/bin/sh\n{body}\n")
+    hook.chmod(0o755)
+
+
+def hook_of(gate: Gate, stage: str) -> int:
+    """The process of the gate's hook that has a push in hand."""
+    found: list[int] = []
+
+    def look() -> bool:
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                here = (process / "cwd").readlink()
+            except OSError:  # it has ended
+                continue
+            if {b"git-gate-hook", stage.encode()} <= set(words) and here == gate.world.home / "gate" / "app.git":
+                found.append(int(process.name))
+        return bool(found)
+
+    eventually(look)
+    return found[0]

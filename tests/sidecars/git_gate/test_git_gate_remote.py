@@ -7,18 +7,11 @@ import signal
 import socket
 import subprocess
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
-from git_gates import KEY, Gate, upstream_commit
-from git_pushes import FAR, Clone, environment, eventually, secret
-
-
-def upstream_hook(gate: Gate, name: str, body: str) -> None:
-    hook = gate.world.bare / "hooks" / name
-    hook.write_text(f"#!/bin/sh\n{body}\n")
-    hook.chmod(0o755)
+from git_gates import KEY, Gate, hook_of, upstream_commit, upstream_hook
+from git_pushes import FAR, Clone, environment, secret
 
 
 def in_upstream(gate: Gate, *arguments: str) -> str:
@@ -174,28 +167,9 @@ def test_the_question_of_a_killed_hook_is_taken_back_at_the_next_request(gate: G
     gate.clone.commit({"a": KEY})
     with gate.clone.pushing("main") as push:
         item = gate.operator.next(push)
-        os.kill(hook_of(gate), signal.SIGKILL)
+        os.kill(hook_of(gate, "pre-receive"), signal.SIGKILL)
         assert push.wait(FAR) != 0
     assert gate.upstream("main") == gate.has("main") == ""
     argv = ["git", "ls-remote", "origin"]
     subprocess.run(argv, cwd=gate.clone.path, env=environment(gate.world.home), check=True, capture_output=True)
     assert gate.operator.ends(item.proposal.id) == "withdrawn"
-
-
-def hook_of(gate: Gate) -> int:
-    """The process that holds a push."""
-    found: list[int] = []
-
-    def look() -> bool:
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (process / "cmdline").read_bytes().split(b"\0")
-                here = (process / "cwd").readlink()
-            except OSError:  # it has ended
-                continue
-            if {b"git-gate-hook", b"pre-receive"} <= set(words) and here == gate.world.home / "gate" / "app.git":
-                found.append(int(process.name))
-        return bool(found)
-
-    eventually(look)
-    return found[0]

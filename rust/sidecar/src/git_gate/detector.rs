@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use serde::Deserialize;
 
+use super::child::{self, Ended};
 use super::pieces::{CANARY_RULE, Piece, Pieces, Section, Subject, cannot_write, read};
 use super::{Outcome, Refusal};
 
@@ -99,7 +100,13 @@ impl Detector {
             let _ = std::io::copy(&mut stderr, &mut std::io::sink());
             String::from_utf8_lossy(&text).into_owned()
         });
-        let status = wait(&mut child, PATIENCE + Duration::from_secs(pieces.bytes / BYTES_A_SECOND), interrupted)?;
+        let patience = PATIENCE + Duration::from_secs(pieces.bytes / BYTES_A_SECOND);
+        let status = child::end(&mut child, Instant::now() + patience, interrupted)
+            .map_err(|error| Refusal::new(format!("gitleaks cannot be waited for: {error}")))?
+            .map_err(|why| match why {
+                Ended::Interrupted => Refusal::new("the git gate was told to stop"),
+                Ended::TooLate => Refusal::new(format!("gitleaks did not end within {} s", patience.as_secs())),
+            })?;
         let report = report.join().ok().and_then(Result::ok).unwrap_or_default();
         let complaint = complaint.join().unwrap_or_default();
         match status.code() {
@@ -139,11 +146,10 @@ impl Detector {
             .current_dir(directory)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| {
-                Refusal::new(format!("{} cannot be started ({error}); install gitleaks again", self.program.display()))
-            })
+            .stderr(Stdio::piped());
+        child::start(&mut command).map_err(|error| {
+            Refusal::new(format!("{} cannot be started ({error}); install gitleaks again", self.program.display()))
+        })
     }
 
     /// Why it failed, if it can say; what it says may quote a file.
@@ -160,28 +166,6 @@ impl Detector {
         let said: String = said.chars().take(300).collect();
         Refusal::new(if said.is_empty() { how } else { format!("{how}: {said}") })
     }
-}
-
-fn wait(child: &mut Child, patience: Duration, interrupted: &AtomicBool) -> Outcome<ExitStatus> {
-    let deadline = Instant::now() + patience;
-    let mut pause = Duration::from_millis(1);
-    let refusal = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Ok(status),
-            Ok(None) if interrupted.load(Ordering::Relaxed) => break Refusal::new("the git gate was told to stop"),
-            Ok(None) if Instant::now() >= deadline => {
-                break Refusal::new(format!("gitleaks did not end within {} s", patience.as_secs()));
-            }
-            Ok(None) => {
-                thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(20));
-            }
-            Err(error) => break Refusal::new(format!("gitleaks cannot be waited for: {error}")),
-        }
-    };
-    let _ = child.kill();
-    let _ = child.wait();
-    Err(refusal)
 }
 
 /// The leaks of a report that has every canary.

@@ -5,6 +5,7 @@
 //! is refused with one sentence.
 
 mod ask;
+mod child;
 mod contents;
 mod decode;
 mod detector;

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use super::child;
 use super::git::{argument, git, text};
 use super::lock::{Lock, remove_stale_locks};
 use super::push::{Push, Update};
@@ -281,7 +283,7 @@ fn reason(summary: &str) -> String {
 /// Runs it to the end, but no longer than `patience`. `line` is given each line of its standard error as it comes.
 fn run(command: &mut Command, patience: Duration, line: &mut (dyn FnMut(&str) + Send)) -> Outcome<Said> {
     let failed = |error: std::io::Error| Refusal::new(format!("git cannot be started: {error}"));
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+    let mut child = child::start(command.stdout(Stdio::piped()).stderr(Stdio::piped())).map_err(failed)?;
     let (mut stdout, stderr) = (child.stdout.take().expect("it is piped"), child.stderr.take().expect("it is piped"));
     let deadline = Instant::now() + patience;
     thread::scope(|scope| {
@@ -301,32 +303,13 @@ fn run(command: &mut Command, patience: Duration, line: &mut (dyn FnMut(&str) + 
             }
             said
         });
-        let success = ended(&mut child, deadline);
+        let ended = child::end(&mut child, deadline, &AtomicBool::new(false));
         let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
-        match success {
-            Some(success) => Ok(Said { success, stdout, stderr }),
-            None => Err(Refusal::new(format!("the upstream did not answer within {} s", patience.as_secs()))),
+        match ended {
+            Ok(Ok(status)) => Ok(Said { success: status.success(), stdout, stderr }),
+            _ => Err(Refusal::new(format!("the upstream did not answer within {} s", patience.as_secs()))),
         }
     })
-}
-
-/// Whether it ended well; `None` if it had to be killed.
-fn ended(child: &mut Child, deadline: Instant) -> Option<bool> {
-    let mut pause = Duration::from_millis(1);
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status.success()),
-            Ok(None) if Instant::now() < deadline => {
-                thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(20));
-            }
-            _ => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return None;
-            }
-        }
-    }
 }
 
 #[cfg(test)]
