@@ -200,6 +200,29 @@ def test_the_pusher_is_told_how_it_goes_away(world: World) -> None:
         assert hidden not in held.said.replace(f"file://{world.bare}", ""), hidden
 
 
+def test_every_place_of_a_secret_is_named(world: World) -> None:
+    """Once for each line of the file that it stands in, whichever versions have that line."""
+    clone = world.clone
+    clone.commit({"readme": "1\n"})
+    clone.pushed("main")
+    first = clone.commit({"a": key("one")})
+    clone.commit({"a": key("one") + "more = 1\n"})
+    moved = clone.commit({"a": "more = 1\nmore = 2\n" + key("one")})
+    twice = clone.commit({"a": f"{key('one')}more = 1\nagain_{key('one')}"})
+    held = world.held("main")
+    proposal = held.item.proposal
+    places = f"line 3 in commit {moved[:12]}, line 3 in commit {twice[:12]}"
+    assert proposal.justification.splitlines()[1:] == [f"{AWS} in a, line 1, commit {first[:12]}, and {places}"]
+    assert f"   and {places}\n" in proposal.proposed_file
+    assert f'(mark as "edit": {first[:12]}, {moved[:12]}, {twice[:12]})' in held.said
+    for number in range(60):
+        clone.commit({"a": "\n" * (number + 4) + key("one")})
+    held = world.held("main")
+    assert held.item.proposal.justification.endswith(f"commit {first[:12]} and 62 more places")
+    assert held.item.proposal.proposed_file.count(", line ") == 49
+    assert " and 12 more places\n" in held.item.proposal.proposed_file
+
+
 # --- What an approval covers
 
 

@@ -1,7 +1,7 @@
 //! What was found, told so that nothing of a secret is left, and with an identity that lasts?
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use bot_bottle_store::visible;
 use hmac::{Hmac, KeyInit, Mac};
@@ -38,8 +38,8 @@ pub struct Finding {
     /// The oldest commit of the push that has it (or the tag), empty where there is none.
     pub commit: String,
     pub in_commit: bool,
-    /// Number of places.
-    pub places: usize,
+    /// Where else it is, oldest first: commit or tag, and line.
+    pub elsewhere: Vec<(String, u64)>,
     /// The lines with the secret and around it, redacted, as number and text; 0 for no number. The ones with the secret
     /// are marked.
     pub lines: Vec<(bool, u64, String)>,
@@ -94,6 +94,9 @@ impl Redaction {
     }
 }
 
+/// A place of a finding: the age of the commit, line, and commit.
+type Spot = (usize, u64, String);
+
 /// All findings, each once, by path and line. `known` says what the upstream has.
 pub fn findings(
     leaks: &[Leak],
@@ -109,7 +112,7 @@ pub fn findings(
     }
     let order: HashMap<&str, usize> = contents.commits.iter().enumerate().map(|(nth, id)| (id.as_str(), nth)).collect();
     let mut found: BTreeMap<(String, String, String), (usize, Finding)> = BTreeMap::new();
-    let mut counted = HashSet::new();
+    let mut everywhere: HashMap<_, HashMap<_, Spot>> = HashMap::new();
     for (nth, leak) in leaks.iter().enumerate() {
         for place in places(nth, leak, contents, push, known) {
             let rule = redaction.clean(&leak.rule);
@@ -118,12 +121,14 @@ pub fn findings(
             let fingerprint = fingerprint(&rule, &path, &keyed_hash(key, &leak.rule, &place.path, secret)?);
             let age = order.get(place.commit).copied().unwrap_or(usize::MAX);
             let identity = (path.clone(), rule.clone(), fingerprint.clone());
-            // A place is a line of a content, in whichever versions.
-            let again = !counted.insert((identity.clone(), place.line, leak.found.clone()));
-            let before = found.get(&identity);
-            let places = before.map_or(0, |(_, finding)| finding.places) + usize::from(!again);
-            if before.is_some_and(|(first, finding)| (*first, finding.line) <= (age, place.line)) {
-                found.entry(identity).and_modify(|(_, finding)| finding.places = places);
+            // A place is a line of a content, in whichever versions: the oldest.
+            let spot = (age, place.line, place.commit.to_owned());
+            let spots = everywhere.entry(identity.clone()).or_default();
+            spots
+                .entry((place.line, &leak.found))
+                .and_modify(|old| *old = spot.clone().min(old.clone()))
+                .or_insert(spot);
+            if found.get(&identity).is_some_and(|(first, finding)| (*first, finding.line) <= (age, place.line)) {
                 continue;
             }
             let finding = Finding {
@@ -132,7 +137,7 @@ pub fn findings(
                 line: place.line,
                 commit: place.commit.to_owned(),
                 in_commit: place.in_commit,
-                places,
+                elsewhere: Vec::new(),
                 lines: lines(leak, place.line, redaction),
                 test_kind: test_kind(&leak.secret),
                 there: place.there,
@@ -142,7 +147,14 @@ pub fn findings(
             found.insert(identity, (age, finding));
         }
     }
-    let mut found: Vec<Finding> = found.into_values().map(|(_, finding)| finding).collect();
+    let with_places = |(identity, (_, mut finding)): (_, (usize, Finding))| {
+        let mut spots: Vec<_> = everywhere.remove(&identity).unwrap_or_default().into_values().collect();
+        spots.sort_unstable();
+        // The first is the finding's own.
+        finding.elsewhere = spots.into_iter().skip(1).map(|(_, line, commit)| (commit, line)).collect();
+        finding
+    };
+    let mut found: Vec<Finding> = found.into_iter().map(with_places).collect();
     found.sort_by(|a, b| (&a.path, a.line, &a.rule).cmp(&(&b.path, b.line, &b.rule)));
     Ok(found)
 }

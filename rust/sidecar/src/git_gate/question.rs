@@ -16,6 +16,9 @@ use super::push::{Forced, Push};
 const PLACES_LISTED: usize = MAX_JUSTIFICATION_BYTES - 4_000;
 /// So many places are spelled out to the pusher.
 const PLACES_TOLD: usize = 10;
+/// Of one secret, so many other places are listed to the operator, and named in a sentence.
+const PLACES_OF_ONE: usize = 50;
+const PLACES_NAMED: usize = 3;
 /// As much of an id as people read.
 const SHORT: usize = 12;
 
@@ -85,8 +88,8 @@ impl Question<'_> {
                 let number = if *number == 0 { String::new() } else { number.to_string() };
                 let _ = writeln!(text, "   {mark}{number:>5} | {line}");
             }
-            if finding.places > 1 {
-                let _ = writeln!(text, "   and in {} more place{}", finding.places - 1, plural(finding.places - 1));
+            if !finding.elsewhere.is_empty() {
+                let _ = writeln!(text, "   and {}", finding.elsewhere());
             }
             if let Some(kind) = finding.test_kind {
                 let _ = writeln!(text, "   kind: {kind}");
@@ -145,8 +148,7 @@ impl Question<'_> {
         if of("push option") {
             steps.push("Push again without that push option.".to_owned());
         }
-        let commits: Vec<&str> =
-            self.findings.iter().filter(|f| f.in_commit && !f.commit.is_empty()).map(|f| f.commit.as_str()).collect();
+        let commits: Vec<&str> = self.findings.iter().flat_map(|finding| finding.commits()).collect();
         let oldest = self.contents.commits.iter().find(|id| commits.contains(&id.as_str()));
         if let Some(oldest) = oldest {
             let only_messages = self.findings.iter().filter(|f| f.in_commit).all(|f| f.path == "commit message");
@@ -248,10 +250,35 @@ impl Finding {
         if !self.commit.is_empty() {
             let _ = write!(place, ", {} {}", if self.in_commit { "commit" } else { "tag" }, short(&self.commit));
         }
-        if self.places > 1 {
-            let _ = write!(place, " and {} more place{}", self.places - 1, plural(self.places - 1));
+        match self.elsewhere.len() {
+            0 => {}
+            1..=PLACES_NAMED => place += &format!(", and {}", self.elsewhere()),
+            more => place += &format!(" and {more} more places"),
         }
         place
+    }
+
+    /// Its other places.
+    fn elsewhere(&self) -> String {
+        let place = |(commit, line): &(String, u64)| {
+            let line = if *line > 0 { format!("line {line}") } else { String::new() };
+            let commit = match commit.as_str() {
+                "" => String::new(),
+                id => format!("{} {}", if self.in_commit { "commit" } else { "tag" }, short(id)),
+            };
+            [line, commit].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" in ")
+        };
+        let listed: Vec<String> = self.elsewhere.iter().take(PLACES_OF_ONE).map(place).collect();
+        match self.elsewhere.len() - listed.len() {
+            0 => listed.join(", "),
+            1 => listed.join(", ") + " and 1 more place",
+            more => listed.join(", ") + &format!(" and {more} more places"),
+        }
+    }
+
+    fn commits(&self) -> impl Iterator<Item = &str> {
+        let all = [&self.commit].into_iter().chain(self.elsewhere.iter().map(|(commit, _)| commit));
+        all.map(String::as_str).filter(|id| self.in_commit && !id.is_empty())
     }
 }
 
