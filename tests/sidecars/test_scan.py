@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import gzip
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +41,37 @@ def test_what_cannot_be_scanned_is_an_error() -> None:
         bot_bottle.scan(
             gzip.compress(b"%41\\x42 eyJ0abcdefghijklmnopqrstuvwxyz 6162636465666768696a6b6c6d6e6f70 " * 400_000)
         )
+
+
+def explained(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, str]:
+    argv = [sys.executable, "-m", "bot_bottle.sidecars.egress", "scan", *map(str, arguments)]
+    done = subprocess.run(argv, input=stdin, capture_output=True)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_a_file_is_explained(tmp_path: Path) -> None:
+    file, known = tmp_path / "app.js", tmp_path / "password"
+    file.write_bytes(b"// fine\nconst a = 1; // " + TOKEN + b"\npassword=correct%2Dhorse\n")
+    known.write_text("correct-horse\n")
+    code, out, err = explained(file, "--known", f"our password={known}")
+    assert (code, err) == (1, "")
+    first, second = out.splitlines()
+    assert first.startswith("line 2, byte 17: GitHub token in body") and "https://" in first
+    assert second.startswith("line 3, byte 10: our password in body") and "under escapes" in second
+    assert TOKEN.decode() not in out and "correct" not in out
+    assert explained("-", stdin=b"fine") == (0, "nothing that the proxy takes for a secret\n", "")
+    assert explained("-", "--coding", "gzip", stdin=gzip.compress(TOKEN))[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["/nowhere"], "scan: /nowhere cannot be read: No such file or directory"),
+        (["-", "--known", "x"], "scan: --known is NAME=FILE, not 'x'"),
+        (["-", "--known", "x=/nowhere"], "scan: /nowhere cannot be read"),
+        (["-", "--coding", "rot13"], "rot13"),
+    ],
+)
+def test_what_cannot_be_explained_is_one_sentence(arguments: list[str], says: str) -> None:
+    code, out, err = explained(*arguments, stdin=b"x")
+    assert (code, out, err.count("\n")) == (bot_bottle.InvalidInputError.exit_code, "", 1) and says in err

@@ -1,6 +1,7 @@
 """How is the egress proxy started? As the program ``bot-bottle-egress``, which takes the place of this process.
 
 ``python -m bot_bottle.sidecars.egress`` beside the other daemons; an image of one's own can run the program itself.
+``python -m bot_bottle.sidecars.egress scan FILE`` says what it would find in a file.
 ``docs/egress.md`` has its settings.
 """
 
@@ -18,7 +19,11 @@ PROGRAM: Final = "bot-bottle-egress"
 
 
 def main() -> int:
-    """Becomes the proxy; returns an exit code only if it cannot."""
+    """Becomes the proxy; returns an exit code only if it cannot, or has scanned a file instead."""
+    if sys.argv[1:2] == ["scan"]:
+        from bot_bottle.sidecars.egress import scan_file
+
+        return scan_file.main(sys.argv[2:])
     found = shutil.which(PROGRAM, path=sysconfig.get_path("scripts")) or shutil.which(PROGRAM)
     if found is None:
         missing = f"{PROGRAM} is neither in this installation nor on PATH; `make build` makes it, and the image has it."
