@@ -71,6 +71,19 @@ def test_a_gate_that_is_stopped_while_gitleaks_hangs_ends_both(tmp_path: Path, m
     assert gate.upstream("main") == gate.has("main") == ""
 
 
+def test_a_gate_that_is_stopped_while_the_upstream_hangs_ends_what_it_started(gate: Gate) -> None:
+    reached, go = gate.world.home / "reached", gate.world.home / "go"
+    upstream_hook(gate, "pre-receive", f"echo $$ > {reached}.new; mv {reached}.new {reached}; read _ < {go}")
+    os.mkfifo(go)
+    gate.clone.commit({"a": "1\n"})
+    with gate.clone.pushing("main") as push:
+        eventually(reached.exists)
+        gate.stop()
+        assert push.wait(FAR) != 0
+    eventually(lambda: not Path("/proc", reached.read_text().strip()).exists())
+    assert gate.upstream("main") == gate.has("main") == ""
+
+
 @pytest.mark.parametrize("step", ["pre-receive", "update", "post-receive"])
 def test_a_hook_killed_at_any_step_loses_nothing_and_the_next_push_tells(gate: Gate, step: str) -> None:
     """While it asks, while the upstream has not decided, and when it has, but nobody has heard."""

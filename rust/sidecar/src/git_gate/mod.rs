@@ -94,8 +94,8 @@ pub fn run(hook: &Hook) -> bot_bottle_store::Result<u8> {
     let interrupted = signals()?;
     let done = match hook.stage {
         Stage::PreReceive => hook.pre_receive(&interrupted),
-        Stage::ProcReceive => hook.proc_receive(),
-        Stage::Sync => return Ok(sync::run(hook)),
+        Stage::ProcReceive => hook.proc_receive(&interrupted),
+        Stage::Sync => return Ok(sync::run(hook, &interrupted)),
     };
     Ok(match done {
         Ok(()) => 0,
@@ -118,8 +118,8 @@ impl Hook {
         Ok(State(here.join("bot-bottle")))
     }
 
-    fn upstream(&self) -> Option<Upstream> {
-        self.upstream.as_deref().filter(|url| !url.is_empty()).map(Upstream::new)
+    fn upstream<'a>(&self, interrupted: &'a Interrupted) -> Option<Upstream<'a>> {
+        self.upstream.as_deref().filter(|url| !url.is_empty()).map(|url| Upstream::new(url, interrupted))
     }
 
     fn pre_receive(&self, interrupted: &Interrupted) -> Outcome<()> {
@@ -133,7 +133,7 @@ impl Hook {
         let rules = self.rules.as_deref().filter(|path| !path.as_os_str().is_empty());
         let detector = Detector::new(&self.gitleaks, rules)?;
         let key = state.key()?;
-        if let (Some(_), Some(stray)) = (self.upstream(), push.stray()) {
+        if let (Some(_), Some(stray)) = (self.upstream(interrupted), push.stray()) {
             let stray = git::text(stray);
             return Err(Refusal::new(format!("only branches, tags and notes are passed on, not {stray}")));
         }
@@ -168,7 +168,7 @@ impl Hook {
                 say(&format!("possible secrets that were allowed before: {granted}"));
             }
             if !open.is_empty() {
-                if let Some(upstream) = self.upstream() {
+                if let Some(upstream) = self.upstream(interrupted) {
                     // What the upstream would refuse anyway needs nobody's decision.
                     upstream.would_accept(&push)?;
                 }
@@ -188,7 +188,7 @@ impl Hook {
                 approved = Some(fingerprint);
             }
         }
-        match (self.upstream(), approved) {
+        match (self.upstream(interrupted), approved) {
             // It is paid for once the upstream has it.
             (Some(_), approved) => proc_receive::hand_over(&state, &push, approved.as_deref()),
             (None, Some(fingerprint)) => self.pay(&fingerprint),
@@ -208,9 +208,9 @@ impl Hook {
         Ok(())
     }
 
-    fn proc_receive(&self) -> Outcome<()> {
+    fn proc_receive(&self, interrupted: &Interrupted) -> Outcome<()> {
         let state = self.state()?;
-        let upstream = self.upstream().ok_or_else(|| Refusal::new("this repository has no upstream"))?;
+        let upstream = self.upstream(interrupted).ok_or_else(|| Refusal::new("this repository has no upstream"))?;
         if let Some(fingerprint) = proc_receive::run(&state, &upstream)? {
             self.pay(&fingerprint)?;
         }

@@ -9,6 +9,7 @@ use super::ask::withdraw_orphans;
 use super::lock::Lock;
 use super::proc_receive::refs_here;
 use super::{Hook, Outcome, Refusal, git, replace};
+use crate::place::Interrupted;
 
 /// How long a request waits for those before it.
 const TURN: Duration = Duration::from_secs(300);
@@ -16,8 +17,8 @@ const TURN: Duration = Duration::from_secs(300);
 const KINDS: [&[u8]; 3] = [b"refs/heads/", b"refs/tags/", b"refs/notes/"];
 
 /// git daemon's access hook: what it prints is the one line that a refused client gets to see.
-pub fn run(hook: &Hook) -> u8 {
-    match hook.sync() {
+pub fn run(hook: &Hook, interrupted: &Interrupted) -> u8 {
+    match hook.sync(interrupted) {
         Ok(()) => 0,
         Err(Refusal(reason)) => {
             let line: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -29,10 +30,10 @@ pub fn run(hook: &Hook) -> u8 {
 }
 
 impl Hook {
-    fn sync(&self) -> Outcome<()> {
+    fn sync(&self, interrupted: &Interrupted) -> Outcome<()> {
         let arrived = nanoseconds();
         let state = self.state()?;
-        let upstream = self.upstream().ok_or_else(|| Refusal::new("this repository has no upstream"))?;
+        let upstream = self.upstream(interrupted).ok_or_else(|| Refusal::new("this repository has no upstream"))?;
         withdraw_orphans(&state.0, &self.queue.place, &self.queue.bottle);
         let lock = Lock::take(&state.0, TURN)?;
         let note = state.0.join("synced");

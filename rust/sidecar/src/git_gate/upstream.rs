@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use super::child;
+use super::child::{self, Ended};
 use super::git::{argument, git, text};
 use super::lock::{Lock, remove_stale_locks};
 use super::push::{Push, Update};
@@ -23,8 +23,9 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(120);
 /// new tags than that are not named.
 const REFS_AT_ONCE: usize = 500;
 
-pub struct Upstream {
-    pub url: String,
+pub struct Upstream<'a> {
+    url: String,
+    interrupted: &'a AtomicBool,
 }
 
 /// What became of one ref: nothing to say, or why the upstream does not have it now.
@@ -37,9 +38,10 @@ struct Said {
     stderr: String,
 }
 
-impl Upstream {
-    pub fn new(url: &str) -> Self {
-        Upstream { url: url.to_owned() }
+impl<'a> Upstream<'a> {
+    /// Whatever is under way with it ends when somebody interrupts.
+    pub fn new(url: &str, interrupted: &'a AtomicBool) -> Self {
+        Upstream { url: url.to_owned(), interrupted }
     }
 
     /// git towards the upstream: configured by the gate alone, and never asking a person.
@@ -60,7 +62,7 @@ impl Upstream {
     pub fn would_accept(&self, push: &Push) -> Outcome<()> {
         for updates in groups(&push.updates) {
             let (mut command, _tags) = self.push_command(&updates, false, &[])?;
-            let said = run(command.arg("--dry-run").stdin(Stdio::null()), SHORT_PATIENCE, &mut |_| {})?;
+            let said = self.run(command.arg("--dry-run").stdin(Stdio::null()), SHORT_PATIENCE, &mut |_| {})?;
             if said.success {
                 continue;
             }
@@ -91,7 +93,7 @@ impl Upstream {
 
     fn forward_some(&self, updates: &[&Update], atomic: bool, options: &[Vec<u8>], lock: &Lock) -> Vec<Fate> {
         let said = self.push_command(updates, atomic, options).and_then(|(mut command, _tags)| {
-            run(command.stdin(lock.held_by_child()), PATIENCE, &mut |line| {
+            self.run(command.stdin(lock.held_by_child()), PATIENCE, &mut |line| {
                 // What the upstream itself says is for the one who pushes.
                 if let Some(told) = line.strip_prefix("remote:") {
                     let told = scrub(told.trim(), &self.url);
@@ -163,7 +165,7 @@ impl Upstream {
     pub fn refs(&self) -> Outcome<HashMap<Vec<u8>, String>> {
         let mut command = self.git();
         command.args(["ls-remote", "--symref", &self.url]).stdin(Stdio::null());
-        let said = run(&mut command, SHORT_PATIENCE, &mut |_| {})?;
+        let said = self.run(&mut command, SHORT_PATIENCE, &mut |_| {})?;
         if !said.success {
             return Err(Refusal::new(explain(&said.stderr, &self.url)));
         }
@@ -185,7 +187,7 @@ impl Upstream {
             let mut command = self.git();
             command.args(["fetch", "--quiet", "--prune", "--no-auto-maintenance", "--no-write-fetch-head", "upstream"]);
             command.stdin(lock.held_by_child());
-            run(&mut command, PATIENCE, &mut |_| {})
+            self.run(&mut command, PATIENCE, &mut |_| {})
         };
         let mut said = fetch()?;
         if !said.success && said.stderr.contains(".lock") {
@@ -196,6 +198,43 @@ impl Upstream {
             true => Ok(()),
             false => Err(Refusal::new(explain(&said.stderr, &self.url))),
         }
+    }
+
+    /// Runs it to the end, but no longer than `patience`. `line` is given each line of its standard error as it comes.
+    fn run(&self, command: &mut Command, patience: Duration, line: &mut (dyn FnMut(&str) + Send)) -> Outcome<Said> {
+        let failed = |error: std::io::Error| Refusal::new(format!("git cannot be started: {error}"));
+        let mut child = child::start(command.stdout(Stdio::piped()).stderr(Stdio::piped())).map_err(failed)?;
+        let (mut stdout, stderr) =
+            (child.stdout.take().expect("it is piped"), child.stderr.take().expect("it is piped"));
+        let deadline = Instant::now() + patience;
+        thread::scope(|scope| {
+            let stdout = scope.spawn(move || {
+                let mut bytes = Vec::new();
+                stdout.read_to_end(&mut bytes).map(|_| bytes).unwrap_or_default()
+            });
+            let stderr = scope.spawn(move || {
+                let mut said = String::new();
+                let mut reader = BufReader::new(stderr);
+                let mut bytes = Vec::new();
+                while reader.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
+                    let text = text(&bytes);
+                    line(text.trim_end());
+                    said += &text;
+                    bytes.clear();
+                }
+                said
+            });
+            let ended = child::end(&mut child, deadline, self.interrupted);
+            let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
+            match ended {
+                Ok(Ok(status)) => Ok(Said { success: status.success(), stdout, stderr }),
+                Ok(Err(Ended::Interrupted)) => Err(Refusal::new("the git gate was told to stop")),
+                Ok(Err(Ended::TooLate)) => {
+                    Err(Refusal::new(format!("the upstream did not answer within {} s", patience.as_secs())))
+                }
+                Err(error) => Err(Refusal::new(format!("git cannot be waited for: {error}"))),
+            }
+        })
     }
 }
 
@@ -278,38 +317,6 @@ fn reason(summary: &str) -> String {
         why if why.contains("lock") => format!("a ref is locked there; try again in a moment ({why})"),
         why => format!("the upstream refused it: {why}"),
     }
-}
-
-/// Runs it to the end, but no longer than `patience`. `line` is given each line of its standard error as it comes.
-fn run(command: &mut Command, patience: Duration, line: &mut (dyn FnMut(&str) + Send)) -> Outcome<Said> {
-    let failed = |error: std::io::Error| Refusal::new(format!("git cannot be started: {error}"));
-    let mut child = child::start(command.stdout(Stdio::piped()).stderr(Stdio::piped())).map_err(failed)?;
-    let (mut stdout, stderr) = (child.stdout.take().expect("it is piped"), child.stderr.take().expect("it is piped"));
-    let deadline = Instant::now() + patience;
-    thread::scope(|scope| {
-        let stdout = scope.spawn(move || {
-            let mut bytes = Vec::new();
-            stdout.read_to_end(&mut bytes).map(|_| bytes).unwrap_or_default()
-        });
-        let stderr = scope.spawn(move || {
-            let mut said = String::new();
-            let mut reader = BufReader::new(stderr);
-            let mut bytes = Vec::new();
-            while reader.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
-                let text = text(&bytes);
-                line(text.trim_end());
-                said += &text;
-                bytes.clear();
-            }
-            said
-        });
-        let ended = child::end(&mut child, deadline, &AtomicBool::new(false));
-        let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
-        match ended {
-            Ok(Ok(status)) => Ok(Said { success: status.success(), stdout, stderr }),
-            _ => Err(Refusal::new(format!("the upstream did not answer within {} s", patience.as_secs()))),
-        }
-    })
 }
 
 #[cfg(test)]
