@@ -69,11 +69,11 @@ class BotBottle(Contender):
         self.audit = bot_bottle.AuditStore(self.database)
         self.written = 0
 
-    def proposal(self, **rest: Any) -> Any:
-        return self.api.Proposal.new("dev", "egress-allow", self.fresh(), "because", **rest)
+    def proposal(self, queue: Any, **rest: Any) -> Any:
+        return self.api.Proposal.new(queue.queue_key, "egress-allow", self.fresh(), "because", **rest)
 
     def ask(self) -> str:
-        proposal = self.queue.write_proposal(self.proposal())
+        proposal = self.queue.write_proposal(self.proposal(self.queue))
         return f"{proposal.id}/{proposal.payload_sha256}"
 
     def wait(self, key: str) -> None:
@@ -86,7 +86,7 @@ class BotBottle(Contender):
     def write(self) -> None:
         if self.written % 20 == 0:  # few are pending in a bottle, and 200 are the most
             self.writing = self.api.QueueStore(f"b{os.getpid()}-{self.written}", self.database)
-        self.writing.write_proposal(self.proposal())
+        self.writing.write_proposal(self.proposal(self.writing))
         self.written += 1
 
     def idle(self, count: int) -> None:
@@ -95,14 +95,14 @@ class BotBottle(Contender):
 
         async def wait_all() -> None:
             queues = [self.api.AsyncQueueStore(f"idle-{number // 50}", self.database) for number in range(count)]
-            proposals = [await queue.write_proposal(self.proposal()) for queue in queues]
+            proposals = [await queue.write_proposal(self.proposal(queue)) for queue in queues]
             pairs = zip(queues, proposals, strict=True)
             await asyncio.gather(*(queue.wait_for_response(proposal.id) for queue, proposal in pairs))
 
         threading.Thread(target=asyncio.run, args=[wait_all()], daemon=True).start()
 
     def decide(self) -> Callable[[], object]:
-        proposal = self.queue.write_proposal(self.proposal(fingerprint="api.example.com"))
+        proposal = self.queue.write_proposal(self.proposal(self.queue, fingerprint="api.example.com"))
         return lambda: self.inbox.decide(
             proposal.id, "approved", payload_sha256=proposal.payload_sha256, decided_by="root", grant="uses:3"
         )

@@ -47,7 +47,7 @@ def archive(place: Path, count: int) -> None:
     subprocess.run([sys.executable, "-c", ARCHIVE, place / "bot-bottle.db", str(count)], check=True)
     with bot_bottle.QueueStore("waiting", place / "bot-bottle.db") as queue:
         for number in range(10):
-            queue.write_proposal(bot_bottle.Proposal.new("dev", "egress-allow", f"number: {number}", "because"))
+            queue.write_proposal(bot_bottle.Proposal.new("waiting", "egress-allow", f"number: {number}", "because"))
 
 
 def write_log(place: Path, count: int, diff: str) -> None:

@@ -101,7 +101,7 @@ def others() -> None:
 
 
 async def coroutines() -> Response:
-    async with AsyncQueueStore("dev") as queue, await AsyncInbox.open() as inbox:
+    async with AsyncQueueStore("dev") as queue, AsyncInbox() as inbox:
         assert_type(inbox.watch(), AsyncIterator[Change])
         written = await queue.write_proposal(Proposal.new("dev", "t", "x"))
         return await queue.wait_for_response(written.id, 30)

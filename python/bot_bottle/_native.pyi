@@ -1,8 +1,9 @@
 """What the Rust extension offers; the docstrings here are the reference.
 
 Conventions: timestamps are ``str``, UTC RFC 3339 with microseconds and ``Z``
-(``2026-01-31T12:00:00.000000Z``). Durations are ``float`` seconds. Hashes are lower-case hex
-SHA-256 of the UTF-8 bytes. Ids are UUIDv7 (RFC 9562). ``db_path=None`` means the host's database,
+(``2026-01-31T12:00:00.000000Z``); where one is given, a ``datetime`` that says its time zone does as
+well. Durations are ``float`` seconds. Hashes are lower-case hex SHA-256 of the UTF-8 bytes. Ids are
+UUIDv7 (RFC 9562). ``db_path=None`` means the host's database,
 :func:`host_db_path`; an explicit path is for sidecars and tests, and its directory must exist.
 Every method that touches the database may raise ``DatabaseBusyError`` (after 30 s behind another
 writer), ``DatabaseCorruptError``, ``DatabaseUnavailableError``, ``SchemaTooNewError``,
@@ -20,6 +21,7 @@ acknowledgement was lost.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -224,10 +226,10 @@ class Proposal:
         tool: str,
         proposed_file: str | bytes,
         justification: str,
-        arrival_timestamp: str,
+        arrival_timestamp: str | datetime,
         current_file_hash: str | None = None,
         *,
-        expires_at: str | None = None,
+        expires_at: str | datetime | None = None,
         fingerprint: str | None = None,
     ) -> Proposal:
         """Checks and keeps the fields.
@@ -304,10 +306,10 @@ class Response:
         payload_sha256: str | None = None,
         decided_by: str | None = None,
         surface: Surface | None = None,
-        decided_at: str | None = None,
+        decided_at: str | datetime | None = None,
         final_sha256: str | None = None,
         diff: str | None = None,
-        applied_at: str | None = None,
+        applied_at: str | datetime | None = None,
         review_sha256: str | None = None,
     ) -> Response:
         """Checks and keeps the fields.
@@ -372,7 +374,7 @@ class AuditEntry:
 
     def __new__(
         cls,
-        timestamp: str,
+        timestamp: str | datetime,
         bottle_slug: str,
         component: str,
         operator_action: str,
@@ -395,6 +397,27 @@ class AuditEntry:
 
         Raises:
             InvalidInputError: a field breaks its rule.
+        """
+
+    @staticmethod
+    def new(
+        bottle_slug: str,
+        component: str,
+        operator_action: str,
+        operator_notes: str = ...,
+        justification: str = ...,
+        diff: str = ...,
+        *,
+        decided_by: str = ...,
+        surface: Surface = ...,
+        proposal_id: str | None = None,
+        payload_sha256: str | None = None,
+        final_sha256: str | None = None,
+    ) -> AuditEntry:
+        """An entry of this moment.
+
+        Raises:
+            InvalidInputError: as the constructor.
         """
 
     @property
@@ -739,9 +762,8 @@ class QueueStore:
         """Opens nothing yet.
 
         Args:
-            queue_key: names the queue, normally the bottle's slug: ``[a-z0-9][a-z0-9._-]{0,62}``.
-            broker: instead of ``db_path``; the queue is that of the bottle its token speaks for, and ``queue_key`` must
-                be its slug.
+            queue_key: the bottle's slug: ``[a-z0-9][a-z0-9._-]{0,62}``.
+            broker: instead of ``db_path``; its token must speak for this bottle.
             operator_keys: the file of the keys that a decision must be signed by (``Keys.keyring_file``). Then
                 everything that gives an answer raises ``AuditIntegrityError`` for one that none of them signed, for
                 just what was asked. Without it, what the file or the broker says is taken.
@@ -764,7 +786,7 @@ class QueueStore:
         Writing the same id and content again changes nothing.
 
         Raises:
-            InvalidProposalError: the id exists with other content, or 200 are pending already.
+            InvalidProposalError: it is of another bottle, its id exists with other content, or 200 are pending already.
         """
 
     def read_proposal(self, proposal_id: str) -> Proposal | None:
@@ -955,7 +977,7 @@ class AuditStore:
         component: str | None = None,
         bottle_slug: str | None = None,
         *,
-        since: str | None = None,
+        since: str | datetime | None = None,
         limit: int | None = None,
     ) -> list[AuditEntry]:
         """Entries in order of writing. ``since``: only with a timestamp from it on; ``limit``: the newest so many."""
@@ -1108,7 +1130,7 @@ class Keys:
         """Makes a new key for this host. The old private key is deleted; what it signed stands."""
     def trust(self, name: str, public_key: str | PathLike[str]) -> TrustedKey:
         """Trusts another host's decisions and grants. ``public_key`` is a file as for :meth:`add_operator`."""
-    def revoke(self, key_id: str, *, at: str | None = None) -> TrustedKey:
+    def revoke(self, key_id: str, *, at: str | datetime | None = None) -> TrustedKey:
         """From ``at`` on (RFC 3339; ``None``: now) nothing the key signs counts. An id may be shortened to 4 digits.
 
         Raises:
@@ -1142,7 +1164,8 @@ class Transaction:
         """Runs one statement and returns its rows.
 
         Raises:
-            InvalidInputError: SQL that does not compile, or touches bot-bottle's own tables with a write.
+            InvalidInputError: SQL that does not compile, returns two columns of one name, or writes to bot-bottle's own
+                tables.
         """
 
     def __enter__(self) -> Transaction: ...
@@ -1169,7 +1192,7 @@ class Database:
         SQLite itself refuses writes, ``ATTACH`` and pragmas that set something.
 
         Raises:
-            InvalidInputError: it does not compile or is not read-only.
+            InvalidInputError: it does not compile, is not read-only, or returns two columns of one name.
             WaitTimeoutError: it ran for longer than ``timeout`` seconds.
         """
 

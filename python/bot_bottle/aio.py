@@ -12,10 +12,23 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
 from os import PathLike
+from threading import Lock
 from types import TracebackType
 from typing import Any, TypeVar
 
-from bot_bottle._native import Broker, Change, Inbox, InboxItem, Proposal, QueueStore, Response, Review, Wait
+from bot_bottle._native import (
+    Broker,
+    Change,
+    Database,
+    Inbox,
+    InboxItem,
+    Proposal,
+    QueueStore,
+    Response,
+    Review,
+    Wait,
+)
+from bot_bottle.errors import ClosedError
 from bot_bottle.states import Status, Surface
 
 T = TypeVar("T")
@@ -58,6 +71,9 @@ class AsyncQueueStore:
     ) -> None:
         self._store = QueueStore(queue_key, db_path, broker=broker, operator_keys=operator_keys)
 
+    def __repr__(self) -> str:
+        return f"Async{self._store!r}"
+
     @property
     def queue_key(self) -> str:
         return self._store.queue_key
@@ -91,6 +107,11 @@ class AsyncQueueStore:
         response: Response = await _delivered(lambda done: self._store.begin_wait(proposal_id, done, timeout))
         return response
 
+    async def begin_wait(
+        self, proposal_id: str, callback: Callable[[Response | BaseException], object], timeout: float | None = None
+    ) -> Wait:
+        return await asyncio.to_thread(self._store.begin_wait, proposal_id, callback, timeout)
+
     async def withdraw_proposal(self, proposal_id: str, reason: str = "withdrawn by the requester") -> None:
         await asyncio.to_thread(self._store.withdraw_proposal, proposal_id, reason)
 
@@ -108,31 +129,53 @@ class AsyncQueueStore:
 
 
 class AsyncInbox:
-    """:class:`Inbox` for asyncio. Open it with ``await AsyncInbox.open()``, as opening may finish managed files."""
+    """:class:`Inbox` for asyncio; each verb does, returns and raises what its twin does.
 
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
+    The first one opens it, which finishes managed files that a crash left half done.
+    """
 
-    @classmethod
-    async def open(cls, db_path: str | PathLike[str] | None = None) -> AsyncInbox:
-        return cls(await asyncio.to_thread(Inbox, db_path))
+    def __init__(self, db_path: str | PathLike[str] | None = None) -> None:
+        self._database = Database(db_path)
+        self._opening = Lock()
+        self._inbox: Inbox | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"Async{self._database!r}".replace("Database", "Inbox", 1)
+
+    def _opened(self) -> Inbox:
+        with self._opening:
+            if self._closed:
+                raise ClosedError("this inbox was closed; open another")
+            if self._inbox is None:
+                self._inbox = Inbox(self._database.path)
+        if self._closed:  # meanwhile
+            self._inbox.close()
+        return self._inbox
+
+    async def _do(self, verb: Callable[[Inbox], T]) -> T:
+        return await asyncio.to_thread(lambda: verb(self._opened()))
+
+    @property
+    def db_path(self) -> str:
+        return self._database.path
 
     async def pending(self, bottle_slug: str | None = None) -> list[InboxItem]:
-        return await asyncio.to_thread(self._inbox.pending, bottle_slug)
+        return await self._do(lambda inbox: inbox.pending(bottle_slug))
 
     async def failed(self) -> list[InboxItem]:
-        return await asyncio.to_thread(self._inbox.failed)
+        return await self._do(Inbox.failed)
 
     async def read(self, proposal_id: str) -> InboxItem:
-        return await asyncio.to_thread(self._inbox.read, proposal_id)
+        return await self._do(lambda inbox: inbox.read(proposal_id))
 
     async def review(self, proposal_id: str) -> Review:
-        return await asyncio.to_thread(self._inbox.review, proposal_id)
+        return await self._do(lambda inbox: inbox.review(proposal_id))
 
     async def history(
         self, *, bottle_slug: str | None = None, limit: int = 100, before: str | None = None
     ) -> list[InboxItem]:
-        return await asyncio.to_thread(lambda: self._inbox.history(bottle_slug=bottle_slug, limit=limit, before=before))
+        return await self._do(lambda inbox: inbox.history(bottle_slug=bottle_slug, limit=limit, before=before))
 
     async def decide(
         self,
@@ -147,8 +190,8 @@ class AsyncInbox:
         surface: Surface = "api",
         grant: str | None = None,
     ) -> Response:
-        return await asyncio.to_thread(
-            lambda: self._inbox.decide(
+        return await self._do(
+            lambda inbox: inbox.decide(
                 proposal_id,
                 status,
                 review_sha256=review_sha256,
@@ -161,17 +204,38 @@ class AsyncInbox:
             )
         )
 
-    async def watch(self, since: int | None = None) -> AsyncIterator[Change]:
-        """Changes after ``since`` (``None``: from now on), for ever; as :meth:`Inbox.watch`."""
-        at = await asyncio.to_thread(self._inbox.last_change) if since is None else since
+    async def watch(self, since: int | None = None, *, timeout: float | None = None) -> AsyncIterator[Change]:
+        """Changes after ``since``, as they come; as :meth:`Inbox.watch`."""
+        inbox = await self._do(lambda inbox: inbox)
+        at = await asyncio.to_thread(inbox.last_change) if since is None else since
         while True:
-            for change in await asyncio.to_thread(self._inbox.changes, at):
+            for change in await asyncio.to_thread(inbox.changes, at):
                 at = change.seq
                 yield change
-            await _delivered(partial(self._inbox.begin_watch, at))
+            try:
+                await asyncio.wait_for(_delivered(partial(inbox.begin_watch, at)), timeout)
+            except asyncio.TimeoutError:  # another class before Python 3.11
+                return
+
+    async def last_change(self) -> int:
+        return await self._do(Inbox.last_change)
+
+    async def changes(self, since: int = 0, *, limit: int = 1000) -> list[Change]:
+        return await self._do(lambda inbox: inbox.changes(since, limit=limit))
+
+    async def begin_watch(self, since: int, callback: Callable[[BaseException | None], object]) -> Wait:
+        return await self._do(lambda inbox: inbox.begin_watch(since, callback))
+
+    async def stats(self) -> dict[str, Any]:
+        return await self._do(Inbox.stats)
+
+    async def recover(self) -> int:
+        return await self._do(Inbox.recover)
 
     def close(self) -> None:
-        self._inbox.close()
+        self._closed = True
+        if self._inbox is not None:
+            self._inbox.close()
 
     async def __aenter__(self) -> AsyncInbox:
         return self

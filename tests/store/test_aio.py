@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import threading
 import time
@@ -72,10 +73,65 @@ def test_each_verb_does_what_its_twin_does(db: Path, inbox: Inbox) -> None:
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("blocking", "awaited"), [(QueueStore, AsyncQueueStore), (Inbox, AsyncInbox)], ids=["QueueStore", "Inbox"]
+)
+def test_each_verb_is_there_with_its_twin_s_arguments(blocking: type, awaited: type) -> None:
+    def verbs(of: type) -> dict[str, dict[str, object]]:
+        found = {name: getattr(of, name) for name in dir(of) if not name.startswith("_")}
+        return {
+            name: {
+                parameter.name: (parameter.kind, parameter.default)
+                for parameter in inspect.signature(verb).parameters.values()
+                if parameter.name != "self"
+            }
+            for name, verb in found.items()
+            if callable(verb)
+        }
+
+    assert verbs(awaited) == verbs(blocking)
+    assert {name for name in dir(awaited) if not name.startswith("_")} == {
+        name for name in dir(blocking) if not name.startswith("_")
+    }
+
+
+def test_an_inbox_opens_without_a_wait_and_with_its_first_verb(db: Path, queue: QueueStore) -> None:
+    async def main() -> None:
+        written = queue.write_proposal(proposal())
+        inbox = AsyncInbox(db)
+        assert (inbox.db_path, repr(inbox)) == (str(db), f'AsyncInbox("{db}")')
+        both = await asyncio.gather(inbox.last_change(), inbox.changes(limit=1))
+        assert (both[0], [change.proposal_id for change in both[1]]) == (1, [written.id])
+        assert (await inbox.stats())["pending"] == 1
+        assert (await inbox.review(written.id)).item.proposal == written
+        assert await inbox.recover() == 0
+        told: list[object] = []
+        (await inbox.begin_watch(0, told.append)).cancel()
+        assert told == [None]
+        inbox.close()
+        unopened = AsyncInbox(db)
+        unopened.close()
+        for closed in (inbox, unopened):
+            with pytest.raises(ClosedError):
+                await closed.pending()
+
+    run(main())
+
+
+def test_an_iteration_ends_after_a_time_without_a_change(db: Path, queue: QueueStore) -> None:
+    async def main() -> None:
+        written = queue.write_proposal(proposal())
+        async with AsyncInbox(db) as inbox:
+            assert [change.proposal_id async for change in inbox.watch(0, timeout=0.05)] == [written.id]
+            assert [change async for change in inbox.watch(timeout=0.05)] == []
+
+    run(main())
+
+
 def test_the_inbox_s_verbs_do_what_their_twins_do(db: Path, queue: QueueStore) -> None:
     async def main() -> None:
         written = queue.write_proposal(proposal())
-        async with await AsyncInbox.open(db) as inbox:
+        async with AsyncInbox(db) as inbox:
             assert [item.proposal for item in await inbox.pending("dev")] == [written]
             assert (await inbox.read(written.id)).proposal == written
             response = await inbox.decide(
@@ -217,7 +273,7 @@ def test_two_loops_in_two_threads_wait_at_once(way: dict[str, Any], queue: Queue
 
 def test_changes_are_iterated_as_they_come(db: Path, queue: QueueStore) -> None:
     async def main() -> None:
-        async with await AsyncInbox.open(db) as inbox:
+        async with AsyncInbox(db) as inbox:
             written = [queue.write_proposal(proposal()) for _ in range(3)]
             seen = []
             async for change in inbox.watch(1):
@@ -234,7 +290,7 @@ def test_changes_are_iterated_as_they_come(db: Path, queue: QueueStore) -> None:
 def test_an_iteration_from_now_on_sees_what_comes_and_ends_with_the_inbox(db: Path, queue: QueueStore) -> None:
     async def main() -> None:
         queue.write_proposal(proposal())
-        async with await AsyncInbox.open(db) as inbox:
+        async with AsyncInbox(db) as inbox:
             changes = inbox.watch()
             first = asyncio.ensure_future(anext(changes))
             await asyncio.sleep(0.2)  # it begins with what there is when it is first asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,7 @@ def test_entries_are_found_by_what_they_are_about(log: AuditStore) -> None:
     assert log.read_audit_entries("egress", "a", limit=1) == [written[3]]
     assert log.read_audit_entries(since="2026-01-02T00:00:00Z") == written[1:]
     assert log.read_audit_entries(since="2026-01-02T01:00:00+01:00") == written[1:]
+    assert log.read_audit_entries(since=datetime(2026, 1, 2, tzinfo=timezone.utc)) == written[1:]
     assert log.read_audit_entries(limit=2) == written[2:]
     assert log.read_audit_entries(limit=0) == log.read_audit_entries("egress' OR 1=1 --") == []
     with pytest.raises(InvalidInputError, match="since"):

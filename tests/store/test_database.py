@@ -12,14 +12,18 @@ from typing import Any
 import pytest
 
 from bot_bottle import (
+    AsyncInbox,
+    AsyncQueueStore,
     AuditStore,
     BotBottleError,
     BottleStore,
     ClosedError,
     Database,
     DatabaseCorruptError,
+    GrantStore,
     Inbox,
     InvalidInputError,
+    Keys,
     NotFoundError,
     QueueStore,
     SchemaTooNewError,
@@ -36,6 +40,28 @@ MODULES = {"audit_store", "bottle_store", "grant_store", "queue_store"}
 @pytest.fixture
 def database(db: Path) -> Database:
     return Database(db)
+
+
+# --- where a database is
+
+
+def test_a_store_says_which_it_is(db: Path, host: Host) -> None:
+    where = f'"{db}"'
+    assert repr(QueueStore("dev", db)) == f'QueueStore("dev", {where})'
+    assert repr(AsyncQueueStore("dev", db)) == f'AsyncQueueStore("dev", {where})'
+    for store in (Inbox, AsyncInbox, AuditStore, GrantStore, BottleStore, Database):
+        assert repr(store(db)) == f"{store.__name__}({where})"
+    assert repr(Keys(db)) == f'Keys("{db}-keys")'
+    assert repr(Database()) == f'Database("{host.root}/bot-bottle.db")'
+
+
+@pytest.mark.parametrize("store", [Inbox, AsyncInbox, AuditStore, GrantStore, BottleStore, Database, Keys])
+def test_a_database_in_memory_is_refused(store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for use in (lambda: store(":memory:"), lambda: QueueStore("dev", Path(":memory:"))):
+        with pytest.raises(InvalidInputError, match=r"^db_path cannot be in memory, where no other process reads it"):
+            use()
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- where a host's database lives
@@ -154,6 +180,18 @@ def test_a_query_that_is_none_is_refused(filled: Database, sql: str, params: Any
     with pytest.raises(InvalidInputError, match=r"sql|params") as caught:
         filled.query(sql, params)
     assert caught.value.exit_code == 2
+
+
+def test_columns_of_one_name_are_refused_before_anything_runs(filled: Database) -> None:
+    said = 'sql returns two columns named "id"; rename one of them with AS'
+    with pytest.raises(InvalidInputError, match=f"^{re.escape(said)}$"):
+        filled.query("SELECT p.id, 1 AS x, c.proposal_id AS id FROM proposals p, changes c")
+    assert filled.query("SELECT 1 AS id, 2 AS ID") == [{"id": 1, "ID": 2}]
+    filled.migrate("forge", [("CREATE TABLE pulls (id INTEGER) STRICT", "DROP TABLE pulls")])
+    with filled.transaction() as transaction:
+        with pytest.raises(InvalidInputError, match=re.escape(said)):
+            transaction.execute("INSERT INTO pulls VALUES (1) RETURNING id, id")
+        assert transaction.execute("SELECT * FROM pulls") == []
 
 
 @pytest.mark.parametrize("value", [object(), [1], 2**63, {"a"}], ids=repr)

@@ -260,7 +260,7 @@ def test_a_link_that_was_lost_is_made_again(host: Host) -> None:
     written = QueueStore("dev").write_proposal(proposal())
     (host.root / "bot-bottle.db").unlink()
     assert [item.proposal for item in Inbox().pending()] == [written]
-    other = QueueStore("other").write_proposal(proposal())
+    other = QueueStore("other").write_proposal(proposal(slug="other"))
     assert [item.proposal for item in Inbox().pending()] == [written, other]
 
 

@@ -8,6 +8,7 @@ import pickle
 import re
 import unicodedata
 import uuid
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -41,6 +42,50 @@ VALUES = [
     AuditEntry(NOW, "dev", "egress-allow", "approved", SECRET, SECRET, SECRET, decided_by="me", seq=3, entry_hash=HASH),
 ]
 each_value = pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+
+
+@pytest.mark.parametrize(
+    ("at", "written"),
+    [
+        (datetime(2026, 1, 31, 12, tzinfo=timezone.utc), NOW),
+        (datetime(2026, 1, 31, 17, 30, tzinfo=timezone(timedelta(hours=5, minutes=30))), NOW),
+        (datetime(2026, 1, 31, 12, 0, 0, 7, tzinfo=timezone.utc), "2026-01-31T12:00:00.000007Z"),
+        (datetime(9999, 12, 30, tzinfo=timezone.utc), "9999-12-30T00:00:00.000000Z"),
+    ],
+)
+def test_a_time_may_be_a_datetime(at: datetime, written: str) -> None:
+    asked = Proposal(ID, "dev", "egress-allow", "x", "", at, expires_at=at)
+    assert (asked.arrival_timestamp, asked.expires_at) == (written, written)
+    answer = Response(ID, "approved", decided_at=at, applied_at=at)
+    assert (answer.decided_at, answer.applied_at) == (written, written)
+    assert AuditEntry(at, "dev", "egress-allow", "approved").timestamp == written
+
+
+@pytest.mark.parametrize(
+    ("at", "error", "says"),
+    [
+        (datetime(2026, 1, 31, 12), InvalidInputError, r"a datetime must say its time zone"),
+        (datetime(1969, 12, 31, tzinfo=timezone.utc), InvalidInputError, "of 1970 or later, not"),
+        (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1))), InvalidInputError, "a datetime is out of range"),
+        (timedelta(1), TypeError, "expected str or datetime, not timedelta"),
+        (1.5, TypeError, "expected str or datetime, not float"),
+    ],
+)
+def test_what_is_no_moment_is_refused(at: Any, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        AuditEntry(at, "dev", "egress-allow", "approved")
+
+
+def test_an_audit_entry_of_now() -> None:
+    before = datetime.now(timezone.utc)
+    entry = AuditEntry.new("dev", "egress-allow", "noted", "notes", "why", "diff", decided_by="me", surface="cli")
+    assert before <= datetime.fromisoformat(entry.timestamp.replace("Z", "+00:00")) <= datetime.now(timezone.utc)
+    at = entry.timestamp
+    assert entry == AuditEntry(
+        at, "dev", "egress-allow", "noted", "notes", "why", "diff", decided_by="me", surface="cli"
+    )
+    with pytest.raises(InvalidInputError, match="surface"):
+        AuditEntry.new("dev", "egress-allow", "noted", surface="fax")  # type: ignore[arg-type]
 
 
 @each_value

@@ -139,8 +139,9 @@ def test_an_id_stands_for_one_proposal(db: Path, queue: QueueStore) -> None:
     other = Proposal(written.id, SLUG, written.tool, "another", "", written.arrival_timestamp)
     with pytest.raises(InvalidProposalError, match=written.id):
         queue.write_proposal(other)
+    other = Proposal(written.id, "other", written.tool, "one", "", written.arrival_timestamp)
     with pytest.raises(InvalidProposalError, match=written.id):
-        QueueStore("other-queue", db).write_proposal(written)
+        QueueStore("other", db).write_proposal(other)
     assert queue.read_proposal(written.id) == written
 
 
@@ -158,15 +159,16 @@ def test_identical_pending_proposals_become_one(queue: QueueStore, inbox: Inbox)
     assert queue.wait_for_response(second.id, timeout=0) == response
 
 
-def test_only_what_is_the_same_and_pending_coalesces(queue: QueueStore, inbox: Inbox) -> None:
+def test_only_what_is_the_same_and_pending_coalesces(db: Path, queue: QueueStore, inbox: Inbox) -> None:
     first = queue.write_proposal(proposal("same"))
     for other in (
         proposal("same", tool="egress-allow"),
         proposal("other"),
         proposal("same", current_file_hash="a" * 64),
-        proposal("same", slug="another-bottle"),
     ):
         assert queue.write_proposal(other) == other
+    elsewhere = proposal("same", slug="another-bottle")
+    assert QueueStore("another-bottle", db).write_proposal(elsewhere) == elsewhere
     decide(inbox, first, "rejected")
     again = proposal("same")
     assert queue.write_proposal(again) == again
@@ -178,7 +180,7 @@ def test_a_queue_takes_so_many_pending_and_no_more(queue: QueueStore, inbox: Inb
     with pytest.raises(InvalidProposalError, match=f"{MAX_PENDING_PER_BOTTLE} proposals pending"):
         queue.write_proposal(proposal())
     assert queue.write_proposal(proposal(written[0].proposed_file)) == written[0]  # coalesces: no new row
-    QueueStore("other-queue", db).write_proposal(proposal())
+    QueueStore("other", db).write_proposal(proposal(slug="other"))
     decide(inbox, written[0])
     queue.withdraw_proposal(written[1].id)
     for _ in range(2):

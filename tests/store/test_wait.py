@@ -273,7 +273,7 @@ def test_a_wait_for_what_does_not_exist_ends_at_once(db: Path, queue: QueueStore
         unknown = new_id()
         with pytest.raises(NotFoundError, match=unknown):
             queue.wait_for_response(unknown)
-        QueueStore("other", db).write_proposal(proposal())
+        QueueStore("other", db).write_proposal(proposal(slug="other"))
 
 
 @over_both

@@ -6,6 +6,7 @@ use bot_bottle_store as store;
 use pyo3::prelude::*;
 
 use crate::broker::{Broker, opened};
+use crate::convert::Moment;
 use crate::error::ToPy;
 use crate::values::{AuditEntry, AuditReport};
 
@@ -25,6 +26,10 @@ impl AuditStore {
         self.0.location()
     }
 
+    fn __repr__(&self) -> String {
+        format!("AuditStore({:?})", self.0.location())
+    }
+
     fn write_audit_entry(&self, py: Python<'_>, entry: &Bound<'_, AuditEntry>) -> PyResult<AuditEntry> {
         let entry = &entry.get().0;
         py.detach(|| self.0.write_audit_entry(entry)).to_py().map(AuditEntry)
@@ -42,9 +47,10 @@ impl AuditStore {
         py: Python<'_>,
         component: Option<&str>,
         bottle_slug: Option<&str>,
-        since: Option<&str>,
+        since: Option<Moment>,
         limit: Option<u32>,
     ) -> PyResult<Vec<AuditEntry>> {
+        let since = since.as_ref().map(Moment::as_str);
         let entries = py.detach(|| self.0.read_audit_entries(component, bottle_slug, since, limit)).to_py()?;
         Ok(entries.into_iter().map(AuditEntry).collect())
     }

@@ -38,6 +38,44 @@ impl<'py> FromPyObject<'_, 'py> for Text {
     }
 }
 
+/// A moment as the core reads it: text as it is, or a `datetime` that says its time zone.
+pub struct Moment(String);
+
+impl Moment {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for Moment {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(text) = value.cast::<PyString>() {
+            return Ok(Moment(text.extract()?));
+        }
+        let py = value.py();
+        let datetime = py.import("datetime")?; // whoever has one has imported it
+        if !value.is_instance(&datetime.getattr("datetime")?)? {
+            return Err(PyTypeError::new_err(format!("expected str or datetime, not {}", value.get_type().name()?)));
+        }
+        if value.call_method0("utcoffset")?.is_none() {
+            let reason = "must say its time zone; give datetime.now(timezone.utc), for example".to_owned();
+            return Err(exception(py, &Error::InvalidInput { what: "a datetime", reason }));
+        }
+        let utc = datetime.getattr("timezone")?.getattr("utc")?;
+        let utc = value.call_method1("astimezone", (utc,)).map_err(|_overflow| {
+            exception(py, &Error::InvalidInput { what: "a datetime", reason: "is out of range".to_owned() })
+        })?;
+        let text: String = utc.call_method1("isoformat", ("T", "microseconds"))?.extract()?;
+        Ok(Moment(text.replace("+00:00", "Z")))
+    }
+}
+
 /// Seconds as the core takes them; `None` and infinity are for ever.
 pub fn duration(py: Python<'_>, what: &'static str, seconds: Option<f64>) -> PyResult<Option<Duration>> {
     match seconds {

@@ -81,6 +81,10 @@ impl Database {
         Ok(self.0.real_path().to_py()?.display().to_string())
     }
 
+    fn __repr__(&self) -> String {
+        format!("Database({:?})", self.0.path())
+    }
+
     #[pyo3(signature = (sql, params = None, *, timeout = 5.0))]
     fn query<'py>(
         &self,

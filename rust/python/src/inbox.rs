@@ -73,6 +73,10 @@ impl Inbox {
         self.0.database().path().display().to_string()
     }
 
+    fn __repr__(&self) -> String {
+        format!("Inbox({:?})", self.0.database().path())
+    }
+
     #[pyo3(signature = (bottle_slug = None))]
     fn pending(&self, py: Python<'_>, bottle_slug: Option<&str>) -> PyResult<Vec<InboxItem>> {
         Ok(py.detach(|| self.0.pending(bottle_slug)).to_py()?.into_iter().map(InboxItem).collect())

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bot_bottle_store as store;
 use pyo3::prelude::*;
 
+use crate::convert::Moment;
 use crate::error::ToPy;
 use crate::values::TrustedKey;
 
@@ -17,6 +18,10 @@ impl Keys {
     #[pyo3(signature = (db_path = None))]
     fn new(db_path: Option<PathBuf>) -> PyResult<Self> {
         store::Keys::new(db_path.as_deref()).to_py().map(Keys)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Keys({:?})", self.0.dir())
     }
 
     #[getter]
@@ -43,7 +48,8 @@ impl Keys {
     }
 
     #[pyo3(signature = (key_id, *, at = None))]
-    fn revoke(&self, py: Python<'_>, key_id: &str, at: Option<&str>) -> PyResult<TrustedKey> {
+    fn revoke(&self, py: Python<'_>, key_id: &str, at: Option<Moment>) -> PyResult<TrustedKey> {
+        let at = at.as_ref().map(Moment::as_str);
         py.detach(|| self.0.revoke(key_id, at)).to_py().map(TrustedKey)
     }
 

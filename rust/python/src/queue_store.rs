@@ -87,6 +87,10 @@ impl QueueStore {
         self.0.location()
     }
 
+    fn __repr__(&self) -> String {
+        format!("QueueStore({:?}, {:?})", self.0.queue_key(), self.0.location())
+    }
+
     fn write_proposal(&self, py: Python<'_>, proposal: &Bound<'_, Proposal>) -> PyResult<Proposal> {
         let proposal = &proposal.get().0;
         py.detach(|| self.0.write_proposal(proposal)).to_py().map(Proposal)

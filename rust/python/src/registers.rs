@@ -26,6 +26,10 @@ impl GrantStore {
         opened.map(|store| GrantStore(store.trusting(operator_keys.as_deref())))
     }
 
+    fn __repr__(&self) -> String {
+        format!("GrantStore({:?})", self.0.location())
+    }
+
     fn use_grant(&self, py: Python<'_>, bottle_slug: &str, tool: &str, fingerprint: &str) -> PyResult<Option<Grant>> {
         Ok(py.detach(|| self.0.use_grant(bottle_slug, tool, fingerprint)).to_py()?.map(Grant))
     }
@@ -54,6 +58,10 @@ impl BottleStore {
     #[pyo3(signature = (db_path = None))]
     fn new(db_path: Option<PathBuf>) -> PyResult<Self> {
         store::BottleStore::new(db_path.as_deref()).to_py().map(BottleStore)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("BottleStore({:?})", self.0.database().path())
     }
 
     #[pyo3(signature = (slug, *, backend, files = BTreeMap::new(), transport = "mount"))]

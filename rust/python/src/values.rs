@@ -10,7 +10,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
-use crate::convert::{Text, dict, duration};
+use crate::convert::{Moment, Text, dict, duration};
 use crate::error::ToPy;
 
 /// A field as Python reads it.
@@ -141,14 +141,14 @@ value!(Proposal, store::Proposal {
         tool: &str,
         proposed_file: Text,
         justification: &str,
-        arrival_timestamp: &str,
+        arrival_timestamp: Moment,
         current_file_hash: Option<&str>,
-        expires_at: Option<&str>,
+        expires_at: Option<Moment>,
         fingerprint: Option<&str>,
     ) -> PyResult<Self> {
         store::Proposal::checked(
-            id, bottle_slug, tool, proposed_file.bytes(), justification, arrival_timestamp, current_file_hash,
-            expires_at, fingerprint,
+            id, bottle_slug, tool, proposed_file.bytes(), justification, arrival_timestamp.as_str(), current_file_hash,
+            expires_at.as_ref().map(Moment::as_str), fingerprint,
         )
         .to_py()
         .map(Proposal)
@@ -216,10 +216,10 @@ value!(Response, store::Response {
         payload_sha256: Option<String>,
         decided_by: Option<String>,
         surface: Option<String>,
-        decided_at: Option<String>,
+        decided_at: Option<Moment>,
         final_sha256: Option<String>,
         diff: Option<String>,
-        applied_at: Option<String>,
+        applied_at: Option<Moment>,
         review_sha256: Option<String>,
     ) -> PyResult<Self> {
         let final_file = final_file.map(Text::into_bytes);
@@ -228,10 +228,10 @@ value!(Response, store::Response {
         response.review_sha256 = review_sha256;
         response.decided_by = decided_by;
         response.surface = surface;
-        response.decided_at = decided_at;
+        response.decided_at = decided_at.map(Moment::into_string);
         response.final_sha256 = final_sha256;
         response.diff = diff;
-        response.applied_at = applied_at;
+        response.applied_at = applied_at.map(Moment::into_string);
         response.check_rest().to_py().map(Response)
     }
 
@@ -262,7 +262,7 @@ value!(AuditEntry, store::AuditEntry, store::AuditEntry::fields {
                         final_sha256 = None, seq = None, prev_hash = None, entry_hash = None))]
     #[allow(clippy::too_many_arguments)] // they are the type's fields, in its order
     fn py_new(
-        timestamp: &str,
+        timestamp: Moment,
         bottle_slug: &str,
         component: &str,
         operator_action: &str,
@@ -279,10 +279,35 @@ value!(AuditEntry, store::AuditEntry, store::AuditEntry::fields {
         entry_hash: Option<&str>,
     ) -> PyResult<Self> {
         let entry = store::AuditEntry::from(store::AuditFields {
-            timestamp, bottle_slug, component, operator_action, operator_notes, justification, diff, decided_by,
-            surface, proposal_id, payload_sha256, final_sha256, seq, prev_hash, entry_hash,
+            timestamp: timestamp.as_str(), bottle_slug, component, operator_action, operator_notes, justification, diff,
+            decided_by, surface, proposal_id, payload_sha256, final_sha256, seq, prev_hash, entry_hash,
         });
         entry.checked().to_py().map(AuditEntry)
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (bottle_slug, component, operator_action, operator_notes = "", justification = "", diff = "",
+                        *, decided_by = "", surface = "api", proposal_id = None, payload_sha256 = None,
+                        final_sha256 = None))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        bottle_slug: &str,
+        component: &str,
+        operator_action: &str,
+        operator_notes: &str,
+        justification: &str,
+        diff: &str,
+        decided_by: &str,
+        surface: &str,
+        proposal_id: Option<&str>,
+        payload_sha256: Option<&str>,
+        final_sha256: Option<&str>,
+    ) -> PyResult<Self> {
+        let fields = store::AuditFields {
+            bottle_slug, component, operator_action, operator_notes, justification, diff, decided_by, surface,
+            proposal_id, payload_sha256, final_sha256, ..store::AuditFields::default()
+        };
+        store::AuditEntry::of_now(fields).to_py().map(AuditEntry)
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {

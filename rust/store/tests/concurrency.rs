@@ -10,7 +10,7 @@ use bot_bottle_store::{Database, Error, Inbox, QueueStore};
 use rustix::process::Signal;
 
 use crate::child::{Child, arg, hear, say};
-use crate::place::{Place, decide, proposal};
+use crate::place::{Place, decide, proposal, proposal_of};
 
 /// In a child: decides one proposal when told, and says how that went.
 pub fn decides(db: &Path, status: &str) {
@@ -34,7 +34,7 @@ pub fn proposes(db: &Path, queue_key: &str) {
     say("ready");
     let count: usize = hear().parse().unwrap();
     for n in 0..count {
-        let written = queue.write_proposal(&proposal(&format!("{queue_key} {n}"))).unwrap();
+        let written = queue.write_proposal(&proposal_of(queue_key, &format!("{queue_key} {n}"))).unwrap();
         say(&written.id);
         if n % 100 == 99 {
             for pending in queue.list_pending_proposals().unwrap() {
@@ -57,7 +57,7 @@ pub fn writes(db: &Path, queue_key: &str) {
     say("ready");
     let count: usize = hear().parse().unwrap();
     for n in 0..count {
-        queue.write_proposal(&proposal(&format!("{queue_key} {n}"))).unwrap();
+        queue.write_proposal(&proposal_of(queue_key, &format!("{queue_key} {n}"))).unwrap();
     }
 }
 
@@ -103,7 +103,8 @@ fn readers_that_never_leave_a_gap_do_not_make_the_wal_grow_for_ever() {
         let mut longest = 0;
         for n in 0..1000 {
             let queue = place.queue(&format!("dev-{}", n / 100));
-            queue.write_proposal(&proposal(&format!("{n} {}", "x".repeat(64 << 10)))).unwrap();
+            let asked = proposal_of(queue.queue_key(), &format!("{n} {}", "x".repeat(64 << 10)));
+            queue.write_proposal(&asked).unwrap();
             longest = longest.max(std::fs::metadata(format!("{}-wal", place.db.display())).unwrap().len());
         }
         stop.store(true, Ordering::Relaxed);

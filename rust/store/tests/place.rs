@@ -98,7 +98,12 @@ pub fn names(dir: &Path) -> Vec<String> {
 
 /// One of bottle `dev` that asks for `text`.
 pub fn proposal(text: &str) -> Proposal {
-    Proposal::new("dev", "egress-allow", text.as_bytes(), "because", None, None, None).unwrap()
+    proposal_of("dev", text)
+}
+
+/// One of the bottle `slug`.
+pub fn proposal_of(slug: &str, text: &str) -> Proposal {
+    Proposal::new(slug, "egress-allow", text.as_bytes(), "because", None, None, None).unwrap()
 }
 
 /// One that expires.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bot_bottle_store::{Error, MAX_NOTES_BYTES, MAX_PENDING_PER_BOTTLE, Proposal};
 
-use crate::place::{Place, decide, eventually, expiring, proposal};
+use crate::place::{Place, decide, eventually, expiring, proposal, proposal_of};
 
 fn against(text: &str, base: &str) -> Proposal {
     Proposal::new("dev", "egress-allow", text.as_bytes(), "because", Some(base), None, None).unwrap()
@@ -44,7 +44,18 @@ fn writing_the_same_id_again_changes_nothing() {
     let mut other = proposal("y");
     other.id.clone_from(&asked.id);
     assert_eq!(queue.write_proposal(&other).unwrap_err().class(), "InvalidProposalError");
-    assert_eq!(place.queue("other").write_proposal(&asked).unwrap_err().class(), "InvalidProposalError");
+    let mut other = proposal_of("other", "x");
+    other.id.clone_from(&asked.id);
+    assert_eq!(place.queue("other").write_proposal(&other).unwrap_err().class(), "InvalidProposalError");
+}
+
+#[test]
+fn another_bottle_s_proposal_is_refused() {
+    let place = Place::new();
+    let error = place.queue("dev").write_proposal(&proposal_of("other", "x")).unwrap_err();
+    assert_eq!(error.class(), "InvalidProposalError");
+    assert_eq!(error.to_string(), "bottle_slug is other, but this queue is that of dev");
+    assert_eq!(place.names(), [""; 0], "the refusal created something");
 }
 
 #[test]
@@ -53,12 +64,13 @@ fn only_what_asks_the_same_against_the_same_file_coalesces() {
     let (queue, hash) = (place.queue("dev"), "a".repeat(64));
     let one = queue.write_proposal(&against("x", &hash)).unwrap();
     assert_eq!(queue.write_proposal(&against("x", &hash)).unwrap(), one);
-    let elsewhere = Proposal::new("box", "egress-allow", b"x", "", Some(&hash), None, None).unwrap();
     let otherwise = Proposal::new("dev", "egress-block", b"x", "", Some(&hash), None, None).unwrap();
-    for different in [against("y", &hash), against("x", &"b".repeat(64)), proposal("x"), elsewhere, otherwise] {
+    for different in [against("y", &hash), against("x", &"b".repeat(64)), proposal("x"), otherwise] {
         assert_eq!(queue.write_proposal(&different).unwrap(), different);
     }
-    let other = place.queue("other").write_proposal(&against("x", &hash)).unwrap();
+    let elsewhere = Proposal::new("other", "egress-allow", b"x", "", Some(&hash), None, None).unwrap();
+    let other = place.queue("other").write_proposal(&elsewhere).unwrap();
+    assert_eq!(other, elsewhere);
     assert_eq!(place.inbox().read(&other.id).unwrap().queue_key, "other");
 }
 
@@ -256,7 +268,7 @@ fn a_queue_has_a_limit_and_says_so() {
     assert!(error.to_string().contains("200"), "{error}");
     // The same once more needs no room, another queue has its own, and an answer makes some.
     queue.write_proposal(&proposal("0")).unwrap();
-    place.queue("other").write_proposal(&proposal("one more")).unwrap();
+    place.queue("other").write_proposal(&proposal_of("other", "one more")).unwrap();
     decide(&place.inbox(), &queue.list_pending_proposals().unwrap()[0], "rejected").unwrap();
     queue.write_proposal(&proposal("one more")).unwrap();
 }

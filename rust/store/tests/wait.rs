@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bot_bottle_store::{Error, Inbox, QueueStore, Response, WaitHandle};
 
 use crate::child::{Child, arg, hear, say};
-use crate::place::{Place, decide, decision, eventually, expiring, proposal, skip};
+use crate::place::{Place, decide, decision, eventually, expiring, proposal, proposal_of, skip};
 
 /// Far below the heartbeat, far above a wake-up: who takes longer was not woken by the bell.
 const WOKEN: Duration = Duration::from_millis(500);
@@ -45,7 +45,7 @@ pub fn waits_a_thousand_times(db: &Path) {
     let mut waits: Vec<WaitHandle> = Vec::new();
     for n in 0..1000 {
         let queue = &queues[n % 5];
-        let written = queue.write_proposal(&proposal(&n.to_string())).unwrap();
+        let written = queue.write_proposal(&proposal_of(queue.queue_key(), &n.to_string())).unwrap();
         let done = done.clone();
         waits.push(queue.begin_wait(&written.id, None, move |end| done.send(end).unwrap()).unwrap());
     }
@@ -198,12 +198,17 @@ fn bells_that_somebody_removed_are_hung_again() {
 #[test]
 fn a_thousand_waits_take_one_watcher_thread() {
     let place = Place::new();
-    place.bottles().register("dev", "docker", "mount", &[]).unwrap();
+    let slugs = ["q0", "q1", "q2", "q3", "q4"];
+    for slug in slugs {
+        place.bottles().register(slug, "docker", "mount", &[]).unwrap();
+    }
     let mut waiter = Child::start("waits a thousand times", &[arg(&place.db)]);
     assert_eq!(waiter.says(), "1 watcher");
     assert_eq!(place.inbox().stats().unwrap()["pending"], 1000);
     waiter.tell("go");
-    assert_eq!(place.bottles().stop("dev", "done").unwrap(), 1000);
+    for slug in slugs {
+        assert_eq!(place.bottles().stop(slug, "done").unwrap(), 200);
+    }
     assert_eq!(waiter.says(), "1000 withdrawn");
     waiter.ends();
 }
@@ -356,7 +361,7 @@ fn a_wait_for_what_is_not_in_this_queue_is_an_error() {
     assert_eq!(place.names(), [""; 0], "asking created something");
     queue.write_proposal(&proposal("y")).unwrap();
     assert!(matches!(queue.wait_for_response(&id, None, || false), Err(Error::NotFound { .. })));
-    let others = place.queue("other").write_proposal(&proposal("z")).unwrap();
+    let others = place.queue("other").write_proposal(&proposal_of("other", "z")).unwrap();
     assert!(matches!(queue.wait_for_response(&others.id, None, || false), Err(Error::NotFound { .. })));
 }
 

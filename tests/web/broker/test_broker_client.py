@@ -358,7 +358,6 @@ def test_a_token_leads_to_its_own_bottle_whatever_the_key_says(way: dict[str, An
         lambda: other.wait_for_response(written.id, 0),
         lambda: GrantStore(**way).use_grant("other", "egress-token-allow", "f"),
         lambda: AuditStore(**way).write_audit_entry(AuditEntry(NOW, "other", "egress", "x")),
-        lambda: queue.write_proposal(proposal(slug="other")),
     ):
         with pytest.raises(AccessDeniedError, match=SLUG):
             use()

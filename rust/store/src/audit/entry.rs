@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+use crate::clock;
 use crate::diff::hex;
 use crate::error::{Error, Result};
 use crate::file::transaction::Transaction;
@@ -71,6 +72,12 @@ impl AuditEntry {
             all.len()
         });
         AuditEntry { texts: all, ends, given: texts.map(|text| text.is_some()), seq }
+    }
+
+    /// An entry of this moment.
+    pub fn of_now(fields: AuditFields<&str>) -> Result<Self> {
+        let now = clock::now();
+        AuditEntry::from(AuditFields { timestamp: now.as_str(), ..fields }).checked()
     }
 
     /// The entry with its timestamp normalised, if each field keeps its rule.

@@ -33,6 +33,11 @@ impl Database {
         let host = layout::host_db_path();
         let (path, on_host) = match path {
             None => (host?, true),
+            // SQLite's name for a database of one connection: nobody else could ever answer.
+            Some(path) if path == Path::new(":memory:") => {
+                let reason = "cannot be in memory, where no other process reads it; give a file's path";
+                return Err(Error::input("db_path", reason));
+            }
             Some(path) => {
                 let path = std::path::absolute(path).map_err(|error| Error::unavailable(path, error))?;
                 let on_host = host.is_ok_and(|host| host == path);

@@ -41,6 +41,11 @@ impl GrantStore {
         self
     }
 
+    /// The path of the file they are in, or the broker's URL.
+    pub fn location(&self) -> String {
+        self.transport.location()
+    }
+
     /// Ends its use.
     pub fn close(&self) {
         self.transport.close();

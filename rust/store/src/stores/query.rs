@@ -92,6 +92,9 @@ fn run(conn: &Connection, sql: &str, params: &Params, readonly: bool) -> Result<
     }
     bind(&mut statement, params)?;
     let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
+    if let Some(twice) = names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name)) {
+        return Err(Error::input("sql", format!("returns two columns named {twice:?}; rename one of them with AS")));
+    }
     let mut rows = statement.raw_query();
     let mut found = Vec::new();
     while let Some(row) = rows.next().map_err(refused)? {

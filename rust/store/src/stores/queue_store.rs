@@ -76,6 +76,10 @@ impl QueueStore {
 
     /// Queues it, and returns the proposal that stands for it: itself, or an older pending one that asks the same.
     pub fn write_proposal(&self, proposal: &Proposal) -> Result<Proposal> {
+        if proposal.bottle_slug != self.queue_key {
+            let reason = format!("is {}, but this queue is that of {}", proposal.bottle_slug, self.queue_key);
+            return Err(Error::proposal("bottle_slug", reason));
+        }
         let written = match &self.transport {
             Transport::Broker(broker) => broker.write_proposal(&self.queue_key, proposal),
             Transport::File(db) => self.queue_in(db, proposal),
