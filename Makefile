@@ -58,6 +58,7 @@ lint: build ## formatting, clippy, ruff, mypy, the stub against the extension, a
 	$(BIN)/stubtest bot_bottle._native
 	$(BIN)/python tests/house/rust_rooms.py
 	$(BIN)/python tests/house/python_rooms.py
+	$(BIN)/python tests/house/stub_docs.py
 
 # One list for every supported Python on Linux and macOS.
 LOCK := $(BIN)/uv pip compile --system-certs --universal --upgrade --generate-hashes --no-annotate --no-emit-package bot-bottle --quiet \

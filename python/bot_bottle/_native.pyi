@@ -1,4 +1,4 @@
-"""What the Rust extension offers; the docstrings here are the reference.
+"""What the Rust extension offers.
 
 Conventions: timestamps are ``str``, UTC RFC 3339 with microseconds and ``Z``
 (``2026-01-31T12:00:00.000000Z``); where one is given, a ``datetime`` that says its time zone does as
@@ -125,15 +125,13 @@ def canonical_host(host: str) -> str:
 
 @final
 class Routes:
-    """A ``routes.yaml`` as the egress proxy reads it; ``bot_bottle.documents.routes`` is the form to use."""
+    """A ``routes.yaml`` as the egress proxy reads it; ``bot_bottle.documents.routes`` is the form to use.
 
-    def __new__(cls, text: str) -> Routes:
-        """Reads the whole text.
+    Raises:
+        InvalidInputError: it is not valid; the message names the line, which is also the attribute ``line``.
+    """
 
-        Raises:
-            InvalidInputError: it is not valid; the message names the line, which is also the attribute ``line``.
-        """
-
+    def __new__(cls, text: str) -> Routes: ...
     def to_list(self) -> list[tuple[dict[str, Any], int]]:
         """Each route in the file's own shape, defaults spelled out, and the line it begins on."""
 
@@ -217,6 +215,16 @@ class Proposal:
     """What a sidecar asks of the operator; its content never changes once written.
 
     Frozen, comparable by content, hashable, picklable; ``repr`` shows no payload.
+
+    Args:
+        proposed_file: the whole payload, text; ``bytes`` must be UTF-8. 1 byte to 1 MiB, no NUL.
+        justification: the agent's words, up to 16 KiB.
+        current_file_hash: SHA-256 of the managed file the payload was written against; ``None`` or ``""``: unknown.
+        expires_at: from then on undecided means expired; ``None``: never.
+        fingerprint: what a grant made from its approval is about (see :class:`GrantStore`), at most 256 bytes.
+
+    Raises:
+        InvalidProposalError: a field breaks its rule; the message names it (for bytes, the offset).
     """
 
     def __new__(
@@ -231,20 +239,7 @@ class Proposal:
         *,
         expires_at: str | datetime | None = None,
         fingerprint: str | None = None,
-    ) -> Proposal:
-        """Checks and keeps the fields.
-
-        Args:
-            proposed_file: the whole payload, text; ``bytes`` must be UTF-8. 1 byte to 1 MiB, no NUL.
-            justification: the agent's words, up to 16 KiB.
-            current_file_hash: SHA-256 of the managed file the payload was written against; ``None`` or ``""``: unknown.
-            expires_at: from then on undecided means expired; ``None``: never.
-            fingerprint: what a grant made from its approval is about (see :class:`GrantStore`), at most 256 bytes.
-
-        Raises:
-            InvalidProposalError: a field breaks its rule; the message names it (for bytes, the offset).
-        """
-
+    ) -> Proposal: ...
     @staticmethod
     def new(
         bottle_slug: str,
@@ -263,23 +258,32 @@ class Proposal:
         """
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """UUIDv7."""
     @property
-    def bottle_slug(self) -> str: ...
+    def bottle_slug(self) -> str:
+        """The bottle that asks."""
     @property
-    def tool(self) -> str: ...
+    def tool(self) -> str:
+        """What it asks for, such as ``egress-allow``."""
     @property
-    def proposed_file(self) -> str: ...
+    def proposed_file(self) -> str:
+        """The whole payload."""
     @property
-    def justification(self) -> str: ...
+    def justification(self) -> str:
+        """The agent's own words."""
     @property
-    def arrival_timestamp(self) -> str: ...
+    def arrival_timestamp(self) -> str:
+        """When it was made; over a broker, when the host received it."""
     @property
-    def current_file_hash(self) -> str | None: ...
+    def current_file_hash(self) -> str | None:
+        """SHA-256 of the managed file that the payload was written against, if that is known."""
     @property
-    def expires_at(self) -> str | None: ...
+    def expires_at(self) -> str | None:
+        """From then on undecided means expired; ``None``: never."""
     @property
-    def fingerprint(self) -> str | None: ...
+    def fingerprint(self) -> str | None:
+        """What a grant made from its approval is about; see :class:`GrantStore`."""
     @property
     def payload_sha256(self) -> str:
         """SHA-256 of ``proposed_file``: what a decision names."""
@@ -294,7 +298,18 @@ class Proposal:
 @final
 class Response:
     """The operator's answer. Equality and hash cover ``proposal_id, status, notes, final_file``: the
-    answer itself; who gave it and when is carried beside it and filled in by the store."""
+    answer itself; who gave it and when is carried beside it and filled in by the store.
+
+    Args:
+        status: ``approved``, ``modified`` or ``rejected``.
+        notes: the operator's words, up to 16 KiB.
+        final_file: for ``modified`` the text that runs instead; otherwise ``None``.
+        payload_sha256: hash of the payload that was reviewed.
+        review_sha256: hash of all that was reviewed, :attr:`Review.review_sha256`.
+
+    Raises:
+        InvalidProposalError: unknown status, over-size notes, ``final_file`` missing or out of place.
+    """
 
     def __new__(
         cls,
@@ -311,42 +326,38 @@ class Response:
         diff: str | None = None,
         applied_at: str | datetime | None = None,
         review_sha256: str | None = None,
-    ) -> Response:
-        """Checks and keeps the fields.
-
-        Args:
-            status: ``approved``, ``modified`` or ``rejected``.
-            notes: the operator's words, up to 16 KiB.
-            final_file: for ``modified`` the text that runs instead; otherwise ``None``.
-            payload_sha256: hash of the payload that was reviewed.
-            review_sha256: hash of all that was reviewed, :attr:`Review.review_sha256`.
-
-        Raises:
-            InvalidProposalError: unknown status, over-size notes, ``final_file`` missing or out of place.
-        """
-
+    ) -> Response: ...
     @property
-    def proposal_id(self) -> str: ...
+    def proposal_id(self) -> str:
+        """The proposal that it answers."""
     @property
-    def status(self) -> Status: ...
+    def status(self) -> Status:
+        """``approved``, ``modified`` or ``rejected``."""
     @property
-    def notes(self) -> str: ...
+    def notes(self) -> str:
+        """The operator's words."""
     @property
-    def final_file(self) -> str | None: ...
+    def final_file(self) -> str | None:
+        """For ``modified`` the text that runs instead; otherwise ``None``."""
     @property
-    def payload_sha256(self) -> str | None: ...
+    def payload_sha256(self) -> str | None:
+        """Hash of the payload that was reviewed."""
     @property
     def review_sha256(self) -> str | None:
         """The hash of what was reviewed, payload and all."""
 
     @property
-    def final_sha256(self) -> str | None: ...
+    def final_sha256(self) -> str | None:
+        """Hash of the payload that runs; ``None`` for a rejection."""
     @property
-    def decided_by(self) -> str | None: ...
+    def decided_by(self) -> str | None:
+        """Who decided."""
     @property
-    def surface(self) -> Surface | None: ...
+    def surface(self) -> Surface | None:
+        """Through what: ``cli``, ``tui``, ``web``, ``api`` or ``policy``."""
     @property
-    def decided_at(self) -> str | None: ...
+    def decided_at(self) -> str | None:
+        """When it was decided."""
     @property
     def diff(self) -> str | None:
         """For ``modified``: unified diff from the proposed to the final file."""
@@ -358,7 +369,8 @@ class Response:
     @property
     def signed(self) -> dict[str, Any] | None:
         """``bottle_slug``, ``tool``, ``scope``, ``key_id`` and ``signature`` of the statement; with the other fields
-        all that a verifier needs (docs/statements.md)."""
+        all that a verifier needs (docs/statements.md).
+        """
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, JSON-ready."""
@@ -370,7 +382,15 @@ class Response:
 @final
 class AuditEntry:
     """One line of the audit log. Equality and hash cover what was said, not ``seq`` and the chain's
-    hashes, which the log fills in."""
+    hashes, which the log fills in.
+
+    ``component`` follows the slug's rule (for a decision it is the tool).
+
+    ``surface`` is ``cli``, ``tui``, ``web``, ``api`` (the default) or ``policy``; other texts are empty by default.
+
+    Raises:
+        InvalidInputError: a field breaks its rule.
+    """
 
     def __new__(
         cls,
@@ -390,15 +410,7 @@ class AuditEntry:
         seq: int | None = None,
         prev_hash: str | None = None,
         entry_hash: str | None = None,
-    ) -> AuditEntry:
-        """Checks and keeps the fields. ``component`` follows the slug's rule (for a decision it is the tool).
-
-        ``surface`` is ``cli``, ``tui``, ``web``, ``api`` (the default) or ``policy``; other texts are empty by default.
-
-        Raises:
-            InvalidInputError: a field breaks its rule.
-        """
-
+    ) -> AuditEntry: ...
     @staticmethod
     def new(
         bottle_slug: str,
@@ -421,35 +433,50 @@ class AuditEntry:
         """
 
     @property
-    def timestamp(self) -> str: ...
+    def timestamp(self) -> str:
+        """When it happened."""
     @property
-    def bottle_slug(self) -> str: ...
+    def bottle_slug(self) -> str:
+        """The bottle that it is about."""
     @property
-    def component(self) -> str: ...
+    def component(self) -> str:
+        """What of the bottle it is about; for a decision the tool."""
     @property
-    def operator_action(self) -> str: ...
+    def operator_action(self) -> str:
+        """What was done, such as ``approved``."""
     @property
-    def operator_notes(self) -> str: ...
+    def operator_notes(self) -> str:
+        """The operator's words."""
     @property
-    def justification(self) -> str: ...
+    def justification(self) -> str:
+        """The agent's words."""
     @property
-    def diff(self) -> str: ...
+    def diff(self) -> str:
+        """A unified diff of what was changed, or ``""``."""
     @property
-    def decided_by(self) -> str: ...
+    def decided_by(self) -> str:
+        """Who did it."""
     @property
-    def surface(self) -> Surface: ...
+    def surface(self) -> Surface:
+        """Through what: ``cli``, ``tui``, ``web``, ``api`` or ``policy``."""
     @property
-    def proposal_id(self) -> str | None: ...
+    def proposal_id(self) -> str | None:
+        """The proposal that it is about, if it is about one."""
     @property
-    def payload_sha256(self) -> str | None: ...
+    def payload_sha256(self) -> str | None:
+        """Hash of what was proposed."""
     @property
-    def final_sha256(self) -> str | None: ...
+    def final_sha256(self) -> str | None:
+        """Hash of what runs."""
     @property
-    def seq(self) -> int | None: ...
+    def seq(self) -> int | None:
+        """Its place in the log, from 1 on; ``None`` until it is written."""
     @property
-    def prev_hash(self) -> str | None: ...
+    def prev_hash(self) -> str | None:
+        """``entry_hash`` of the entry before it; 64 zeros in the first one."""
     @property
-    def entry_hash(self) -> str | None: ...
+    def entry_hash(self) -> str | None:
+        """SHA-256 of ``seq``, ``prev_hash`` and the content, encoded as docs/audit.md says."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, JSON-ready."""
 
@@ -462,25 +489,34 @@ class AuditReport:
     """What :meth:`AuditStore.verify` found sound: ``entries`` from ``first_seq`` to ``last_seq``, and the head."""
 
     @property
-    def entries(self) -> int: ...
+    def entries(self) -> int:
+        """How many there are."""
     @property
-    def first_seq(self) -> int | None: ...
+    def first_seq(self) -> int | None:
+        """The first one's ``seq``; ``None`` for an empty log."""
     @property
-    def last_seq(self) -> int | None: ...
+    def last_seq(self) -> int | None:
+        """The last one's ``seq``; ``None`` for an empty log."""
     @property
     def head(self) -> str:
         """Hash of the last entry, 64 zeros for an empty log."""
 
-    def to_dict(self) -> dict[str, Any]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
 
 @final
 class InboxItem:
-    """A proposal and where it stands, as the operator sees it."""
+    """A proposal and where it stands, as the operator sees it.
+
+    ``to_dict`` has its fields beside the proposal's; ``response`` is nested.
+    """
 
     @property
-    def proposal(self) -> Proposal: ...
+    def proposal(self) -> Proposal:
+        """What is asked."""
     @property
-    def queue_key(self) -> str: ...
+    def queue_key(self) -> str:
+        """The queue that it is in."""
     @property
     def state(self) -> State:
         """``pending, approved, modified, rejected, expired`` or ``withdrawn``."""
@@ -498,13 +534,17 @@ class InboxItem:
         """How many identical proposals this row stands for."""
 
     @property
-    def withdrawn_at(self) -> str | None: ...
+    def withdrawn_at(self) -> str | None:
+        """When it was withdrawn, if it was."""
     @property
-    def withdrawn_reason(self) -> str | None: ...
+    def withdrawn_reason(self) -> str | None:
+        """Why it was withdrawn."""
     @property
-    def archived_at(self) -> str | None: ...
+    def archived_at(self) -> str | None:
+        """When it was put away, if it was."""
     @property
-    def response(self) -> Response | None: ...
+    def response(self) -> Response | None:
+        """The decision, if there is one."""
     @property
     def managed_file(self) -> str | None:
         """Absolute host path the decision writes, if the bottle declared one for this tool."""
@@ -514,7 +554,8 @@ class InboxItem:
         """``intended`` (decided, not yet written), ``applied`` or ``failed``; ``None`` without managed file."""
 
     @property
-    def apply_error(self) -> str | None: ...
+    def apply_error(self) -> str | None:
+        """Why the managed file could not be written."""
     @property
     def base_sha256(self) -> str | None:
         """Hash the managed file must still have when this is decided; ``""``: absent, ``None``: not compared."""
@@ -522,10 +563,11 @@ class InboxItem:
     @property
     def damaged(self) -> str | None:
         """Why the host does not act on it: its rows, or its bottle's, are not as they were signed. It cannot be
-        decided then, and no managed file is named."""
+        decided then, and no managed file is named.
+        """
 
     def to_dict(self) -> dict[str, Any]:
-        """The proposal's fields and these, flat, JSON-ready; ``response`` nested."""
+        """All fields by name, JSON-ready."""
 
     def __reduce__(self) -> tuple[Any, ...]: ...
 
@@ -534,7 +576,8 @@ class Part:
     """Lines in a row that both texts have, or only one of them."""
 
     @property
-    def kind(self) -> Literal["same", "removed", "added"]: ...
+    def kind(self) -> Literal["same", "removed", "added"]:
+        """``same``, ``removed`` or ``added``."""
     @property
     def text(self) -> str:
         """The lines with their ends; only a text's last line may have none."""
@@ -543,7 +586,8 @@ class Part:
     def changed(self) -> list[tuple[int, int]]:
         """What differs within lines that were replaced: slices of ``text``, in code points."""
 
-    def to_dict(self) -> dict[str, Any]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
     def __reduce__(self) -> tuple[Any, ...]: ...
 
 @final
@@ -551,16 +595,22 @@ class Hunk:
     """A place where two texts differ, with three lines around it. Lines count from 1; an empty side begins at 0."""
 
     @property
-    def before_line(self) -> int: ...
+    def before_line(self) -> int:
+        """Its first line in the text before."""
     @property
-    def before_lines(self) -> int: ...
+    def before_lines(self) -> int:
+        """How many lines of the text before it covers."""
     @property
-    def after_line(self) -> int: ...
+    def after_line(self) -> int:
+        """Its first line in the text after."""
     @property
-    def after_lines(self) -> int: ...
+    def after_lines(self) -> int:
+        """How many lines of the text after it covers."""
     @property
-    def parts(self) -> list[Part]: ...
-    def to_dict(self) -> dict[str, Any]: ...
+    def parts(self) -> list[Part]:
+        """Its lines, in order."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
     def __reduce__(self) -> tuple[Any, ...]: ...
 
 @final
@@ -568,20 +618,26 @@ class Odd:
     """Something about a proposal that should make the operator look twice."""
 
     @property
-    def kind(self) -> Literal["damaged", "stale", "not-compared", "invisible", "look-alike", "right-to-left"]: ...
+    def kind(self) -> Literal["damaged", "stale", "not-compared", "invisible", "look-alike", "right-to-left"]:
+        """``damaged``, ``stale``, ``not-compared``, ``invisible``, ``look-alike`` or ``right-to-left``."""
     @property
     def message(self) -> str:
         """A sentence about it."""
 
-    def to_dict(self) -> dict[str, Any]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
     def __reduce__(self) -> tuple[Any, ...]: ...
 
 @final
 class Review:
-    """All that must be seen of one proposal before it is decided, from :meth:`Inbox.review`."""
+    """All that must be seen of one proposal before it is decided, from :meth:`Inbox.review`.
+
+    ``to_dict`` has its fields beside the item's; ``hunks`` and ``odd`` are nested.
+    """
 
     @property
-    def item(self) -> InboxItem: ...
+    def item(self) -> InboxItem:
+        """The proposal and where it stands."""
     @property
     def current_file(self) -> str | None:
         """The managed file as it is now; ``None`` without one, while it is absent, or if it cannot be shown."""
@@ -602,13 +658,14 @@ class Review:
         """
 
     @property
-    def odd(self) -> list[Odd]: ...
+    def odd(self) -> list[Odd]:
+        """What should make the operator look twice."""
     @property
     def review_sha256(self) -> str:
         """The hash that a decision names; ``docs/states.md`` says what it covers."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The item's fields and these, flat, JSON-ready; ``hunks`` and ``odd`` nested."""
+        """All fields by name, JSON-ready."""
 
     def __reduce__(self) -> tuple[Any, ...]: ...
 
@@ -617,20 +674,26 @@ class Change:
     """One step in a proposal's life. ``seq`` grows; remember it to go on from there."""
 
     @property
-    def seq(self) -> int: ...
+    def seq(self) -> int:
+        """Its number."""
     @property
     def kind(self) -> ChangeKind:
         """``proposed, approved, modified, rejected, expired, withdrawn, applied, apply_failed`` or ``archived``."""
 
     @property
-    def proposal_id(self) -> str: ...
+    def proposal_id(self) -> str:
+        """The proposal that it is a step of."""
     @property
-    def bottle_slug(self) -> str: ...
+    def bottle_slug(self) -> str:
+        """The bottle that asked."""
     @property
-    def tool(self) -> str: ...
+    def tool(self) -> str:
+        """What was asked for."""
     @property
-    def at(self) -> str: ...
-    def to_dict(self) -> dict[str, Any]: ...
+    def at(self) -> str:
+        """When it happened."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
@@ -640,48 +703,64 @@ class Grant:
     """Leave to do a thing again without asking. ``scope`` is ``once``, ``uses``, ``until`` or ``bottle``."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """UUIDv7."""
     @property
-    def bottle_slug(self) -> str: ...
+    def bottle_slug(self) -> str:
+        """The bottle that it is for."""
     @property
-    def tool(self) -> str: ...
+    def tool(self) -> str:
+        """The tool that it is for."""
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """What it is about; see :class:`GrantStore`."""
     @property
-    def scope(self) -> Scope: ...
+    def scope(self) -> Scope:
+        """``once``, ``uses``, ``until`` or ``bottle``."""
     @property
     def uses(self) -> int | None:
         """As given; ``uses_left`` is what is left of it."""
 
     @property
-    def uses_left(self) -> int | None: ...
+    def uses_left(self) -> int | None:
+        """How many uses are left; ``None``: they are not counted."""
     @property
-    def expires_at(self) -> str | None: ...
+    def expires_at(self) -> str | None:
+        """When it ends; ``None``: not by itself."""
     @property
-    def proposal_id(self) -> str | None: ...
+    def proposal_id(self) -> str | None:
+        """The proposal whose approval made it."""
     @property
-    def created_at(self) -> str: ...
+    def created_at(self) -> str:
+        """When it was made."""
     @property
-    def created_by(self) -> str: ...
+    def created_by(self) -> str:
+        """Who made it."""
     @property
-    def last_used_at(self) -> str | None: ...
+    def last_used_at(self) -> str | None:
+        """When it was last used, if it was."""
     @property
-    def revoked_at(self) -> str | None: ...
+    def revoked_at(self) -> str | None:
+        """When it was revoked, if it was."""
     @property
-    def revoked_by(self) -> str | None: ...
+    def revoked_by(self) -> str | None:
+        """Who revoked it."""
     @property
     def live(self) -> bool:
         """Could be used now: not revoked, run out, expired, nor its bottle stopped."""
 
     @property
-    def key_id(self) -> str: ...
+    def key_id(self) -> str:
+        """The key that signed it, as :attr:`TrustedKey.id`."""
     @property
-    def signature(self) -> str: ...
+    def signature(self) -> str:
+        """The signature of its statement (docs/statements.md), base64."""
     @property
     def damaged(self) -> str | None:
         """In a list: why it allows nothing, as its row is not as it was signed."""
 
-    def to_dict(self) -> dict[str, Any]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
@@ -691,21 +770,28 @@ class Bottle:
     """A registered bottle. ``files`` maps tool to the absolute path of its managed file."""
 
     @property
-    def slug(self) -> str: ...
+    def slug(self) -> str:
+        """Its name."""
     @property
-    def backend(self) -> str: ...
+    def backend(self) -> str:
+        """What runs it, such as ``docker``."""
     @property
-    def started_at(self) -> str: ...
+    def started_at(self) -> str:
+        """When it was last started."""
     @property
-    def stopped_at(self) -> str | None: ...
+    def stopped_at(self) -> str | None:
+        """When it was stopped; ``None`` while it runs."""
     @property
-    def files(self) -> dict[str, str]: ...
+    def files(self) -> dict[str, str]:
+        """Tool → absolute path of its managed file."""
     @property
-    def pending(self) -> int: ...
+    def pending(self) -> int:
+        """How many of its proposals wait for a decision."""
     @property
     def damaged(self) -> str | None:
         """Why nothing of its rows is taken (``files`` is empty then); ``None`` if this host signed them."""
-    def to_dict(self) -> dict[str, Any]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
     def __reduce__(self) -> tuple[Any, ...]: ...
 
 @final
@@ -720,23 +806,25 @@ class Broker:
     """The way to the host's broker (``bot-bottle serve``), for the stores of one bottle's sidecar.
 
     Stores that are given the same one share its connections, and all their waits one thread.
+
+    Connects to nothing yet.
+
+    Args:
+        url: ``http://host:port``, ``https://host:port`` or ``http+unix:///path/of/the.sock``.
+        token_file: holds the bottle's token; read for each request, so a new token counts at once.
+        cert_file: PEM. An https broker must have one of its certificates; names, dates and authorities do not
+            count.
+
+    Raises:
+        InvalidInputError: no such URL, or https without a certificate that can be read.
     """
 
-    def __new__(cls, url: str, token_file: str | PathLike[str], cert_file: str | PathLike[str] | None = None) -> Broker:
-        """Connects to nothing yet.
-
-        Args:
-            url: ``http://host:port``, ``https://host:port`` or ``http+unix:///path/of/the.sock``.
-            token_file: holds the bottle's token; read for each request, so a new token counts at once.
-            cert_file: PEM. An https broker must have one of its certificates; names, dates and authorities do not
-                count.
-
-        Raises:
-            InvalidInputError: no such URL, or https without a certificate that can be read.
-        """
-
+    def __new__(
+        cls, url: str, token_file: str | PathLike[str], cert_file: str | PathLike[str] | None = None
+    ) -> Broker: ...
     @property
-    def url(self) -> str: ...
+    def url(self) -> str:
+        """The URL as given."""
     def probe(self) -> dict[str, Any]:
         """Asks once, without patience, and measures.
 
@@ -749,7 +837,21 @@ class Broker:
 
 @final
 class QueueStore:
-    """The queue of one bottle, as its sidecars use it."""
+    """The queue of one bottle, as its sidecars use it.
+
+    Opens nothing yet.
+
+    Args:
+        queue_key: the bottle's slug: ``[a-z0-9][a-z0-9._-]{0,62}``.
+        broker: instead of ``db_path``; its token must speak for this bottle.
+        operator_keys: the file of the keys that a decision must be signed by (``Keys.keyring_file``). Then
+            everything that gives an answer raises ``AuditIntegrityError`` for one that none of them signed, for
+            just what was asked. Without it, what the file or the broker says is taken.
+
+    Raises:
+        InvalidProposalError: the key breaks that rule.
+        InvalidInputError: both ``db_path`` and ``broker``.
+    """
 
     def __new__(
         cls,
@@ -758,23 +860,10 @@ class QueueStore:
         *,
         broker: Broker | None = None,
         operator_keys: str | PathLike[str] | None = None,
-    ) -> QueueStore:
-        """Opens nothing yet.
-
-        Args:
-            queue_key: the bottle's slug: ``[a-z0-9][a-z0-9._-]{0,62}``.
-            broker: instead of ``db_path``; its token must speak for this bottle.
-            operator_keys: the file of the keys that a decision must be signed by (``Keys.keyring_file``). Then
-                everything that gives an answer raises ``AuditIntegrityError`` for one that none of them signed, for
-                just what was asked. Without it, what the file or the broker says is taken.
-
-        Raises:
-            InvalidProposalError: the key breaks that rule.
-            InvalidInputError: both ``db_path`` and ``broker``.
-        """
-
+    ) -> QueueStore: ...
     @property
-    def queue_key(self) -> str: ...
+    def queue_key(self) -> str:
+        """The slug of the bottle whose queue it is."""
     @property
     def db_path(self) -> str:
         """The file's path as given, absolute; over a broker its URL."""
@@ -868,7 +957,8 @@ class Inbox:
 
     def __new__(cls, db_path: str | PathLike[str] | None = None) -> Inbox: ...
     @property
-    def db_path(self) -> str: ...
+    def db_path(self) -> str:
+        """The file's path as given, absolute."""
     def pending(self, bottle_slug: str | None = None) -> list[InboxItem]:
         """Everything that can be decided now, oldest first. One indexed query, however much is archived."""
 
@@ -947,7 +1037,8 @@ class Inbox:
     def recover(self) -> int:
         """Finishes interrupted managed files now; how many. Opening the inbox does this."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Ends its use. Idempotent."""
     def __enter__(self) -> Inbox: ...
     def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None: ...
 
@@ -996,7 +1087,8 @@ class AuditStore:
     def head(self) -> str:
         """Hash of the last entry, 64 zeros for an empty log."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Ends its use. Idempotent."""
     def __enter__(self) -> AuditStore: ...
     def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None: ...
 
@@ -1006,6 +1098,8 @@ class GrantStore:
 
     A grant is for one bottle, one tool and one fingerprint: an opaque text made by the sidecar
     (host + keyed hash of a token, rule + path + keyed hash of a secret), never the secret itself.
+
+    Opens nothing yet; ``operator_keys`` as for :class:`QueueStore`.
     """
 
     def __new__(
@@ -1014,9 +1108,7 @@ class GrantStore:
         *,
         broker: Broker | None = None,
         operator_keys: str | PathLike[str] | None = None,
-    ) -> GrantStore:
-        """Opens nothing yet; ``operator_keys`` as for :class:`QueueStore`."""
-
+    ) -> GrantStore: ...
     def use_grant(self, bottle_slug: str, tool: str, fingerprint: str) -> Grant | None:
         """Spends one use of a live grant and returns it, or ``None``. Two processes never spend the same use.
 
@@ -1034,7 +1126,8 @@ class GrantStore:
             NotFoundError: none such. InvalidInputError: the prefix is ambiguous.
         """
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Ends its use. Idempotent."""
 
 @final
 class BottleStore:
@@ -1075,8 +1168,10 @@ class BottleStore:
     def list_bottles(self, *, running: bool = False) -> list[Bottle]:
         """Bottles by slug; with ``running`` only those not stopped."""
 
-    def read_bottle(self, slug: str) -> Bottle | None: ...
-    def close(self) -> None: ...
+    def read_bottle(self, slug: str) -> Bottle | None:
+        """The bottle, running or not, or ``None``."""
+    def close(self) -> None:
+        """Ends its use. Idempotent."""
 
 @final
 class TrustedKey:
@@ -1089,12 +1184,14 @@ class TrustedKey:
     def role(self) -> str:
         """``host`` (this one's own), ``operator`` (a person's) or ``trusted`` (another host's)."""
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Whose it is."""
     @property
     def public_key(self) -> str:
         """The Ed25519 public key (RFC 8032), base64."""
     @property
-    def added_at(self) -> str: ...
+    def added_at(self) -> str:
+        """Since when it is trusted."""
     @property
     def rotated_at(self) -> str | None:
         """Signs nothing new since then; what it signed stands."""
@@ -1104,7 +1201,8 @@ class TrustedKey:
     @property
     def current(self) -> bool:
         """Neither rotated nor revoked."""
-    def to_dict(self) -> dict[str, Any]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
 
 @final
 class Keys:
@@ -1252,6 +1350,7 @@ class Database:
             WaitTimeoutError: it never did: waits here rely on the one-second heartbeat.
         """
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Ends its use. Idempotent."""
     def __enter__(self) -> Database: ...
     def __exit__(self, t: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None: ...

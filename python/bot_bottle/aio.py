@@ -76,49 +76,63 @@ class AsyncQueueStore:
 
     @property
     def queue_key(self) -> str:
+        """As :attr:`QueueStore.queue_key`."""
         return self._store.queue_key
 
     @property
     def db_path(self) -> str:
+        """As :attr:`QueueStore.db_path`."""
         return self._store.db_path
 
     async def write_proposal(self, proposal: Proposal) -> Proposal:
+        """As :meth:`QueueStore.write_proposal`."""
         return await asyncio.to_thread(self._store.write_proposal, proposal)
 
     async def read_proposal(self, proposal_id: str) -> Proposal | None:
+        """As :meth:`QueueStore.read_proposal`."""
         return await asyncio.to_thread(self._store.read_proposal, proposal_id)
 
     async def list_pending_proposals(self) -> list[Proposal]:
+        """As :meth:`QueueStore.list_pending_proposals`."""
         return await asyncio.to_thread(self._store.list_pending_proposals)
 
     async def inspect(self, proposal_id: str) -> InboxItem | None:
+        """As :meth:`QueueStore.inspect`."""
         return await asyncio.to_thread(self._store.inspect, proposal_id)
 
     async def list_items(self, *, limit: int = 100) -> list[InboxItem]:
+        """As :meth:`QueueStore.list_items`."""
         return await asyncio.to_thread(lambda: self._store.list_items(limit=limit))
 
     async def read_response(self, proposal_id: str) -> Response | None:
+        """As :meth:`QueueStore.read_response`."""
         return await asyncio.to_thread(self._store.read_response, proposal_id)
 
     async def write_response(self, response: Response) -> Response:
+        """As :meth:`QueueStore.write_response`."""
         return await asyncio.to_thread(self._store.write_response, response)
 
     async def wait_for_response(self, proposal_id: str, timeout: float | None = None) -> Response:
+        """As :meth:`QueueStore.wait_for_response`."""
         response: Response = await _delivered(lambda done: self._store.begin_wait(proposal_id, done, timeout))
         return response
 
     async def begin_wait(
         self, proposal_id: str, callback: Callable[[Response | BaseException], object], timeout: float | None = None
     ) -> Wait:
+        """As :meth:`QueueStore.begin_wait`."""
         return await asyncio.to_thread(self._store.begin_wait, proposal_id, callback, timeout)
 
     async def withdraw_proposal(self, proposal_id: str, reason: str = "withdrawn by the requester") -> None:
+        """As :meth:`QueueStore.withdraw_proposal`."""
         await asyncio.to_thread(self._store.withdraw_proposal, proposal_id, reason)
 
     async def archive_proposal(self, proposal_id: str) -> None:
+        """As :meth:`QueueStore.archive_proposal`."""
         await asyncio.to_thread(self._store.archive_proposal, proposal_id)
 
     def close(self) -> None:
+        """As :meth:`QueueStore.close`."""
         self._store.close()
 
     async def __aenter__(self) -> AsyncQueueStore:
@@ -158,23 +172,29 @@ class AsyncInbox:
 
     @property
     def db_path(self) -> str:
+        """As :attr:`Inbox.db_path`."""
         return self._database.path
 
     async def pending(self, bottle_slug: str | None = None) -> list[InboxItem]:
+        """As :meth:`Inbox.pending`."""
         return await self._do(lambda inbox: inbox.pending(bottle_slug))
 
     async def failed(self) -> list[InboxItem]:
+        """As :meth:`Inbox.failed`."""
         return await self._do(Inbox.failed)
 
     async def read(self, proposal_id: str) -> InboxItem:
+        """As :meth:`Inbox.read`."""
         return await self._do(lambda inbox: inbox.read(proposal_id))
 
     async def review(self, proposal_id: str) -> Review:
+        """As :meth:`Inbox.review`."""
         return await self._do(lambda inbox: inbox.review(proposal_id))
 
     async def history(
         self, *, bottle_slug: str | None = None, limit: int = 100, before: str | None = None
     ) -> list[InboxItem]:
+        """As :meth:`Inbox.history`."""
         return await self._do(lambda inbox: inbox.history(bottle_slug=bottle_slug, limit=limit, before=before))
 
     async def decide(
@@ -190,6 +210,7 @@ class AsyncInbox:
         surface: Surface = "api",
         grant: str | None = None,
     ) -> Response:
+        """As :meth:`Inbox.decide`."""
         return await self._do(
             lambda inbox: inbox.decide(
                 proposal_id,
@@ -218,21 +239,27 @@ class AsyncInbox:
                 return
 
     async def last_change(self) -> int:
+        """As :meth:`Inbox.last_change`."""
         return await self._do(Inbox.last_change)
 
     async def changes(self, since: int = 0, *, limit: int = 1000) -> list[Change]:
+        """As :meth:`Inbox.changes`."""
         return await self._do(lambda inbox: inbox.changes(since, limit=limit))
 
     async def begin_watch(self, since: int, callback: Callable[[BaseException | None], object]) -> Wait:
+        """As :meth:`Inbox.begin_watch`."""
         return await self._do(lambda inbox: inbox.begin_watch(since, callback))
 
     async def stats(self) -> dict[str, Any]:
+        """As :meth:`Inbox.stats`."""
         return await self._do(Inbox.stats)
 
     async def recover(self) -> int:
+        """As :meth:`Inbox.recover`."""
         return await self._do(Inbox.recover)
 
     def close(self) -> None:
+        """As :meth:`Inbox.close`."""
         self._closed = True
         if self._inbox is not None:
             self._inbox.close()

@@ -10,6 +10,7 @@ use crate::convert::Moment;
 use crate::error::ToPy;
 use crate::values::{AuditEntry, AuditReport};
 
+/// The append-only audit log.
 #[pyclass(frozen, module = "bot_bottle")]
 pub struct AuditStore(store::AuditStore);
 
@@ -21,6 +22,7 @@ impl AuditStore {
         opened(db_path, broker, store::AuditStore::new, |broker| Ok(store::AuditStore::over(broker))).map(AuditStore)
     }
 
+    /// The file's path as given, absolute; over a broker its URL.
     #[getter]
     fn db_path(&self) -> String {
         self.0.location()
@@ -30,17 +32,20 @@ impl AuditStore {
         format!("AuditStore({:?})", self.0.location())
     }
 
+    /// Appends durably; returns it with ``seq`` and the chain's hashes.
     fn write_audit_entry(&self, py: Python<'_>, entry: &Bound<'_, AuditEntry>) -> PyResult<AuditEntry> {
         let entry = &entry.get().0;
         py.detach(|| self.0.write_audit_entry(entry)).to_py().map(AuditEntry)
     }
 
+    /// Appends all or none, in one transaction.
     fn write_audit_entries(&self, py: Python<'_>, entries: Vec<Py<AuditEntry>>) -> PyResult<Vec<AuditEntry>> {
         let entries: Vec<store::AuditEntry> = entries.iter().map(|entry| entry.get().0.clone()).collect();
         let written = py.detach(|| self.0.write_audit_entries(&entries)).to_py()?;
         Ok(written.into_iter().map(AuditEntry).collect())
     }
 
+    /// Entries in order of writing. ``since``: only with a timestamp from it on; ``limit``: the newest so many.
     #[pyo3(signature = (component = None, bottle_slug = None, *, since = None, limit = None))]
     fn read_audit_entries(
         &self,
@@ -55,15 +60,25 @@ impl AuditStore {
         Ok(entries.into_iter().map(AuditEntry).collect())
     }
 
+    /// Recomputes the whole chain, reading in one snapshot.
+    ///
+    /// Args:
+    ///     head: a head noted earlier; it must be the hash of an entry in the log (detects a cut tail or a rebuilt
+    ///         chain).
+    ///
+    /// Raises:
+    ///     AuditIntegrityError: at the first entry that does not fit; ``seq`` names it.
     #[pyo3(signature = (*, head = None))]
     fn verify(&self, py: Python<'_>, head: Option<&str>) -> PyResult<AuditReport> {
         py.detach(|| self.0.verify(head)).to_py().map(AuditReport)
     }
 
+    /// Hash of the last entry, 64 zeros for an empty log.
     fn head(&self, py: Python<'_>) -> PyResult<String> {
         py.detach(|| self.0.head()).to_py()
     }
 
+    /// Ends its use. Idempotent.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.0.close());
     }

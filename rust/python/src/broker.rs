@@ -8,6 +8,20 @@ use pyo3::prelude::*;
 use crate::convert::dict;
 use crate::error::{ToPy, interrupted};
 
+/// The way to the host's broker (``bot-bottle serve``), for the stores of one bottle's sidecar.
+///
+/// Stores that are given the same one share its connections, and all their waits one thread.
+///
+/// Connects to nothing yet.
+///
+/// Args:
+///     url: ``http://host:port``, ``https://host:port`` or ``http+unix:///path/of/the.sock``.
+///     token_file: holds the bottle's token; read for each request, so a new token counts at once.
+///     cert_file: PEM. An https broker must have one of its certificates; names, dates and authorities do not
+///         count.
+///
+/// Raises:
+///     InvalidInputError: no such URL, or https without a certificate that can be read.
 #[pyclass(frozen, module = "bot_bottle")]
 pub struct Broker(store::Broker);
 
@@ -19,11 +33,19 @@ impl Broker {
         store::Broker::new(url, &token_file, cert_file.as_deref(), interrupted).to_py().map(Broker)
     }
 
+    /// The URL as given.
     #[getter]
     fn url(&self) -> &str {
         self.0.url()
     }
 
+    /// Asks once, without patience, and measures.
+    ///
+    /// ``url, bottle, version, round_trip_ms, clock_ahead_seconds``.
+    /// ``clock_ahead_seconds`` is by how much this clock is ahead of the host's, which judges expiries.
+    ///
+    /// Raises:
+    ///     AccessDeniedError, DatabaseUnavailableError
     fn probe<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         dict(py, &py.detach(|| self.0.probe()).to_py()?)
     }

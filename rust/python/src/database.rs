@@ -11,9 +11,11 @@ use pyo3::types::PyDict;
 use crate::convert::{dict, duration, rows};
 use crate::error::{ToPy, exception};
 
+/// The one SQLite file, as other programs and the ``db`` commands use it.
 #[pyclass(frozen, module = "bot_bottle")]
 pub struct Database(Arc<store::Database>);
 
+/// A write transaction over another program's own tables in the same file; see :meth:`Database.transaction`.
 #[pyclass(frozen, module = "bot_bottle")]
 pub struct Transaction {
     db: Arc<store::Database>,
@@ -22,6 +24,11 @@ pub struct Transaction {
 
 #[pymethods]
 impl Transaction {
+    /// Runs one statement and returns its rows.
+    ///
+    /// Raises:
+    ///     InvalidInputError: SQL that does not compile, returns two columns of one name, or writes to bot-bottle's own
+    ///         tables.
     #[pyo3(signature = (sql, params = None))]
     fn execute<'py>(
         &self,
@@ -71,11 +78,13 @@ impl Database {
         store::Database::new(db_path.as_deref()).to_py().map(|db| Database(Arc::new(db)))
     }
 
+    /// The path as given.
     #[getter]
     fn path(&self) -> String {
         self.0.path().display().to_string()
     }
 
+    /// The path with symlinks resolved; its directory is what sidecars mount.
     #[getter]
     fn real_path(&self) -> PyResult<String> {
         Ok(self.0.real_path().to_py()?.display().to_string())
@@ -85,6 +94,13 @@ impl Database {
         format!("Database({:?})", self.0.path())
     }
 
+    /// One read-only statement over the whole file; rows as dicts by column name.
+    ///
+    /// SQLite itself refuses writes, ``ATTACH`` and pragmas that set something.
+    ///
+    /// Raises:
+    ///     InvalidInputError: it does not compile, is not read-only, or returns two columns of one name.
+    ///     WaitTimeoutError: it ran for longer than ``timeout`` seconds.
     #[pyo3(signature = (sql, params = None, *, timeout = 5.0))]
     fn query<'py>(
         &self,
@@ -99,6 +115,16 @@ impl Database {
         rows(py, found)
     }
 
+    /// Brings another program's own ``module`` to version ``len(steps)``, or leaves it at a later one that suits.
+    ///
+    /// Each step is (up SQL, down SQL). ``compat`` is the oldest version whose programs may go on using the file once
+    /// these steps are applied; without it, only those that know all of them. Give the version before a step that only
+    /// adds something. Returns the version the module is at.
+    ///
+    /// Raises:
+    ///     MigrationError: a step failed, or an applied one was edited.
+    ///     SchemaTooNewError: the file is ahead, and needs a program that knows more than these steps.
+    ///     InvalidInputError: the module's name is one of bot-bottle's, or ``compat`` is no version of these steps.
     #[pyo3(signature = (module, steps, *, compat = None))]
     fn migrate(
         &self,
@@ -111,53 +137,74 @@ impl Database {
         py.detach(|| self.0.migrate(module, &steps, compat)).to_py()
     }
 
+    /// A write transaction over other programs' tables: ``with`` commits at its end, rolls back on an error.
     fn transaction(&self) -> Transaction {
         Transaction { db: self.0.clone(), under_way: Mutex::new(None) }
     }
 
+    /// Creates or brings the file to this release's schema; module → version.
     fn migrate_all(&self, py: Python<'_>) -> PyResult<BTreeMap<String, i64>> {
         Ok(py.detach(|| self.0.migrate_all()).to_py()?.into_iter().collect())
     }
 
+    /// Takes one of bot-bottle's modules back to version ``to``; returns the path of the backup it took first.
     #[pyo3(signature = (module, *, to))]
     fn rollback(&self, py: Python<'_>, module: &str, to: i64) -> PyResult<String> {
         Ok(py.detach(|| self.0.rollback(module, to)).to_py()?.display().to_string())
     }
 
+    /// Where and what it is, without writing.
+    ///
+    /// ``exists, path, real_path, filesystem, mount_safe, size_bytes, wal_bytes, sqlite_version`` and ``modules``
+    /// (module → ``{found, compat, supported}``: its version, the oldest one whose programs may use it, and the one
+    /// this release knows, ``None`` for another program's).
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         dict(py, &py.detach(|| self.0.status()).to_py()?)
     }
 
+    /// SQLite's integrity and foreign-key checks and the audit chain; findings, empty if sound.
     fn check(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         py.detach(|| self.0.check()).to_py()
     }
 
+    /// Online copy (0600) while others write; returns its bytes.
+    ///
+    /// Raises:
+    ///     InvalidInputError: the destination exists.
     fn backup(&self, py: Python<'_>, destination: PathBuf) -> PyResult<u64> {
         py.detach(|| self.0.backup(&destination)).to_py()
     }
 
+    /// Replaces the content with a sound backup's, after one more backup whose path it returns.
     fn restore(&self, py: Python<'_>, source: PathBuf) -> PyResult<String> {
         Ok(py.detach(|| self.0.restore(&source)).to_py()?.display().to_string())
     }
 
+    /// Deletes proposals archived or ended more than ``older_than`` seconds ago; how many. Never the audit log.
     #[pyo3(signature = (*, older_than))]
     fn prune(&self, py: Python<'_>, older_than: f64) -> PyResult<usize> {
         let age = age(py, older_than)?;
         py.detach(|| self.0.prune(age)).to_py()
     }
 
+    /// How many proposals ``prune`` would delete now.
     #[pyo3(signature = (*, older_than))]
     fn prunable(&self, py: Python<'_>, older_than: f64) -> PyResult<usize> {
         let age = age(py, older_than)?;
         py.detach(|| self.0.prunable(age)).to_py()
     }
 
+    /// Rings a bell of its own and returns the seconds until this process heard it.
+    ///
+    /// Raises:
+    ///     WaitTimeoutError: it never did: waits here rely on the one-second heartbeat.
     #[pyo3(signature = (*, timeout = 2.0))]
     fn ring_test(&self, py: Python<'_>, timeout: f64) -> PyResult<f64> {
         let limit = duration(py, "timeout", Some(timeout))?.unwrap_or(std::time::Duration::from_secs(3600));
         Ok(py.detach(|| self.0.ring_test(limit)).to_py()?.as_secs_f64())
     }
 
+    /// Ends its use. Idempotent.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.0.close());
     }

@@ -16,9 +16,11 @@ use crate::values::{Change, InboxItem, Response, Review};
 /// How many changes an iterator reads at once.
 const BATCH: u32 = 256;
 
+/// The operator's view across all bottles. Opening it finishes managed files that a crash left half done.
 #[pyclass(frozen, module = "bot_bottle")]
 pub struct Inbox(Arc<store::Inbox>);
 
+/// Iterator of :class:`Change`; a signal's exception passes through within 50 ms.
 #[pyclass(frozen, module = "bot_bottle")]
 pub struct Watch {
     inbox: Arc<store::Inbox>,
@@ -68,6 +70,7 @@ impl Inbox {
         py.detach(|| store::Inbox::new(db_path.as_deref())).to_py().map(|inbox| Inbox(Arc::new(inbox)))
     }
 
+    /// The file's path as given, absolute.
     #[getter]
     fn db_path(&self) -> String {
         self.0.database().path().display().to_string()
@@ -77,23 +80,33 @@ impl Inbox {
         format!("Inbox({:?})", self.0.database().path())
     }
 
+    /// Everything that can be decided now, oldest first. One indexed query, however much is archived.
     #[pyo3(signature = (bottle_slug = None))]
     fn pending(&self, py: Python<'_>, bottle_slug: Option<&str>) -> PyResult<Vec<InboxItem>> {
         Ok(py.detach(|| self.0.pending(bottle_slug)).to_py()?.into_iter().map(InboxItem).collect())
     }
 
+    /// Decided, but the managed file is not in effect (``apply_state`` is ``failed`` or ``intended``).
     fn failed(&self, py: Python<'_>) -> PyResult<Vec<InboxItem>> {
         Ok(py.detach(|| self.0.failed()).to_py()?.into_iter().map(InboxItem).collect())
     }
 
+    /// One proposal of any state, by its full id or a unique prefix of at least 4 characters.
+    ///
+    /// Raises:
+    ///     NotFoundError: none. InvalidInputError: several (``matches`` lists them), or too short.
     fn read(&self, py: Python<'_>, proposal_id: &str) -> PyResult<InboxItem> {
         py.detach(|| self.0.read(proposal_id)).to_py().map(InboxItem)
     }
 
+    /// All that must be seen of one proposal before it is decided; ``proposal_id`` as for :meth:`read`.
+    ///
+    /// Reads the managed file, of at most 4 MiB, and compares, for at most half a second.
     fn review(&self, py: Python<'_>, proposal_id: &str) -> PyResult<Review> {
         py.detach(|| self.0.review(proposal_id)).to_py().map(Review)
     }
 
+    /// Proposals of any state, newest first; ``before`` (an id) pages on.
     #[pyo3(signature = (*, bottle_slug = None, limit = 100, before = None))]
     fn history(
         &self,
@@ -105,6 +118,24 @@ impl Inbox {
         Ok(py.detach(|| self.0.history(bottle_slug, limit, before)).to_py()?.into_iter().map(InboxItem).collect())
     }
 
+    /// Decides, audits, makes the grant (one transaction), writes the managed file, wakes the waiters.
+    ///
+    /// Args:
+    ///     status: ``approved``, ``modified`` (with ``final_file``) or ``rejected``.
+    ///     review_sha256: :attr:`Review.review_sha256` of what the operator looked at.
+    ///     payload_sha256: instead of it, the hash of the payload alone, for a program that decides without a screen.
+    ///         It does not say where an approval writes to.
+    ///     decided_by: who; ``None`` is the operating system's user name.
+    ///     grant: ``once``, ``uses:N``, ``until:<RFC 3339>``, ``for:<seconds>`` or ``bottle`` (until it stops);
+    ///         needs an approval of a proposal with a fingerprint.
+    ///
+    /// Raises:
+    ///     NotFoundError, AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError: not to be decided.
+    ///     StaleReviewError: it is not what was reviewed, or the managed file changed since it was proposed.
+    ///     TypeError: neither hash is given, or both.
+    ///     InvalidInputError: nothing to modify for this tool, or it needs notes (``gitleaks-allow``,
+    ///         ``egress-token-allow``).
+    ///     ManagedFileError: decided, but the file could not be written.
     #[pyo3(signature = (proposal_id, status, *, review_sha256 = None, payload_sha256 = None, notes = "", final_file = None,
                         decided_by = None, surface = "api", grant = None))]
     #[allow(clippy::too_many_arguments)] // they are the decision's parts
@@ -146,6 +177,9 @@ impl Inbox {
         py.detach(|| self.0.decide(&decision)).to_py().map(Response)
     }
 
+    /// An iterator of changes after ``since`` (a ``Change.seq``; ``None``: from now on, ``0``: all there are).
+    ///
+    /// It blocks between changes; with ``timeout`` it ends after that many seconds without one.
     #[pyo3(signature = (since = None, *, timeout = None))]
     fn watch(&self, py: Python<'_>, since: Option<i64>, timeout: Option<f64>) -> PyResult<Watch> {
         let timeout = duration(py, "timeout", timeout)?;
@@ -156,28 +190,34 @@ impl Inbox {
         Ok(Watch { inbox: self.0.clone(), timeout, state: Mutex::new((since, VecDeque::new())) })
     }
 
+    /// ``seq`` of the newest change, 0 if there is none.
     fn last_change(&self, py: Python<'_>) -> PyResult<i64> {
         py.detach(|| self.0.last_change()).to_py()
     }
 
+    /// Changes after ``since``, oldest first, without blocking.
     #[pyo3(signature = (since = 0, *, limit = 1000))]
     fn changes(&self, py: Python<'_>, since: i64, limit: u32) -> PyResult<Vec<Change>> {
         Ok(py.detach(|| self.0.changes(since, limit)).to_py()?.into_iter().map(Change).collect())
     }
 
+    /// Calls ``callback`` once as soon as there is a change after ``since``; from the watcher thread.
     fn begin_watch(&self, py: Python<'_>, since: i64, callback: Py<PyAny>) -> PyResult<Wait> {
         py.detach(|| self.0.begin_watch(since, None, deliver(callback))).to_py().map(Wait)
     }
 
+    /// Counts by state, bottle and tool, ``waiting`` now, age of the oldest pending and decision times (seconds).
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let stats = py.detach(|| self.0.stats()).to_py()?;
         json(py, &stats)
     }
 
+    /// Finishes interrupted managed files now; how many. Opening the inbox does this.
     fn recover(&self, py: Python<'_>) -> PyResult<usize> {
         py.detach(|| self.0.recover()).to_py()
     }
 
+    /// Ends its use. Idempotent.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.0.database().close());
     }

@@ -1,5 +1,6 @@
 //! The extension module `bot_bottle._native`: converts arguments, releases the GIL, calls the core, converts results.
-//! What each function means is in `python/bot_bottle/_native.pyi`; one file per group of classes.
+//! The docstrings here are the reference; `tests/house/stub_docs.py` copies them into the stub. One file per group of
+//! classes.
 
 mod audit_store;
 mod broker;
@@ -21,17 +22,28 @@ use pyo3::prelude::*;
 use crate::convert::Text;
 use crate::error::ToPy;
 
+/// SHA-256 of ``data`` (text as UTF-8) as 64 lower-case hex digits.
 #[pyfunction]
 fn sha256_hex(data: Text) -> String {
     store::sha256_hex(data.bytes())
 }
 
+/// Unified diff (3 lines of context) with headers ``--- a/label`` and ``+++ b/label``; ``""`` if equal.
 #[pyfunction]
 #[pyo3(signature = (before, after, *, label = "file"))]
 fn render_diff(py: Python<'_>, before: &str, after: &str, label: &str) -> String {
     py.detach(|| store::render_diff(before, after, label))
 }
 
+/// ``text`` with everything that could deceive a reader spelled out; the one sanitiser of all surfaces.
+///
+/// Control characters (ANSI escapes among them), bidi overrides, zero-width and other invisible
+/// or blank look-alike characters, noncharacters, and combining marks from the fifth in a row on become
+/// ``<U+XXXX>``. With ``multiline`` newline and tab stay. A word that mixes scripts no language mixes is
+/// followed by ``<mixed scripts: Cyrillic, Latin>``; a line with letters written from right to left ends
+/// with ``<right-to-left>``.
+/// Source: Unicode ``Cc``, ``Cf``, ``Zl``, ``Zp``, ``Zs`` (but for U+0020), noncharacters, default-ignorable code
+/// points, blank letters; UTS 39, "highly restrictive".
 #[pyfunction]
 #[pyo3(signature = (text, *, multiline = true))]
 fn visible(text: Text, multiline: bool) -> String {
@@ -39,21 +51,47 @@ fn visible(text: Text, multiline: bool) -> String {
     store::visible(&String::from_utf8_lossy(text.bytes()), multiline).into_owned()
 }
 
+/// ``~/.bot-bottle``, or ``$BOT_BOTTLE_ROOT`` (absolute). Creates nothing.
+///
+/// Raises:
+///     InvalidInputError: the variable is relative, or there is no home directory.
 #[pyfunction]
 fn bot_bottle_root() -> PyResult<String> {
     Ok(store::bot_bottle_root().to_py()?.display().to_string())
 }
 
+/// ``<root>/bot-bottle.db``, the only database on a host: a symlink to ``<root>/db/bot-bottle.db``.
 #[pyfunction]
 fn host_db_path() -> PyResult<String> {
     Ok(store::host_db_path().to_py()?.display().to_string())
 }
 
+/// A new UUIDv7, later ones sort after earlier ones of this process.
 #[pyfunction]
 fn new_id() -> String {
     store::new_id()
 }
 
+/// What the Rust extension offers.
+///
+/// Conventions: timestamps are ``str``, UTC RFC 3339 with microseconds and ``Z``
+/// (``2026-01-31T12:00:00.000000Z``); where one is given, a ``datetime`` that says its time zone does as
+/// well. Durations are ``float`` seconds. Hashes are lower-case hex SHA-256 of the UTF-8 bytes. Ids are
+/// UUIDv7 (RFC 9562). ``db_path=None`` means the host's database,
+/// :func:`host_db_path`; an explicit path is for sidecars and tests, and its directory must exist.
+/// Every method that touches the database may raise ``DatabaseBusyError`` (after 30 s behind another
+/// writer), ``DatabaseCorruptError``, ``DatabaseUnavailableError``, ``SchemaTooNewError``,
+/// ``MigrationError``, ``UnsafeMountError`` or ``ClosedError``; these are not repeated below. A read on
+/// a database that does not exist returns nothing and creates nothing; the first write creates it. No
+/// call holds the GIL while it blocks or runs SQL. A forked child is refused
+/// (``DatabaseUnavailableError``) what its parent had open: SQLite's locks do not survive a fork.
+///
+/// A sidecar's stores also work over the host's broker (``broker=``, see :class:`Broker`), with the same
+/// verbs, types, errors and waits. There a method may also raise ``AccessDeniedError``, at once for what only
+/// the host does (``write_response``, reading the log, listing and revoking grants), and
+/// ``DatabaseUnavailableError`` after 30 s without a broker. A verb tries again until then, through a restart
+/// of the broker; what it had done already is not done twice, but for an audit entry and a grant's use whose
+/// acknowledgement was lost.
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.py().import("atexit")?.call_method1("register", (wrap_pyfunction!(exit::end, module)?,))?;

@@ -12,14 +12,30 @@ use crate::error::{ToPy, exception, interrupted};
 use crate::exit::{begun, enter};
 use crate::values::{InboxItem, Proposal, Response};
 
+/// The queue of one bottle, as its sidecars use it.
+///
+/// Opens nothing yet.
+///
+/// Args:
+///     queue_key: the bottle's slug: ``[a-z0-9][a-z0-9._-]{0,62}``.
+///     broker: instead of ``db_path``; its token must speak for this bottle.
+///     operator_keys: the file of the keys that a decision must be signed by (``Keys.keyring_file``). Then
+///         everything that gives an answer raises ``AuditIntegrityError`` for one that none of them signed, for
+///         just what was asked. Without it, what the file or the broker says is taken.
+///
+/// Raises:
+///     InvalidProposalError: the key breaks that rule.
+///     InvalidInputError: both ``db_path`` and ``broker``.
 #[pyclass(frozen, module = "bot_bottle")]
 pub struct QueueStore(store::QueueStore);
 
+/// A wait under way without a thread of its own; see :meth:`QueueStore.begin_wait`.
 #[pyclass(frozen, module = "bot_bottle")]
 pub struct Wait(pub store::WaitHandle);
 
 #[pymethods]
 impl Wait {
+    /// Ends it; its callback is not called any more. Idempotent.
     fn cancel(&self, py: Python<'_>) {
         py.detach(|| self.0.cancel());
     }
@@ -77,11 +93,13 @@ impl QueueStore {
         opened.map(|store| QueueStore(store.trusting(operator_keys.as_deref())))
     }
 
+    /// The slug of the bottle whose queue it is.
     #[getter]
     fn queue_key(&self) -> &str {
         self.0.queue_key()
     }
 
+    /// The file's path as given, absolute; over a broker its URL.
     #[getter]
     fn db_path(&self) -> String {
         self.0.location()
@@ -91,44 +109,83 @@ impl QueueStore {
         format!("QueueStore({:?}, {:?})", self.0.queue_key(), self.0.location())
     }
 
+    /// Queues it durably and returns the proposal that stands for it.
+    ///
+    /// That is ``proposal`` itself, or an older pending one with the same bottle, tool and content
+    /// (and the same base file and fingerprint): then both ids lead to the one row and its one answer.
+    /// Writing the same id and content again changes nothing.
+    ///
+    /// Raises:
+    ///     InvalidProposalError: it is of another bottle, its id exists with other content, or 200 are pending already.
     fn write_proposal(&self, py: Python<'_>, proposal: &Bound<'_, Proposal>) -> PyResult<Proposal> {
         let proposal = &proposal.get().0;
         py.detach(|| self.0.write_proposal(proposal)).to_py().map(Proposal)
     }
 
+    /// The proposal in this queue, archived ones included, or ``None``.
     fn read_proposal(&self, py: Python<'_>, proposal_id: &str) -> PyResult<Option<Proposal>> {
         Ok(py.detach(|| self.0.read_proposal(proposal_id)).to_py()?.map(Proposal))
     }
 
+    /// Undecided, unexpired, not withdrawn; oldest first.
     fn list_pending_proposals(&self, py: Python<'_>) -> PyResult<Vec<Proposal>> {
         let listed = py.detach(|| self.0.list_pending_proposals()).to_py()?;
         Ok(listed.into_iter().map(Proposal).collect())
     }
 
+    /// The proposal and where it stands, for this queue only, or ``None``.
     fn inspect(&self, py: Python<'_>, proposal_id: &str) -> PyResult<Option<InboxItem>> {
         Ok(py.detach(|| self.0.inspect(proposal_id)).to_py()?.map(InboxItem))
     }
 
+    /// The queue's newest proposals of any state, newest first, archived ones included.
     #[pyo3(signature = (*, limit = 100))]
     fn list_items(&self, py: Python<'_>, limit: u32) -> PyResult<Vec<InboxItem>> {
         Ok(py.detach(|| self.0.list_items(limit)).to_py()?.into_iter().map(InboxItem).collect())
     }
 
+    /// Decides as :meth:`Inbox.decide` does, with surface ``api`` unless the response says otherwise.
+    ///
+    /// Raises: as :meth:`Inbox.decide`.
     fn write_response(&self, py: Python<'_>, response: &Bound<'_, Response>) -> PyResult<Response> {
         let response = &response.get().0;
         py.detach(|| self.0.write_response(response)).to_py().map(Response)
     }
 
+    /// The answer, after archiving too; ``None`` while there is none or its managed file is not yet written.
     fn read_response(&self, py: Python<'_>, proposal_id: &str) -> PyResult<Option<Response>> {
         Ok(py.detach(|| self.0.read_response(proposal_id)).to_py()?.map(Response))
     }
 
+    /// Blocks until the answer is in effect and returns it, at once if it already is.
+    ///
+    /// While it blocks it keeps a lease, so that the operator sees somebody waiting. Woken by the
+    /// writer's bell (well below a millisecond), or within a second where nobody rang.
+    ///
+    /// Args:
+    ///     timeout: seconds; ``None`` waits for ever, ``0`` only looks.
+    ///
+    /// Raises:
+    ///     NotFoundError: no such proposal in this queue.
+    ///     ProposalExpiredError, ProposalWithdrawnError: it ended without an answer.
+    ///     StaleReviewError: decided, but its managed file had changed and was left alone.
+    ///     WaitTimeoutError: undecided after ``timeout``; it stays pending.
+    ///     DatabaseUnavailableError: its broker was never reached, for ``timeout`` but 5 s at least and 30 s at most.
+    ///         One that was reached and went away is waited for.
+    ///     ClosedError: :meth:`close` was called meanwhile.
+    ///     Exception: whatever a signal handler raised, within 50 ms (main thread).
     #[pyo3(signature = (proposal_id, timeout = None))]
     fn wait_for_response(&self, py: Python<'_>, proposal_id: &str, timeout: Option<f64>) -> PyResult<Response> {
         let timeout = duration(py, "timeout", timeout)?;
         blocking(py, |interrupted| self.0.wait_for_response(proposal_id, timeout, interrupted)).map(Response)
     }
 
+    /// Starts the same wait without blocking; ``callback`` is called once with what it would return or raise.
+    ///
+    /// The call comes from the process's one watcher thread, or from this one if the answer is
+    /// there already; it must be short. Once the interpreter ends (``atexit``) nobody is called, and
+    /// a call that runs is given a second; before Python 3.14 one that takes longer aborts the process.
+    /// ``AsyncQueueStore`` builds on this.
     #[pyo3(signature = (proposal_id, callback, timeout = None))]
     fn begin_wait(
         &self,
@@ -141,15 +198,25 @@ impl QueueStore {
         py.detach(|| self.0.begin_wait(proposal_id, timeout, deliver(callback))).to_py().map(Wait)
     }
 
+    /// Takes it back; its waiters end with ``ProposalWithdrawnError``. One of several identical
+    /// requests leaves the row to the others. Withdrawing twice is no error.
+    ///
+    /// Raises:
+    ///     NotFoundError, AlreadyDecidedError, ProposalExpiredError: it is not there to withdraw.
     #[pyo3(signature = (proposal_id, reason = "withdrawn by the requester"))]
     fn withdraw_proposal(&self, py: Python<'_>, proposal_id: &str, reason: &str) -> PyResult<()> {
         py.detach(|| self.0.withdraw_proposal(proposal_id, reason)).to_py()
     }
 
+    /// Puts it away (a pending one is withdrawn first). Twice is no error.
+    ///
+    /// Raises:
+    ///     NotFoundError: no such proposal in this queue.
     fn archive_proposal(&self, py: Python<'_>, proposal_id: &str) -> PyResult<()> {
         py.detach(|| self.0.archive_proposal(proposal_id)).to_py()
     }
 
+    /// Ends this store's waits with ``ClosedError`` and releases it. Idempotent.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.0.close());
     }

@@ -7,6 +7,10 @@ use pyo3::types::PyDict;
 
 use crate::convert::{Text, json};
 
+/// A ``routes.yaml`` as the egress proxy reads it; ``bot_bottle.documents.routes`` is the form to use.
+///
+/// Raises:
+///     InvalidInputError: it is not valid; the message names the line, which is also the attribute ``line``.
 #[pyclass(frozen, module = "bot_bottle._native")]
 pub struct Routes(routes::Routes);
 
@@ -27,14 +31,17 @@ impl Routes {
         }
     }
 
+    /// Each route in the file's own shape, defaults spelled out, and the line it begins on.
     fn to_list<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, usize)>> {
         self.0.routes().iter().map(|route| Ok((json(py, &route.to_json())?, route.line))).collect()
     }
 
+    /// The place in the list of the route for this host, the most specific one; ``None``: denied.
     fn find(&self, host: Text) -> Option<usize> {
         std::str::from_utf8(host.bytes()).ok().and_then(|host| self.0.position(host))
     }
 
+    /// Whether the route at this place lets the request through; ``path`` as sent, without query.
     fn allows(&self, at: usize, method: Text, path: Text, headers: Vec<(Text, Text)>) -> bool {
         // What is no UTF-8 is in no rule, so its place may be taken by what is in none either.
         let [method, path] = [method, path].map(|text| String::from_utf8_lossy(text.bytes()).into_owned());
@@ -45,6 +52,10 @@ impl Routes {
     }
 }
 
+/// ``host`` as names are compared: lower case, no final dot, IPv6 without brackets and shortened.
+///
+/// Raises:
+///     ValueError: it is neither an ASCII host name nor an IP address.
 #[pyfunction]
 pub fn canonical_host(host: Text) -> PyResult<String> {
     let host = String::from_utf8_lossy(host.bytes());

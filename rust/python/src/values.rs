@@ -67,21 +67,25 @@ read_as_is!(i64, Option<i64>, bool, usize);
 
 /// Declares a class over one of the core's values: its wrapper and the getters Python reads, of the value or its view.
 macro_rules! value {
-    ($name:ident, $inner:ty { $($fields:tt)* } $rest:tt) => {
-        value! { $name, $inner, std::convert::identity { $($fields)* } $rest }
+    ($(#[$doc:meta])* $name:ident, $inner:ty { $($fields:tt)* } $rest:tt) => {
+        value! { $(#[$doc])* $name, $inner, std::convert::identity { $($fields)* } $rest }
     };
-    ($name:ident, $inner:ty, $view:path { $($field:ident: $kind:ty),* $(,)? } { $($rest:tt)* }) => {
+    ($(#[$doc:meta])* $name:ident, $inner:ty, $view:path { $($(#[$of:meta])* $field:ident: $kind:ty),* $(,)? }
+     { $($rest:tt)* }) => {
+        $(#[$doc])*
         #[pyclass(frozen, module = "bot_bottle")]
         #[derive(Clone)]
         pub struct $name(pub $inner);
 
         #[pymethods]
         impl $name {
-            $(#[getter]
+            $($(#[$of])*
+            #[getter]
             fn $field(&self) -> $kind {
                 $view(&self.0).$field.read()
             })*
 
+            /// All fields by name, JSON-ready.
             fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
                 dict(py, &self.0)
             }
@@ -102,7 +106,7 @@ fn hash_of(content: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// What a pickle calls: the value of this class with these fields, which `__reduce__` wrote.
+/// A pickled value again; what ``__reduce__`` names.
 #[pyfunction]
 pub fn _rebuild<'py>(py: Python<'py>, class: &str, fields: &str) -> PyResult<Bound<'py, PyAny>> {
     match class {
@@ -127,9 +131,41 @@ fn from_fields<T: serde::de::DeserializeOwned>(fields: &str) -> PyResult<T> {
     serde_json::from_str(fields).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
-value!(Proposal, store::Proposal {
-    id: &str, bottle_slug: &str, tool: &str, proposed_file: &str, justification: &str, arrival_timestamp: &str,
-    current_file_hash: Option<&str>, expires_at: Option<&str>, fingerprint: Option<&str>, payload_sha256: &str,
+value!(
+/// What a sidecar asks of the operator; its content never changes once written.
+///
+/// Frozen, comparable by content, hashable, picklable; ``repr`` shows no payload.
+///
+/// Args:
+///     proposed_file: the whole payload, text; ``bytes`` must be UTF-8. 1 byte to 1 MiB, no NUL.
+///     justification: the agent's words, up to 16 KiB.
+///     current_file_hash: SHA-256 of the managed file the payload was written against; ``None`` or ``""``: unknown.
+///     expires_at: from then on undecided means expired; ``None``: never.
+///     fingerprint: what a grant made from its approval is about (see :class:`GrantStore`), at most 256 bytes.
+///
+/// Raises:
+///     InvalidProposalError: a field breaks its rule; the message names it (for bytes, the offset).
+Proposal, store::Proposal {
+    /// UUIDv7.
+    id: &str,
+    /// The bottle that asks.
+    bottle_slug: &str,
+    /// What it asks for, such as ``egress-allow``.
+    tool: &str,
+    /// The whole payload.
+    proposed_file: &str,
+    /// The agent's own words.
+    justification: &str,
+    /// When it was made; over a broker, when the host received it.
+    arrival_timestamp: &str,
+    /// SHA-256 of the managed file that the payload was written against, if that is known.
+    current_file_hash: Option<&str>,
+    /// From then on undecided means expired; ``None``: never.
+    expires_at: Option<&str>,
+    /// What a grant made from its approval is about; see :class:`GrantStore`.
+    fingerprint: Option<&str>,
+    /// SHA-256 of ``proposed_file``: what a decision names.
+    payload_sha256: &str,
 } {
     #[new]
     #[pyo3(signature = (id, bottle_slug, tool, proposed_file, justification, arrival_timestamp, current_file_hash = None,
@@ -154,6 +190,10 @@ value!(Proposal, store::Proposal {
         .map(Proposal)
     }
 
+    /// A proposal with a new id that arrives now and, with ``expires_in`` (seconds), expires then.
+    ///
+    /// Raises:
+    ///     InvalidProposalError: as the constructor.
     #[staticmethod]
     #[pyo3(signature = (bottle_slug, tool, proposed_file, justification = "", current_file_hash = None,
                         *, expires_in = None, fingerprint = None))]
@@ -194,10 +234,47 @@ value!(Proposal, store::Proposal {
 
 });
 
-value!(Response, store::Response {
-    proposal_id: &str, status: &str, notes: &str, final_file: Option<&str>, payload_sha256: Option<&str>, review_sha256: Option<&str>,
-    final_sha256: Option<&str>, decided_by: Option<&str>, surface: Option<&str>, decided_at: Option<&str>, diff: Option<&str>, applied_at: Option<&str>,
+value!(
+/// The operator's answer. Equality and hash cover ``proposal_id, status, notes, final_file``: the
+/// answer itself; who gave it and when is carried beside it and filled in by the store.
+///
+/// Args:
+///     status: ``approved``, ``modified`` or ``rejected``.
+///     notes: the operator's words, up to 16 KiB.
+///     final_file: for ``modified`` the text that runs instead; otherwise ``None``.
+///     payload_sha256: hash of the payload that was reviewed.
+///     review_sha256: hash of all that was reviewed, :attr:`Review.review_sha256`.
+///
+/// Raises:
+///     InvalidProposalError: unknown status, over-size notes, ``final_file`` missing or out of place.
+Response, store::Response {
+    /// The proposal that it answers.
+    proposal_id: &str,
+    /// ``approved``, ``modified`` or ``rejected``.
+    status: &str,
+    /// The operator's words.
+    notes: &str,
+    /// For ``modified`` the text that runs instead; otherwise ``None``.
+    final_file: Option<&str>,
+    /// Hash of the payload that was reviewed.
+    payload_sha256: Option<&str>,
+    /// The hash of what was reviewed, payload and all.
+    review_sha256: Option<&str>,
+    /// Hash of the payload that runs; ``None`` for a rejection.
+    final_sha256: Option<&str>,
+    /// Who decided.
+    decided_by: Option<&str>,
+    /// Through what: ``cli``, ``tui``, ``web``, ``api`` or ``policy``.
+    surface: Option<&str>,
+    /// When it was decided.
+    decided_at: Option<&str>,
+    /// For ``modified``: unified diff from the proposed to the final file.
+    diff: Option<&str>,
+    /// When the managed file was in effect; ``None`` where the tool has no managed file.
+    applied_at: Option<&str>,
 } {
+    /// ``bottle_slug``, ``tool``, ``scope``, ``key_id`` and ``signature`` of the statement; with the other fields
+    /// all that a verifier needs (docs/statements.md).
     #[getter]
     fn signed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         dict(py, &self.0.signed)
@@ -251,10 +328,47 @@ value!(Response, store::Response {
 
 });
 
-value!(AuditEntry, store::AuditEntry, store::AuditEntry::fields {
-    timestamp: &str, bottle_slug: &str, component: &str, operator_action: &str, operator_notes: &str,
-    justification: &str, diff: &str, decided_by: &str, surface: &str, proposal_id: Option<&str>, payload_sha256: Option<&str>,
-    final_sha256: Option<&str>, seq: Option<i64>, prev_hash: Option<&str>, entry_hash: Option<&str>,
+value!(
+/// One line of the audit log. Equality and hash cover what was said, not ``seq`` and the chain's
+/// hashes, which the log fills in.
+///
+/// ``component`` follows the slug's rule (for a decision it is the tool).
+///
+/// ``surface`` is ``cli``, ``tui``, ``web``, ``api`` (the default) or ``policy``; other texts are empty by default.
+///
+/// Raises:
+///     InvalidInputError: a field breaks its rule.
+AuditEntry, store::AuditEntry, store::AuditEntry::fields {
+    /// When it happened.
+    timestamp: &str,
+    /// The bottle that it is about.
+    bottle_slug: &str,
+    /// What of the bottle it is about; for a decision the tool.
+    component: &str,
+    /// What was done, such as ``approved``.
+    operator_action: &str,
+    /// The operator's words.
+    operator_notes: &str,
+    /// The agent's words.
+    justification: &str,
+    /// A unified diff of what was changed, or ``""``.
+    diff: &str,
+    /// Who did it.
+    decided_by: &str,
+    /// Through what: ``cli``, ``tui``, ``web``, ``api`` or ``policy``.
+    surface: &str,
+    /// The proposal that it is about, if it is about one.
+    proposal_id: Option<&str>,
+    /// Hash of what was proposed.
+    payload_sha256: Option<&str>,
+    /// Hash of what runs.
+    final_sha256: Option<&str>,
+    /// Its place in the log, from 1 on; ``None`` until it is written.
+    seq: Option<i64>,
+    /// ``entry_hash`` of the entry before it; 64 zeros in the first one.
+    prev_hash: Option<&str>,
+    /// SHA-256 of ``seq``, ``prev_hash`` and the content, encoded as docs/audit.md says.
+    entry_hash: Option<&str>,
 } {
     #[new]
     #[pyo3(signature = (timestamp, bottle_slug, component, operator_action, operator_notes = "", justification = "",
@@ -285,6 +399,10 @@ value!(AuditEntry, store::AuditEntry, store::AuditEntry::fields {
         entry.checked().to_py().map(AuditEntry)
     }
 
+    /// An entry of this moment.
+    ///
+    /// Raises:
+    ///     InvalidInputError: as the constructor.
     #[staticmethod]
     #[pyo3(signature = (bottle_slug, component, operator_action, operator_notes = "", justification = "", diff = "",
                         *, decided_by = "", surface = "api", proposal_id = None, payload_sha256 = None,
@@ -329,23 +447,63 @@ value!(AuditEntry, store::AuditEntry, store::AuditEntry::fields {
 
 });
 
-value!(AuditReport, store::AuditReport {
-    entries: i64, first_seq: Option<i64>, last_seq: Option<i64>, head: &str,
+value!(
+/// What :meth:`AuditStore.verify` found sound: ``entries`` from ``first_seq`` to ``last_seq``, and the head.
+AuditReport, store::AuditReport {
+    /// How many there are.
+    entries: i64,
+    /// The first one's ``seq``; ``None`` for an empty log.
+    first_seq: Option<i64>,
+    /// The last one's ``seq``; ``None`` for an empty log.
+    last_seq: Option<i64>,
+    /// Hash of the last entry, 64 zeros for an empty log.
+    head: &str,
 } {
     fn __repr__(&self) -> String {
         format!("AuditReport(entries={}, head={}…)", self.0.entries, &self.0.head[..12])
     }
 });
 
-value!(InboxItem, store::InboxItem {
-    queue_key: &str, state: &str, waiting: bool, waiting_until: Option<&str>, requests: i64, withdrawn_at: Option<&str>,
-    withdrawn_reason: Option<&str>, archived_at: Option<&str>, managed_file: Option<&str>, apply_state: Option<&str>, apply_error: Option<&str>, base_sha256: Option<&str>, damaged: Option<&str>,
+value!(
+/// A proposal and where it stands, as the operator sees it.
+///
+/// ``to_dict`` has its fields beside the proposal's; ``response`` is nested.
+InboxItem, store::InboxItem {
+    /// The queue that it is in.
+    queue_key: &str,
+    /// ``pending, approved, modified, rejected, expired`` or ``withdrawn``.
+    state: &str,
+    /// A waiter is blocked on it right now (its lease has not lapsed).
+    waiting: bool,
+    /// End of the newest lease: past means gone since then, ``None`` that nobody ever waited.
+    waiting_until: Option<&str>,
+    /// How many identical proposals this row stands for.
+    requests: i64,
+    /// When it was withdrawn, if it was.
+    withdrawn_at: Option<&str>,
+    /// Why it was withdrawn.
+    withdrawn_reason: Option<&str>,
+    /// When it was put away, if it was.
+    archived_at: Option<&str>,
+    /// Absolute host path the decision writes, if the bottle declared one for this tool.
+    managed_file: Option<&str>,
+    /// ``intended`` (decided, not yet written), ``applied`` or ``failed``; ``None`` without managed file.
+    apply_state: Option<&str>,
+    /// Why the managed file could not be written.
+    apply_error: Option<&str>,
+    /// Hash the managed file must still have when this is decided; ``""``: absent, ``None``: not compared.
+    base_sha256: Option<&str>,
+    /// Why the host does not act on it: its rows, or its bottle's, are not as they were signed. It cannot be
+    /// decided then, and no managed file is named.
+    damaged: Option<&str>,
 } {
+    /// What is asked.
     #[getter]
     fn proposal(&self) -> Proposal {
         Proposal(self.0.proposal.clone())
     }
 
+    /// The decision, if there is one.
     #[getter]
     fn response(&self) -> Option<Response> {
         self.0.response.clone().map(Response)
@@ -357,7 +515,15 @@ value!(InboxItem, store::InboxItem {
     }
 });
 
-value!(Part, store::Part { kind: &str, text: &str } {
+value!(
+/// Lines in a row that both texts have, or only one of them.
+Part, store::Part {
+    /// ``same``, ``removed`` or ``added``.
+    kind: &str,
+    /// The lines with their ends; only a text's last line may have none.
+    text: &str,
+} {
+    /// What differs within lines that were replaced: slices of ``text``, in code points.
     #[getter]
     fn changed(&self) -> Vec<(usize, usize)> {
         self.0.changed.clone()
@@ -368,7 +534,19 @@ value!(Part, store::Part { kind: &str, text: &str } {
     }
 });
 
-value!(Hunk, store::Hunk { before_line: usize, before_lines: usize, after_line: usize, after_lines: usize } {
+value!(
+/// A place where two texts differ, with three lines around it. Lines count from 1; an empty side begins at 0.
+Hunk, store::Hunk {
+    /// Its first line in the text before.
+    before_line: usize,
+    /// How many lines of the text before it covers.
+    before_lines: usize,
+    /// Its first line in the text after.
+    after_line: usize,
+    /// How many lines of the text after it covers.
+    after_lines: usize,
+} {
+    /// Its lines, in order.
     #[getter]
     fn parts(&self) -> Vec<Part> {
         self.0.parts.iter().cloned().map(Part).collect()
@@ -380,25 +558,48 @@ value!(Hunk, store::Hunk { before_line: usize, before_lines: usize, after_line: 
     }
 });
 
-value!(Odd, store::Odd { kind: &str, message: &str } {
+value!(
+/// Something about a proposal that should make the operator look twice.
+Odd, store::Odd {
+    /// ``damaged``, ``stale``, ``not-compared``, ``invisible``, ``look-alike`` or ``right-to-left``.
+    kind: &str,
+    /// A sentence about it.
+    message: &str,
+} {
     fn __repr__(&self) -> String {
         format!("Odd(kind={:?})", self.0.kind)
     }
 });
 
-value!(Review, store::Review {
-    current_file: Option<&str>, current_sha256: Option<&str>, current_problem: Option<&str>, review_sha256: &str,
+value!(
+/// All that must be seen of one proposal before it is decided, from :meth:`Inbox.review`.
+///
+/// ``to_dict`` has its fields beside the item's; ``hunks`` and ``odd`` are nested.
+Review, store::Review {
+    /// The managed file as it is now; ``None`` without one, while it is absent, or if it cannot be shown.
+    current_file: Option<&str>,
+    /// Its hash; ``""`` while it is absent, ``None`` without one or if it cannot be read.
+    current_sha256: Option<&str>,
+    /// Why the file cannot be shown or compared.
+    current_problem: Option<&str>,
+    /// The hash that a decision names; ``docs/states.md`` says what it covers.
+    review_sha256: &str,
 } {
+    /// The proposal and where it stands.
     #[getter]
     fn item(&self) -> InboxItem {
         InboxItem(self.0.item.clone())
     }
 
+    /// Pending: from the file as it is to what is proposed. Modified: from what was proposed to what runs.
+    ///
+    /// ``None`` if there is nothing to compare: then the payload is what must be seen.
     #[getter]
     fn hunks(&self) -> Option<Vec<Hunk>> {
         self.0.hunks.clone().map(|hunks| hunks.into_iter().map(Hunk).collect())
     }
 
+    /// What should make the operator look twice.
     #[getter]
     fn odd(&self) -> Vec<Odd> {
         self.0.odd.iter().cloned().map(Odd).collect()
@@ -410,8 +611,21 @@ value!(Review, store::Review {
     }
 });
 
-value!(Change, store::Change {
-    seq: i64, kind: &str, proposal_id: &str, bottle_slug: &str, tool: &str, at: &str,
+value!(
+/// One step in a proposal's life. ``seq`` grows; remember it to go on from there.
+Change, store::Change {
+    /// Its number.
+    seq: i64,
+    /// ``proposed, approved, modified, rejected, expired, withdrawn, applied, apply_failed`` or ``archived``.
+    kind: &str,
+    /// The proposal that it is a step of.
+    proposal_id: &str,
+    /// The bottle that asked.
+    bottle_slug: &str,
+    /// What was asked for.
+    tool: &str,
+    /// When it happened.
+    at: &str,
 } {
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
         other.cast::<Self>().is_ok_and(|other| other.get().0 == self.0)
@@ -428,10 +642,44 @@ value!(Change, store::Change {
 
 });
 
-value!(Grant, store::Grant {
-    id: &str, bottle_slug: &str, tool: &str, fingerprint: &str, scope: &str, uses_left: Option<i64>,
-    expires_at: Option<&str>, proposal_id: Option<&str>, created_at: &str, created_by: &str, last_used_at: Option<&str>,
-    revoked_at: Option<&str>, revoked_by: Option<&str>, live: bool, uses: Option<i64>, key_id: &str, signature: &str,
+value!(
+/// Leave to do a thing again without asking. ``scope`` is ``once``, ``uses``, ``until`` or ``bottle``.
+Grant, store::Grant {
+    /// UUIDv7.
+    id: &str,
+    /// The bottle that it is for.
+    bottle_slug: &str,
+    /// The tool that it is for.
+    tool: &str,
+    /// What it is about; see :class:`GrantStore`.
+    fingerprint: &str,
+    /// ``once``, ``uses``, ``until`` or ``bottle``.
+    scope: &str,
+    /// How many uses are left; ``None``: they are not counted.
+    uses_left: Option<i64>,
+    /// When it ends; ``None``: not by itself.
+    expires_at: Option<&str>,
+    /// The proposal whose approval made it.
+    proposal_id: Option<&str>,
+    /// When it was made.
+    created_at: &str,
+    /// Who made it.
+    created_by: &str,
+    /// When it was last used, if it was.
+    last_used_at: Option<&str>,
+    /// When it was revoked, if it was.
+    revoked_at: Option<&str>,
+    /// Who revoked it.
+    revoked_by: Option<&str>,
+    /// Could be used now: not revoked, run out, expired, nor its bottle stopped.
+    live: bool,
+    /// As given; ``uses_left`` is what is left of it.
+    uses: Option<i64>,
+    /// The key that signed it, as :attr:`TrustedKey.id`.
+    key_id: &str,
+    /// The signature of its statement (docs/statements.md), base64.
+    signature: &str,
+    /// In a list: why it allows nothing, as its row is not as it was signed.
     damaged: Option<&str>,
 } {
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
@@ -448,9 +696,23 @@ value!(Grant, store::Grant {
     }
 });
 
-value!(Bottle, store::Bottle {
-    slug: &str, backend: &str, started_at: &str, stopped_at: Option<&str>, pending: i64, damaged: Option<&str>,
+value!(
+/// A registered bottle. ``files`` maps tool to the absolute path of its managed file.
+Bottle, store::Bottle {
+    /// Its name.
+    slug: &str,
+    /// What runs it, such as ``docker``.
+    backend: &str,
+    /// When it was last started.
+    started_at: &str,
+    /// When it was stopped; ``None`` while it runs.
+    stopped_at: Option<&str>,
+    /// How many of its proposals wait for a decision.
+    pending: i64,
+    /// Why nothing of its rows is taken (``files`` is empty then); ``None`` if this host signed them.
+    damaged: Option<&str>,
 } {
+    /// Tool → absolute path of its managed file.
     #[getter]
     fn files(&self) -> BTreeMap<String, String> {
         self.0.files.clone()
@@ -461,9 +723,25 @@ value!(Bottle, store::Bottle {
     }
 });
 
-value!(TrustedKey, store::TrustedKey {
-    id: &str, role: &str, name: &str, public_key: &str, added_at: &str, rotated_at: Option<&str>, revoked_at: Option<&str>,
+value!(
+/// A public key that is trusted, for what, and until when. Frozen, comparable, hashable, picklable.
+TrustedKey, store::TrustedKey {
+    /// The first 16 hex digits of the SHA-256 of the public key's 32 bytes.
+    id: &str,
+    /// ``host`` (this one's own), ``operator`` (a person's) or ``trusted`` (another host's).
+    role: &str,
+    /// Whose it is.
+    name: &str,
+    /// The Ed25519 public key (RFC 8032), base64.
+    public_key: &str,
+    /// Since when it is trusted.
+    added_at: &str,
+    /// Signs nothing new since then; what it signed stands.
+    rotated_at: Option<&str>,
+    /// What it signed later than this is refused.
+    revoked_at: Option<&str>,
 } {
+    /// Neither rotated nor revoked.
     #[getter]
     fn current(&self) -> bool {
         self.0.is_current()
