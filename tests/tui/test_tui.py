@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.events import Key
 from textual.pilot import Pilot
 from textual.widgets import Input, Label
 
-from bot_bottle import GrantStore, Inbox, Proposal
+from bot_bottle import Database, GrantStore, Inbox, InvalidInputError, Proposal
 from bot_bottle.tui.app import Seat
 from cli_process import MORE_ROUTES, ROUTES, Host
 from seat_screen import asked, on_screen, play, shown, text, told, until
@@ -27,6 +28,17 @@ def type_ahead(app: Seat, *keys: str) -> None:
 def state(proposal: Proposal) -> str:
     with Inbox() as inbox:
         return inbox.read(proposal.id).state
+
+
+def views_of(proposal: Proposal) -> list[Any]:
+    """Which views of it are written down."""
+    database = Database()
+    try:
+        return database.query("SELECT surface, whole_at FROM operator_views WHERE proposal_id = ?", [proposal.id])
+    except InvalidInputError:  # none yet
+        return []
+    finally:
+        database.close()
 
 
 def test_a_key_and_a_yes_approve_what_is_shown(host: Host) -> None:
@@ -328,6 +340,26 @@ def test_filter_and_search_find(host: Host) -> None:
     play(story)
 
 
+def test_what_was_shown_and_read_to_its_end_is_in_the_figures_of_the_history(host: Host) -> None:
+    proposal = host.propose(LONG, tool="capability-block")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, proposal)
+        await until(pilot, lambda: [row["whole_at"] for row in views_of(proposal)] == [None])
+        await pilot.press("end")
+        await until(pilot, lambda: all(row["whole_at"] for row in views_of(proposal)))
+        await pilot.press("a")
+        await asked(app, pilot, "Approve this?")
+        await pilot.press("y")
+        await until(pilot, lambda: "approved" in told(app))
+        await pilot.press("2")
+        await until(pilot, lambda: "Last 14 days: 1 decided (0 rejected" in on_screen(app))
+        figures = " ".join(on_screen(app).split())
+        assert "not read to the end 0 (0%)" in figures and "█" in figures
+
+    play(story)
+
+
 @pytest.mark.parametrize("size", [(80, 24), (200, 50), (40, 12)])
 def test_every_page_draws_in_every_size(host: Host, size: tuple[int, int]) -> None:
     host.routes_file()
@@ -355,6 +387,7 @@ def test_a_database_that_breaks_is_told_and_followed_again(host: Host, monkeypat
 
     async def story(app: Seat, pilot: Pilot[None]) -> None:
         await shown(app, pilot, proposal)
+        await until(pilot, lambda: views_of(proposal))  # what is written while it is away would make a new one
         moved = database.rename(database.with_name("away"))
         for each in ("-wal", "-shm"):
             Path(f"{database}{each}").unlink(missing_ok=True)

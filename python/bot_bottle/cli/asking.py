@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bot_bottle import AuditStore, Inbox, InboxItem, Response, Review
 from bot_bottle.cli.screen import answered, interactive, say
 from bot_bottle.errors import InvalidInputError
-from bot_bottle.operator import decisions
+from bot_bottle.operator import decisions, views
 from bot_bottle.operator.scopes import needs_reason, offered
 
 if TYPE_CHECKING:
@@ -30,8 +30,19 @@ def ask(
 ) -> Response | str:
     """Asks until it is decided, or until something is typed that decides nothing, which is returned.
 
-    ``others`` names what the caller makes of such answers: ``[s]kip [q]uit``. ``show`` shows the proposal again.
+    ``others`` names what the caller makes of such answers: ``[s]kip [q]uit``. The proposal was just shown; ``show``
+    shows it again.
     """
+    proposal_id, at = review.item.proposal.id, views.now()
+    try:
+        return _asked(inbox, review, show, others=others, notes=notes, grant=grant)
+    finally:
+        views.note([views.View(proposal_id, review.review_sha256, "cli", at, at)])
+
+
+def _asked(
+    inbox: Inbox, review: Review, show: Callable[[], None], *, others: str, notes: str, grant: str | None
+) -> Response | str:
     item = review.item
     wider = len(offered(item.proposal)) > 1 and bool(others)
     choices = f"[y]es {'[g]rant ' if wider else ''}{others or '[n]o'} [r]eject [m]odify [v]iew again:"

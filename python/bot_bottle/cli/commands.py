@@ -35,7 +35,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "audit": "audit:audit",
         "grants": "grants:grants",
         "bottles": "bottles:bottles",
-        "stats": "inbox:stats",
+        "stats": "stats:stats",
     },
     "Run": {
         "bottle": "bottle:bottle",

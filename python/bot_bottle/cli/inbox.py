@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from bot_bottle import Inbox, QueueStore
 from bot_bottle.cli.declare import Whole, command, option
 from bot_bottle.cli.options import any_id, bottle_option, json_option
-from bot_bottle.cli.screen import Cell, print_fields, print_json, print_table, say
+from bot_bottle.cli.screen import Cell, print_json, print_table, say
 from bot_bottle.errors import InvalidInputError
-from bot_bottle.operator import words
+from bot_bottle.operator import views, words
 
 
 @command()
@@ -71,6 +69,8 @@ def show(proposal_id: str, as_json: bool) -> None:
     from bot_bottle.cli.review import print_review
 
     print_review(review)
+    at = views.now()
+    views.note([views.View(review.item.proposal.id, review.review_sha256, "cli", at, at)])
 
 
 @command()
@@ -127,29 +127,3 @@ def history(bottle: str | None, limit: int, before: str | None, as_json: bool) -
     print_table(["ID", "Bottle", "Tool", "Age", "State", "By", "Notes"], rows, text_last=True)
     if more:
         say(f"There are older ones: bot-bottle history --before {items[-1].proposal.id}", "quiet")
-
-
-@command()
-@json_option
-def stats(as_json: bool) -> None:
-    """Count proposals and say how long decisions take."""
-    with Inbox() as inbox:
-        counts = inbox.stats()
-    if as_json:
-        print_json(counts)
-        return
-    print_fields(_flat(counts))
-
-
-def _flat(counts: dict[str, Any], prefix: str = "") -> list[tuple[str, Cell]]:
-    """A nested mapping as lines, single numbers first: ``pending 3``, then ``by tool egress-allow 2``."""
-    lines: list[tuple[str, Cell]] = []
-    for name, value in sorted(counts.items(), key=lambda pair: isinstance(pair[1], dict)):
-        label = f"{prefix}{name}".replace("_seconds", "").replace("_", " ")
-        if isinstance(value, dict):
-            lines += _flat(value, f"{label} ")
-        elif isinstance(value, float):
-            lines.append((label, words.span(value)))
-        else:
-            lines.append((label, "-" if value is None else str(value)))
-    return lines

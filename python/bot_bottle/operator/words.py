@@ -41,6 +41,13 @@ def seconds_since(timestamp: str) -> float:
     return (datetime.now(timezone.utc) - moment).total_seconds()
 
 
+def days_ago(days: int) -> str:
+    """The moment so many days before now, as the store writes it."""
+    from datetime import datetime, timedelta, timezone
+
+    return (datetime.now(timezone.utc) - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def span(seconds: float) -> str:
     """A length of time in one unit: ``12 s``, ``4 min``, ``2 h`` or ``3 d``; never negative."""
     seconds = max(0.0, seconds)

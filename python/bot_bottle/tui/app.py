@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
+from queue import SimpleQueue
 from typing import ClassVar
 
 from textual import events, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container
+from textual.containers import Container, Vertical
 from textual.scrollbar import ScrollBar, ScrollBarRender
 from textual.widgets import ContentSwitcher, Footer, Input, Label
 
 from bot_bottle import GrantStore, Inbox, Review
 from bot_bottle.errors import BotBottleError, NotFoundError
-from bot_bottle.operator import live
+from bot_bottle.operator import live, views
 from bot_bottle.operator.review import Section, sections
 from bot_bottle.tui.deciding import SURFACE, Deciding
 from bot_bottle.tui.dialogs import READING_TIME, Dialog, Help
 from bot_bottle.tui.drawing import Document, WholeCells, ascii_only, clean, document, lexer_for
 from bot_bottle.tui.inbox_list import InboxList
 from bot_bottle.tui.review_view import ReviewView
-from bot_bottle.tui.tables import Bottles, Grants, History, Page
+from bot_bottle.tui.tables import Bottles, Cells, Grants, History, Page
 
 _PAGES = ("inbox", "history", "bottles", "grants")
 _RETRY = 1.0
@@ -69,12 +70,14 @@ class Seat(Deciding):
         self._bottle_slug = bottle_slug
         self._over = True  # until it is drawn, and from its end on
         self._asking = ""
+        self._views: SimpleQueue[views.View | None] = SimpleQueue()
         self._pages = ContentSwitcher(initial="inbox")
         self._places = Label("", id="pages", markup=False)
         self._asked = Input(id="asked", compact=True)
+        self._figures = Label("", id="figures", markup=False)
         self._grants = Grants("grants", db_path)
         self._tables: dict[str, Page] = {
-            "history": History("history", db_path),
+            "history": History("log", db_path),
             "bottles": Bottles("bottles", db_path),
             "grants": self._grants,
         }
@@ -88,7 +91,10 @@ class Seat(Deciding):
             with Container(id="inbox"):
                 yield self.listed
                 yield self.view
-            yield from self._tables.values()
+            with Vertical(id="history"):
+                yield self._figures
+                yield self._tables["history"]
+            yield from (page for name, page in self._tables.items() if name != "history")
         yield self.told
         yield self._asked
         yield Footer(show_command_palette=False, compact=True)
@@ -103,6 +109,7 @@ class Seat(Deciding):
         self.listed.focus()
         self.show_pages()
         self.run_worker(self._follow, thread=True, group="feed", exit_on_error=False)
+        self.run_worker(self._write_views, thread=True, group="views", exit_on_error=False)
         self.set_interval(1.0, self._tick)
 
     @property
@@ -153,8 +160,26 @@ class Seat(Deciding):
                     raise
 
     def on_unmount(self) -> None:
-        """Lets the thread end."""
+        """Lets the threads end."""
         self._over = True
+        self._views.put(None)
+
+    def _note_view(self, review: Review, *, whole: bool = False) -> None:
+        at = views.now()
+        view = views.View(review.item.proposal.id, review.review_sha256, SURFACE, at, at if whole else None)
+        self._views.put(view)
+
+    def _write_views(self) -> None:
+        """In a thread, all that came meanwhile at once: another writer may be slow."""
+        while True:
+            found = [self._views.get()]
+            while not self._views.empty():
+                found.append(self._views.get())
+            noted = [view for view in found if view is not None]
+            if noted:
+                views.note(noted, self.db_path)  # without it only the count of what was seen is short
+            if None in found:
+                return
 
     def _on_screen(self) -> list[str]:
         return [] if self._over else self.listed.on_screen()
@@ -180,6 +205,7 @@ class Seat(Deciding):
         review = self.view.review
         if review is not None and review.item.proposal.id == event.proposal_id:
             self._read[event.proposal_id] = review.review_sha256
+            self._note_view(review, whole=True)
 
     def _open(self, proposal_id: str | None) -> None:
         if proposal_id is None:
@@ -207,6 +233,8 @@ class Seat(Deciding):
         if self._over or proposal_id != self.listed.selected:
             return  # the selection went on meanwhile
         self.view.show(review, shown)
+        if review is not None and review.item.state == "pending":
+            self._note_view(review)
         self.listed.seen.add(proposal_id)
         self.listed.refresh()
         self.call_after_refresh(self.show_pages)
@@ -255,7 +283,12 @@ class Seat(Deciding):
         except BotBottleError as error:
             self.call_from_thread(self.tell, str(error), "alarm")
         else:
-            self.call_from_thread(page.fill, rows)
+            self.call_from_thread(self._fill, page, rows)
+
+    def _fill(self, page: Page, rows: list[tuple[str, Cells]]) -> None:
+        page.fill(rows)
+        if page.above:
+            self._figures.update(clean(page.above))
 
     def action_help(self) -> None:
         """All keys."""

@@ -9,14 +9,15 @@ from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
-from bot_bottle import AuditStore, BottleStore, GrantStore, Inbox
-from bot_bottle.operator import words
+from bot_bottle import AuditStore, BottleStore, Database, GrantStore, Inbox
+from bot_bottle.operator import oversight, words
 from bot_bottle.operator.review import Section
 from bot_bottle.operator.words import Said
-from bot_bottle.tui.drawing import STYLES, clean
+from bot_bottle.tui.drawing import STYLES, ascii_only, clean
 
 # As many of the newest as a page shows; the command line has all.
 _MOST = 500
+_DAYS = 14
 
 Cells = Sequence[str | Said]
 
@@ -30,6 +31,8 @@ class Page(DataTable[Text]):
         super().__init__(id=id, cursor_type="row")
         self.db_path = db_path
         self.filter = ""
+        self.above = ""
+        """What is to be said above the table, as of the last ``load``."""
 
     def on_mount(self) -> None:
         """Names the columns."""
@@ -72,7 +75,8 @@ class History(Page):
     COLUMNS = ("When", "Bottle", "What", "Action", "By", "Took", "Notes")
 
     def load(self) -> list[tuple[str, Cells]]:
-        """The newest entries, with how long each decision took."""
+        """The newest entries, with how long each decision took, and the last days' figures."""
+        self.above = self._figures()
         with AuditStore(self.db_path) as store:
             entries = store.read_audit_entries(limit=_MOST)
         with Inbox(self.db_path) as inbox:
@@ -98,6 +102,15 @@ class History(Page):
             )
             for entry in reversed(entries)
         ]
+
+    def _figures(self) -> str:
+        database = Database(self.db_path)
+        try:
+            found = oversight.measure(database, since=words.days_ago(_DAYS))
+        finally:
+            database.close()
+        bars = oversight.sparkline(oversight.last_days(found["by_day"], _DAYS), ascii_only=ascii_only())
+        return f"Last {_DAYS} days: {oversight.summary(found['total'])}  |{bars}|"
 
 
 class Bottles(Page):

@@ -1,0 +1,85 @@
+"""Which reviews were before an operator's eyes, since when, and to their end?
+
+The terminal app and the command line write it down; ``oversight`` counts it. The table is beside the store's own, made
+as any program makes its own in the one file (``Database.migrate``): it is no evidence against a sidecar that can write
+the file, but an operator's record of themselves, and a decision never waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from bot_bottle import Database
+from bot_bottle.errors import BotBottleError, InvalidInputError
+
+if TYPE_CHECKING:
+    from bot_bottle.states import Surface
+
+_MODULE = "operator_views"
+
+# Why: a decision says nothing of whether the person read what they decided on. Invariants: a row for each review and
+# surface; shown_at is the first time, and whole_at, once set, stays. Going down loses these rows and nothing else.
+_STEPS = [
+    (
+        """CREATE TABLE operator_views (
+  proposal_id   TEXT NOT NULL,
+  review_sha256 TEXT NOT NULL,
+  surface       TEXT NOT NULL,
+  shown_at      TEXT NOT NULL,
+  whole_at      TEXT,          -- when its end was on the screen; NULL: it was not
+  PRIMARY KEY (proposal_id, review_sha256, surface)
+) STRICT, WITHOUT ROWID""",
+        "DROP TABLE operator_views",
+    )
+]
+
+_NOTE_SQL = """\
+INSERT INTO operator_views (proposal_id, review_sha256, surface, shown_at, whole_at)
+VALUES (:proposal_id, :review_sha256, :surface, :shown_at, :whole_at)
+ON CONFLICT DO UPDATE SET whole_at = coalesce(whole_at, excluded.whole_at)"""
+
+
+class View(NamedTuple):
+    """That a review was shown; ``whole_at`` is when its end was on the screen."""
+
+    proposal_id: str
+    review_sha256: str
+    surface: Surface
+    shown_at: str
+    whole_at: str | None = None
+
+
+def now() -> str:
+    """This moment, as the store writes it."""
+    from datetime import datetime, timezone
+
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def note(views: Iterable[View], db_path: str | None = None) -> BotBottleError | None:
+    """Writes them down, in one transaction. What prevents it is returned: nothing that somebody does depends on it."""
+    rows = [view._asdict() for view in views]
+    database = Database(db_path)
+    try:
+        try:
+            _write(database, rows)
+        except InvalidInputError:  # the first time: there is no such table
+            database.migrate(_MODULE, _STEPS)
+            _write(database, rows)
+    except BotBottleError as error:
+        return error
+    finally:
+        database.close()
+    return None
+
+
+def _write(database: Database, rows: list[dict[str, str | None]]) -> None:
+    with database.transaction() as transaction:
+        for row in rows:
+            transaction.execute(_NOTE_SQL, row)
+
+
+def recorded(database: Database) -> bool:
+    """Was anything ever written down here?"""
+    return bool(database.query("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'operator_views'"))
