@@ -155,6 +155,12 @@ def prepare() -> None:
         options = ["-DSQLITE_THREADSAFE=1", "-DHAVE_USLEEP=1", "-DHAVE_FDATASYNC=1"]
         compile_c("-c", *options, source / "sqlite3.c", to=sqlite.name)
     compile_c("-Wall", "-Wextra", f"-I{BUILT}", HERE / "limits.c", sqlite, "-lm", to="limits")
+    prepare_clock()
+
+
+def prepare_clock() -> None:
+    """Compiles what notes in an actor's process when its syncs returned."""
+    BUILT.mkdir(parents=True, exist_ok=True)
     compile_c("-Wall", "-Wextra", "-shared", "-fPIC", HERE / "synced.c", to="synced.so")
 
 
