@@ -133,7 +133,7 @@ def main_job(inbox: Inbox, routes: Path) -> None:
 
 
 def wake_ups(root: Path) -> None:
-    """As `make bench` measures it: from the sync of a decision until the line that the agent's helper prints is read."""
+    """As `make bench` measures it: from the sync of a decision until the line its helper prints is read."""
     if sys.platform != "linux":
         return  # the clock stands in a preloaded library
     title("50 more, decided as soon as somebody waits")
