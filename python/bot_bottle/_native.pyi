@@ -1074,14 +1074,15 @@ class AuditStore:
         """Entries in order of writing. ``since``: only with a timestamp from it on; ``limit``: the newest so many."""
 
     def verify(self, *, head: str | None = None) -> AuditReport:
-        """Recomputes the whole chain, reading in one snapshot.
+        """Recomputes the whole chain and holds it against the decisions, grants and applied files, in one snapshot.
 
         Args:
             head: a head noted earlier; it must be the hash of an entry in the log (detects a cut tail or a rebuilt
                 chain).
 
         Raises:
-            AuditIntegrityError: at the first entry that does not fit; ``seq`` names it.
+            AuditIntegrityError: at the first entry that does not fit, ``seq`` names it; or rows and log do not say the
+                same, and the message has the first difference.
         """
 
     def head(self) -> str:
@@ -1325,7 +1326,12 @@ class Database:
         """
 
     def check(self) -> list[str]:
-        """SQLite's integrity and foreign-key checks and the audit chain; findings, empty if sound."""
+        """What is wrong, in sentences; empty if sound.
+
+        SQLite's integrity and foreign-key checks, the schema, the audit chain, rows against log in both directions, and
+        each registration, decision and grant whose signature does not verify. What is wrong with rows is left in the
+        audit log, once.
+        """
 
     def backup(self, destination: str | PathLike[str]) -> int:
         """Online copy (0600) while others write; returns its bytes.

@@ -178,13 +178,16 @@ def test_every_use_is_audited_as_a_policy_s_and_names_its_grant(
     entries = AuditStore(db).read_audit_entries()
     assert [(one.operator_action, one.surface, one.decided_by) for one in entries] == [
         ("approved", "api", "ann"),
+        ("grant-given", "api", "ann"),
         ("grant-used", "policy", "ann"),
         ("grant-used", "policy", "ann"),
         ("grant-revoked", "cli", "bob"),
     ]
     assert all(grant.id in one.operator_notes for one in entries[1:])
     assert grant.proposal_id is not None
-    assert grant.proposal_id in entries[1].operator_notes
+    assert entries[1].proposal_id == grant.proposal_id
+    assert entries[1].operator_notes.endswith(": 2 uses")
+    assert grant.proposal_id in entries[2].operator_notes
 
 
 def test_sql_itself_keeps_a_count_from_going_below_zero(db: Path, queue: QueueStore, inbox: Inbox) -> None:

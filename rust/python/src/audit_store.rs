@@ -60,14 +60,15 @@ impl AuditStore {
         Ok(entries.into_iter().map(AuditEntry).collect())
     }
 
-    /// Recomputes the whole chain, reading in one snapshot.
+    /// Recomputes the whole chain and holds it against the decisions, grants and applied files, in one snapshot.
     ///
     /// Args:
     ///     head: a head noted earlier; it must be the hash of an entry in the log (detects a cut tail or a rebuilt
     ///         chain).
     ///
     /// Raises:
-    ///     AuditIntegrityError: at the first entry that does not fit; ``seq`` names it.
+    ///     AuditIntegrityError: at the first entry that does not fit, ``seq`` names it; or rows and log do not say the
+    ///         same, and the message has the first difference.
     #[pyo3(signature = (*, head = None))]
     fn verify(&self, py: Python<'_>, head: Option<&str>) -> PyResult<AuditReport> {
         py.detach(|| self.0.verify(head)).to_py().map(AuditReport)

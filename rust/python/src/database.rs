@@ -162,7 +162,11 @@ impl Database {
         dict(py, &py.detach(|| self.0.status()).to_py()?)
     }
 
-    /// SQLite's integrity and foreign-key checks and the audit chain; findings, empty if sound.
+    /// What is wrong, in sentences; empty if sound.
+    ///
+    /// SQLite's integrity and foreign-key checks, the schema, the audit chain, rows against log in both directions, and
+    /// each registration, decision and grant whose signature does not verify. What is wrong with rows is left in the
+    /// audit log, once.
     fn check(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         py.detach(|| self.0.check()).to_py()
     }

@@ -1,15 +1,17 @@
 //! What does an approval still allow?
 
+use std::fmt;
 use std::time::Duration;
 
-use rusqlite::{Row, named_params};
+use rusqlite::{Connection, Row, named_params};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::entry::{self as audit, AuditEntry, AuditFields};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::transaction::Transaction;
 use crate::rules::{check_time, new_id};
-use crate::statement::{GrantStatement, Keyring, Signature, Signer};
+use crate::statement::{GrantStatement, Keyring, Keys, Signature, Signer};
 
 /// Leave to do a thing again without asking.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -99,6 +101,22 @@ pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Grant> {
     })
 }
 
+/// The bottles and reasons of the grants that allow nothing, as they are not as they were signed.
+pub(crate) fn damaged(conn: &Connection, keys: &Keys) -> Result<Vec<(String, String)>> {
+    let mut statement = conn.prepare(&format!("SELECT {COLUMNS}, {LIVE} FROM grants ORDER BY id"))?;
+    let mut rows = statement.query(named_params! {":now": clock::now()})?;
+    let mut damaged = Vec::new();
+    while let Some(row) = rows.next()? {
+        let grant = from_row(row)?;
+        let verified = keys.keyring().and_then(|keyring| grant.verify(&keyring));
+        if let Err(error) = verified {
+            let reason = error.damage().ok_or(error)?;
+            damaged.push((grant.bottle_slug, reason));
+        }
+    }
+    Ok(damaged)
+}
+
 /// For how long an approval holds.
 pub(crate) struct Scope {
     name: &'static str,
@@ -137,6 +155,16 @@ impl Scope {
     }
 }
 
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.uses, &self.expires_at) {
+            (Some(uses), _) => write!(f, "{uses} use{}", if uses == 1 { "" } else { "s" }),
+            (None, Some(at)) => write!(f, "until {at}"),
+            (None, None) => write!(f, "for the life of the bottle"),
+        }
+    }
+}
+
 /// What is granted, by whom, and which approval it comes from.
 pub(crate) struct Granted<'a> {
     pub(crate) bottle_slug: &'a str,
@@ -145,9 +173,16 @@ pub(crate) struct Granted<'a> {
     pub(crate) scope: &'a Scope,
     pub(crate) proposal_id: &'a str,
     pub(crate) by: &'a str,
+    pub(crate) surface: &'a str,
     pub(crate) now: &'a str,
 }
 
+/// What the audit log calls a grant's beginning, a use of it, and its end by a person.
+pub(crate) const GIVEN: &str = "grant-given";
+pub(crate) const USED: &str = "grant-used";
+pub(crate) const REVOKED: &str = "grant-revoked";
+
+/// With an audit entry of its own, in the decision's transaction.
 pub(crate) fn create(tx: &Transaction<'_>, granted: &Granted<'_>, signer: &Signer) -> Result<()> {
     const CREATE_SQL: &str =
         "INSERT INTO grants (id, bottle_slug, tool, fingerprint, scope, uses, uses_left, expires_at,
@@ -181,7 +216,19 @@ pub(crate) fn create(tx: &Transaction<'_>, granted: &Granted<'_>, signer: &Signe
         ":key_id": key_id,
         ":signature": signature,
     })?;
-    Ok(())
+    let notes = format!("grant {id}: {}", granted.scope);
+    let entry = AuditEntry::from(AuditFields {
+        timestamp: granted.now,
+        bottle_slug: granted.bottle_slug,
+        component: granted.tool,
+        operator_action: GIVEN,
+        operator_notes: &notes,
+        decided_by: granted.by,
+        surface: granted.surface,
+        proposal_id: Some(granted.proposal_id),
+        ..AuditFields::default()
+    });
+    audit::append(tx, &entry).map(|_| ())
 }
 
 /// Ends the grants that were for a bottle's life.

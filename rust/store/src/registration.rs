@@ -10,6 +10,7 @@ use crate::audit::entry as audit;
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
 use crate::file::database::Database;
+use crate::file::numbers;
 use crate::file::transaction::Transaction;
 use crate::rules::{MAX_NOTES_BYTES, check_name};
 use crate::statement::{Keys, RegistrationStatement, Signature, Signer};
@@ -104,7 +105,8 @@ impl Registration {
              ON CONFLICT (slug) DO UPDATE SET backend = excluded.backend, transport = excluded.transport,
                  generation = excluded.generation, started_at = excluded.started_at, stopped_at = excluded.stopped_at,
                  key_id = excluded.key_id, signature = excluded.signature";
-        self.generation = self.generation.max(keys.newest_generation(&self.slug)?) + 1;
+        // What somebody else wrote there moves it on, but never to the end of the numbers.
+        self.generation = self.generation.clamp(0, numbers::END).max(keys.newest_generation(&self.slug)?) + 1;
         self.files.sort();
         self.tokens.sort();
         self.signature = self.with_statement(|statement| Ok(signer.sign(statement)))?;

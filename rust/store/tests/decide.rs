@@ -104,24 +104,6 @@ fn another_text_than_the_one_reviewed_is_refused() {
 }
 
 #[test]
-fn a_decision_whose_audit_entry_cannot_be_written_is_none() {
-    let place = Place::new();
-    let (queue, inbox, granted) = (place.queue("dev"), place.inbox(), finding("egress-token-allow"));
-    queue.write_proposal(&granted).unwrap();
-    for table in ["audit_entries", "grants", "changes", "responses"] {
-        place.shell(&format!("CREATE TRIGGER no BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'no'); END"));
-        inbox.decide(&Decision { grant: Some("once"), ..decision(&granted, "approved") }).unwrap_err();
-        place.shell("DROP TRIGGER no");
-        assert_eq!(place.shell("SELECT state FROM proposals"), "pending", "{table}");
-        for table in ["audit_entries", "grants", "responses", "changes WHERE kind = 'approved'"] {
-            assert_eq!(place.count(table), 0);
-        }
-    }
-    inbox.decide(&Decision { grant: Some("once"), ..decision(&granted, "approved") }).unwrap();
-    assert_eq!((place.count("audit_entries"), place.count("grants")), (1, 1));
-}
-
-#[test]
 fn findings_are_approved_with_a_reason_or_rejected_never_modified() {
     let place = Place::new();
     let (queue, inbox) = (place.queue("dev"), place.inbox());

@@ -181,7 +181,9 @@ fn pruning_forgets_what_ended_long_ago_and_nothing_else() {
     assert_eq!((inbox.last_change().unwrap(), inbox.changes(seen, 10).unwrap().len()), (seen, 0));
     queue.write_proposal(&proposal("next")).unwrap();
     assert_eq!(inbox.changes(seen, 10).unwrap().len(), 1);
-    assert!(db.check().unwrap().is_empty());
+    // What the test itself put there is all there is to find.
+    let findings = db.check().unwrap();
+    assert!(findings.len() == 1 && findings[0].contains("was put in place"), "{findings:?}");
 }
 
 #[test]

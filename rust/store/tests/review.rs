@@ -1,11 +1,13 @@
 //! What does an operator see before deciding, and is it what is decided about?
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
 
 use bot_bottle_store::{Decision, Error, Proposal, Review, Reviewed, sha256_hex};
 
-use crate::place::{Place, decision, proposal};
+use crate::place::{Place, decision, eventually, names, proposal};
 
 /// The kinds of what is odd about it.
 fn odd(review: &Review) -> Vec<&str> {
@@ -197,4 +199,43 @@ fn a_review_of_a_modification_shows_what_the_operator_changed() {
     let hunks = inbox.review(&asked.id).unwrap().hunks.unwrap();
     let parts: Vec<_> = hunks[0].parts.iter().map(|part| (&*part.kind, &*part.text)).collect();
     assert_eq!(parts, [("same", "one\n"), ("removed", "two\n"), ("added", "2\n")]);
+}
+
+#[test]
+fn what_changes_between_the_look_and_the_commit_is_not_decided_over() {
+    let place = Place::new();
+    let file = place.managed("old\n");
+    let other = file.with_file_name("bashrc");
+    fs::write(&other, "old\n").unwrap();
+    let asked = place.queue("dev").write_proposal(&proposal("new\n")).unwrap();
+    let inbox = place.inbox();
+    let review = inbox.review(&asked.id).unwrap();
+    // Another process has the write lock while the operator's one looks, stages the file and waits for it.
+    let mut holder = Command::new("sqlite3")
+        .args(["-batch", "-bail"])
+        .arg(&place.db)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut to = holder.stdin.take().unwrap();
+    let mut from = BufReader::new(holder.stdout.take().unwrap());
+    let mut line = String::new();
+    to.write_all(b"BEGIN IMMEDIATE; SELECT 'locked';\n").unwrap();
+    from.read_line(&mut line).unwrap();
+    assert_eq!(line, "locked\n");
+    let error = std::thread::scope(|scope| {
+        let deciding = scope.spawn(|| inbox.decide(&reviewed(&asked, &review, "approved")).unwrap_err());
+        eventually(|| names(file.parent().unwrap()).iter().any(|name| name.contains(&asked.id)));
+        writeln!(to, "UPDATE managed_files SET path = '{}'; COMMIT;", other.display()).unwrap();
+        drop(to);
+        deciding.join().unwrap()
+    });
+    assert!(holder.wait().unwrap().success());
+    assert!(matches!(&error, Error::StaleReview { .. }), "{error}");
+    for file in [&file, &other] {
+        assert_eq!(fs::read_to_string(file).unwrap(), "old\n");
+    }
+    assert_eq!((place.count("responses"), place.count("audit_entries")), (0, 0));
+    assert_eq!(names(file.parent().unwrap()), ["bashrc", "routes.yaml"], "what was staged is gone");
 }

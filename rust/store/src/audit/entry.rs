@@ -1,13 +1,16 @@
 //! What was decided, in a log that is only ever added to, each entry chained to the one before it (docs/audit.md).
 
+use std::sync::LazyLock;
+
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::clock;
-use crate::diff::hex;
+use crate::diff::{hex, sha256_hex};
 use crate::error::{Error, Result};
+use crate::file::numbers;
 use crate::file::transaction::Transaction;
 use crate::rules::{
     MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text, check_time,
@@ -117,24 +120,7 @@ impl AuditEntry {
 
     /// Its fields by their names.
     pub fn fields(&self) -> AuditFields<&str> {
-        let given = |at| self.text(at).unwrap_or_default();
-        AuditFields {
-            timestamp: given(0),
-            bottle_slug: given(1),
-            component: given(2),
-            operator_action: given(3),
-            operator_notes: given(4),
-            justification: given(5),
-            diff: given(6),
-            decided_by: given(7),
-            surface: given(8),
-            proposal_id: self.text(9),
-            payload_sha256: self.text(10),
-            final_sha256: self.text(11),
-            seq: self.seq,
-            prev_hash: self.text(12),
-            entry_hash: self.text(13),
-        }
+        AuditFields { seq: self.seq, prev_hash: self.text(12), entry_hash: self.text(13), ..fields(&self.first()) }
     }
 
     pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -143,6 +129,26 @@ impl AuditEntry {
             *text = row.get_ref(at)?.as_str_or_null()?;
         }
         Ok(AuditEntry::new(texts, row.get(TEXTS)?))
+    }
+}
+
+/// What was said, by its names.
+fn fields<'a>(content: &[Option<&'a str>; CONTENT]) -> AuditFields<&'a str> {
+    let given = |at: usize| content[at].unwrap_or_default();
+    AuditFields {
+        timestamp: given(0),
+        bottle_slug: given(1),
+        component: given(2),
+        operator_action: given(3),
+        operator_notes: given(4),
+        justification: given(5),
+        diff: given(6),
+        decided_by: given(7),
+        surface: given(8),
+        proposal_id: content[9],
+        payload_sha256: content[10],
+        final_sha256: content[11],
+        ..AuditFields::default()
     }
 }
 
@@ -211,8 +217,21 @@ pub(crate) fn append(tx: &Transaction<'_>, entry: &AuditEntry) -> Result<AuditEn
 }
 
 pub(crate) fn last(conn: &Connection) -> Result<(i64, String)> {
-    const LAST_SQL: &str = "SELECT seq, entry_hash FROM audit_entries ORDER BY seq DESC LIMIT 1";
-    let last = conn.prepare_cached(LAST_SQL)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    static LAST_SQL: LazyLock<String> = LazyLock::new(|| {
+        format!("SELECT seq, entry_hash FROM audit_entries WHERE seq = {}", numbers::last("audit_entries"))
+    });
+    let last = conn
+        .prepare_cached(&LAST_SQL)?
+        .query_row([], |row| {
+            let hash = row.get_ref("entry_hash")?.as_bytes_or_null()?.unwrap_or_default();
+            // One that somebody else wrote can be anything. `verify` stops at it; the log goes on.
+            let hash = match str::from_utf8(hash).ok().filter(|hash| check_hash("entry_hash", hash).is_ok()) {
+                Some(hash) => hash.to_owned(),
+                None => sha256_hex(hash),
+            };
+            Ok((row.get("seq")?, hash))
+        })
+        .optional()?;
     Ok(last.unwrap_or_else(|| (0, NO_HASH.to_owned())))
 }
 
@@ -227,7 +246,12 @@ pub struct AuditReport {
     pub head: String,
 }
 
-pub(crate) fn verify(conn: &Connection, head: Option<&str>) -> Result<AuditReport> {
+/// Recomputes the chain; `each` is called with every entry that fits.
+pub(crate) fn verify(
+    conn: &Connection,
+    head: Option<&str>,
+    mut each: impl FnMut(&AuditFields<&str>) -> Result<()>,
+) -> Result<AuditReport> {
     let broken = |seq: i64, reason: String| Error::AuditIntegrity { seq: Some(seq), reason };
     let mut statement = conn.prepare(&format!("SELECT {COLUMNS} FROM audit_entries ORDER BY seq"))?;
     let mut rows = statement.query([])?;
@@ -251,6 +275,7 @@ pub(crate) fn verify(conn: &Connection, head: Option<&str>) -> Result<AuditRepor
         if text(CONTENT + 1)? != Some(computed.as_str()) {
             return Err(broken(seq, format!("entry {seq} was changed after it was written")));
         }
+        each(&AuditFields { seq: Some(seq), ..fields(&content) })?;
         seen_head |= head == Some(computed.as_str());
         report = AuditReport { entries: expected, first_seq: Some(1), last_seq: Some(seq), head: computed };
     }
@@ -280,7 +305,7 @@ pub(crate) fn note(
     append(
         tx,
         &AuditEntry::from(AuditFields {
-            timestamp: crate::clock::now().as_str(),
+            timestamp: clock::now().as_str(),
             bottle_slug,
             component,
             operator_action: action,

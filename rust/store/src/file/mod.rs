@@ -21,6 +21,7 @@ pub(crate) mod identity;
 pub(crate) mod layout;
 pub(crate) mod migrations;
 pub(crate) mod mount;
+pub(crate) mod numbers;
 pub(crate) mod shared;
 pub(crate) mod transaction;
 pub(crate) mod turn;

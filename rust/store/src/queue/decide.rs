@@ -240,6 +240,7 @@ impl Made<'_> {
                 scope,
                 proposal_id: &proposal.id,
                 by: self.decided_by,
+                surface: self.surface,
                 now: &now,
             };
             grant::create(tx, &granted, self.signer)?;
@@ -308,5 +309,62 @@ impl Made<'_> {
             ":signature": signature,
         })?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stores::inbox::Inbox;
+    use crate::stores::queue_store::QueueStore;
+
+    /// A trigger of the connection alone, so that the schema of the file is as it should be: what happens inside of the
+    /// decision's transaction, at a step of it, is the test's.
+    fn at_the_step(db: &Database, trigger: &str) {
+        db.write(|tx| Ok((tx.execute_batch(trigger)?, Rings::NONE))).unwrap();
+    }
+
+    #[test]
+    fn a_decision_whose_audit_entry_cannot_be_written_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bot-bottle.db");
+        let asked =
+            Proposal::new("dev", "egress-token-allow", b"a finding", "", None, None, Some("host + token")).unwrap();
+        QueueStore::new("dev", Some(&path)).unwrap().write_proposal(&asked).unwrap();
+        let inbox = Inbox::new(Some(&path)).unwrap();
+        let decision = Decision {
+            proposal_id: &asked.id,
+            status: STATUS_APPROVED,
+            reviewed: Reviewed::Payload(&asked.payload_sha256),
+            notes: "a test key",
+            final_file: None,
+            decided_by: Some("ann"),
+            surface: "cli",
+            grant: Some("once"),
+        };
+        let count = |what: &str| {
+            let sql = format!("SELECT count(*) FROM {what}");
+            inbox.db.read(|conn| Ok(conn.query_row(&sql, [], |row| row.get::<_, i64>(0))?)).unwrap().unwrap()
+        };
+        // The grant's entry is the second.
+        for step in [
+            "INSERT ON responses",
+            "INSERT ON grants",
+            "INSERT ON changes",
+            "INSERT ON audit_entries",
+            "INSERT ON audit_entries WHEN NEW.operator_action = 'grant-given'",
+        ] {
+            let fails = format!("CREATE TEMP TRIGGER no AFTER {step} BEGIN SELECT RAISE(ABORT, 'no'); END");
+            at_the_step(&inbox.db, &fails);
+            let error = inbox.decide(&decision).unwrap_err();
+            assert!(error.to_string().contains("no"), "{step}: {error}");
+            at_the_step(&inbox.db, "DROP TRIGGER no");
+            assert_eq!(count("proposals WHERE state = 'pending'"), 1, "{step}");
+            for table in ["audit_entries", "grants", "responses", "changes WHERE kind = 'approved'"] {
+                assert_eq!(count(table), 0, "{step}");
+            }
+        }
+        inbox.decide(&decision).unwrap();
+        assert_eq!((count("audit_entries"), count("grants")), (2, 1));
     }
 }

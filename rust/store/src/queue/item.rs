@@ -176,6 +176,21 @@ pub(crate) fn decision_damage(keys: &Keys, item: &InboxItem) -> Result<Option<St
     verdict(verified).map(|verdict| verdict.err())
 }
 
+/// The bottles and reasons of the decisions that do not count.
+pub(crate) fn damaged_decisions(conn: &Connection, keys: &Keys) -> Result<Vec<(String, String)>> {
+    const DECIDED: &str = "WHERE r.proposal_seq IS NOT NULL OR p.state IN ('approved', 'modified', 'rejected')";
+    let mut damaged = Vec::new();
+    let mut statement = conn.prepare(&select(DECIDED))?;
+    let mut rows = statement.query(named_params! {":now": clock::now()})?;
+    while let Some(row) = rows.next()? {
+        let item = from_row(row)?;
+        if let Some(reason) = decision_damage(keys, &item)? {
+            damaged.push((item.proposal.bottle_slug, reason));
+        }
+    }
+    Ok(damaged)
+}
+
 /// The same, of one.
 pub(crate) fn settle(conn: &Connection, keys: &Keys, item: Option<InboxItem>) -> Result<Option<InboxItem>> {
     Ok(settle_all(conn, keys, item.into_iter().collect())?.pop())

@@ -1,9 +1,12 @@
 //! What may happen to a proposal: it arrives, expires, is found, left, withdrawn?
 
+use std::sync::LazyLock;
+
 use rusqlite::{Connection, OptionalExtension, named_params};
 
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::file::numbers;
 use crate::file::transaction::Transaction;
 use crate::queue::changes;
 use crate::queue::proposal::{COLUMNS, PENDING, Proposal, from_row};
@@ -162,10 +165,15 @@ pub(crate) fn check_cap(tx: &Transaction<'_>, queue_key: &str) -> Result<()> {
 }
 
 pub(crate) fn insert(tx: &Transaction<'_>, queue_key: &str, proposal: &Proposal, base: Option<&str>) -> Result<()> {
-    const INSERT_SQL: &str = "INSERT INTO proposals (id, queue_key, bottle_slug, tool, payload_sha256, justification,
-             arrival_timestamp, current_file_hash, base_sha256, expires_at, fingerprint, proposed_file)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
-    tx.prepare_cached(INSERT_SQL)?.execute((
+    static INSERT_SQL: LazyLock<String> = LazyLock::new(|| {
+        let next = numbers::next("proposals");
+        format!(
+            "INSERT INTO proposals (seq, id, queue_key, bottle_slug, tool, payload_sha256, justification,
+                 arrival_timestamp, current_file_hash, base_sha256, expires_at, fingerprint, proposed_file)
+             VALUES ({next}, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+        )
+    });
+    tx.prepare_cached(&INSERT_SQL)?.execute((
         &proposal.id,
         queue_key,
         &proposal.bottle_slug,

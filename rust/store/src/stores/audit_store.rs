@@ -4,11 +4,12 @@ use std::path::Path;
 
 use rusqlite::types::ToSql;
 
-use crate::audit::entry::{AuditEntry, AuditReport, COLUMNS, NO_HASH, append, check_head, last, verify};
+use crate::audit::entry::{AuditEntry, AuditReport, COLUMNS, NO_HASH, append, check_head, last};
 use crate::broker::Broker;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::bell::Rings;
 use crate::rules::{check_hash, check_time};
+use crate::stores::reconcile::reconcile;
 use crate::stores::transport::Transport;
 
 /// The append-only audit log.
@@ -109,7 +110,8 @@ impl AuditStore {
         Ok(entries.unwrap_or_default())
     }
 
-    /// Recomputes the chain in one snapshot. With `head`, an entry with that hash must be in it.
+    /// Recomputes the chain and holds it against the decisions, grants and applied files that are there, in one snapshot.
+    /// With `head`, an entry with that hash must be in it.
     pub fn verify(&self, head: Option<&str>) -> Result<AuditReport> {
         if let Some(head) = head {
             check_hash("head", head)?;
@@ -117,7 +119,19 @@ impl AuditStore {
         // A connection of its own: a log of millions takes seconds, and readers share theirs.
         let opened = self.transport.host_only("verify the audit log")?.shared()?.open(false)?;
         match opened {
-            Some(opened) => verify(&opened.conn, head).map_err(|error| error.at(&opened.file)),
+            Some(opened) => {
+                let verified = || {
+                    let _snapshot = opened.conn.unchecked_transaction()?;
+                    reconcile(&opened.conn, head)
+                };
+                let (report, mismatches) = verified().map_err(|error: Error| error.at(&opened.file))?;
+                let Some(first) = mismatches.first() else { return Ok(report) };
+                let reason = match mismatches.len() {
+                    1 => first.reason.clone(),
+                    more => format!("{} (and {} more, which `bot-bottle db check` names)", first.reason, more - 1),
+                };
+                Err(Error::AuditIntegrity { seq: None, reason })
+            }
             None => check_head(
                 head,
                 false,

@@ -10,7 +10,7 @@ use crate::broker::Broker;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
-use crate::grant::{COLUMNS, Grant, LIVE, from_row};
+use crate::grant::{self, COLUMNS, Grant, LIVE, from_row};
 use crate::registration::record_damage;
 use crate::rules::{check_name, check_text};
 use crate::statement::Keys;
@@ -102,7 +102,7 @@ impl GrantStore {
                     // A policy's yes, never to be taken for a person's: it names the grant it rests on.
                     let notes =
                         format!("grant {} of proposal {}", grant.id, grant.proposal_id.as_deref().unwrap_or("-"));
-                    audit::note(tx, bottle_slug, tool, "grant-used", &notes, &grant.created_by, "policy")?;
+                    audit::note(tx, bottle_slug, tool, grant::USED, &notes, &grant.created_by, "policy")?;
                 }
                 return Ok(((spent, None), Rings::NONE));
             }
@@ -138,6 +138,7 @@ impl GrantStore {
         let keyring = Keys::of(db).keyring()?;
         for grant in &mut grants {
             grant.damaged = grant.verify(&keyring).err().and_then(|error| error.damage());
+            grant.live &= grant.damaged.is_none();
         }
         Ok(grants)
     }
@@ -174,7 +175,7 @@ impl GrantStore {
                 tx,
                 &grant.bottle_slug,
                 &grant.tool,
-                "grant-revoked",
+                grant::REVOKED,
                 &format!("grant {}", grant.id),
                 &by,
                 surface,

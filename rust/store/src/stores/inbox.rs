@@ -8,6 +8,7 @@ use rusqlite::{Connection, Params, named_params};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::database::Database;
+use crate::file::numbers::END;
 use crate::queue::changes::{CHANGE_COLUMNS, Change, change_from_row, last_change};
 use crate::queue::decide::{self, Decision};
 use crate::queue::item::{InboxItem, list, read, settle, settle_all};
@@ -130,7 +131,9 @@ impl Inbox {
 
     /// Changes after `since`, oldest first.
     pub fn changes(&self, since: i64, limit: u32) -> Result<Vec<Change>> {
-        let sql = format!("SELECT {CHANGE_COLUMNS} FROM changes WHERE seq > :since ORDER BY seq LIMIT :limit");
+        let sql = format!(
+            "SELECT {CHANGE_COLUMNS} FROM changes WHERE seq > :since AND seq < {END} ORDER BY seq LIMIT :limit"
+        );
         let changes = self.db.read(|conn| {
             let mut statement = conn.prepare_cached(&sql)?;
             let rows = statement.query_map(named_params! {":since": since, ":limit": limit}, change_from_row)?;

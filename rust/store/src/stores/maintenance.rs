@@ -11,17 +11,21 @@ use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
-use crate::audit::entry as audit;
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
 use crate::file::database::Database;
 use crate::file::migrations::{self, MODULES};
 use crate::file::{attest, bell, mount};
-use crate::registration;
+use crate::queue::item;
 use crate::statement::Keys;
+use crate::stores::reconcile::reconcile;
+use crate::{grant, registration};
 
 /// A backup in one step, so in one read transaction: in smaller ones every write by others would start it over.
 pub(crate) const ALL_PAGES: i32 = i32::MAX;
+
+/// So many are told one by one, and left in the log: whoever can write to the file could make millions.
+const MOST_FINDINGS: usize = 100;
 
 /// What `status` reports.
 #[derive(Debug, Clone, Serialize)]
@@ -93,21 +97,37 @@ impl Database {
         Ok(found.into_iter().map(|found| (found.module, found.version)).collect())
     }
 
-    /// SQLite's checks and the audit chain; what is wrong, in sentences.
+    /// SQLite's checks, the schema, the audit log against the rows, and what is not as it was signed; in sentences. What
+    /// somebody else must have done to a row is left in the audit log, once.
     pub fn check(&self) -> Result<Vec<String>> {
         let Some(opened) = self.shared()?.open(false)? else { return Ok(Vec::new()) };
-        let all = || {
-            let mut all = findings(&opened.conn)?;
-            let damaged = registration::damaged(&opened.conn, &Keys::of(self))?;
-            for (slug, reason) in &damaged {
-                registration::record_damage(self, slug, reason)?;
-                all.push(format!(
-                    "{reason}; nothing of it is taken, and `bot-bottle bottle start` or `stop` writes it anew"
-                ));
+        let keys = Keys::of(self);
+        let look = || {
+            let _snapshot = opened.conn.unchecked_transaction()?;
+            let (all, log) = findings(&opened.conn, |conn| reconcile(conn, None))?;
+            let mismatches = log.map(|(_, mismatches)| mismatches).unwrap_or_default();
+            let mut wrong: Vec<_> = mismatches.into_iter().map(|found| (found.bottle_slug, found.reason, "")).collect();
+            for (slug, reason) in registration::damaged(&opened.conn, &keys)? {
+                let way_out = "nothing of it is taken, and `bot-bottle bottle start` or `stop` writes it anew";
+                wrong.push((slug, reason, way_out));
             }
-            Ok(all)
+            let mut damaged = item::damaged_decisions(&opened.conn, &keys)?;
+            damaged.extend(grant::damaged(&opened.conn, &keys)?);
+            wrong.extend(damaged.into_iter().map(|(slug, reason)| (slug, reason, "it allows nothing")));
+            Ok((all, wrong))
         };
-        all().map_err(|error: Error| error.at(&opened.file))
+        let (mut all, wrong) = look().map_err(|error: Error| error.at(&opened.file))?;
+        drop(opened);
+        for (told, (slug, reason, way_out)) in wrong.iter().enumerate() {
+            if told == MOST_FINDINGS {
+                all.push(format!("{} more rows are not as the log or their signatures say", wrong.len() - told));
+                break;
+            }
+            // What is wrong is told, whether or not it can be written down.
+            let _ = registration::record_damage(self, slug, reason);
+            all.push(if way_out.is_empty() { reason.clone() } else { format!("{reason}; {way_out}") });
+        }
+        Ok(all)
     }
 
     /// A copy of one moment, while others write; its bytes.
@@ -148,19 +168,24 @@ pub(crate) fn open_read_only(file: &Path) -> Result<Connection> {
     Ok(conn)
 }
 
-/// What is wrong with a file, in sentences.
-pub(crate) fn findings(conn: &Connection) -> Result<Vec<String>> {
+/// What is wrong with a file, in sentences, and what `log` finds of its audit log, if the log can be read at all.
+pub(crate) fn findings<T>(
+    conn: &Connection,
+    log: impl FnOnce(&Connection) -> Result<T>,
+) -> Result<(Vec<String>, Option<T>)> {
     let mut findings = sqlite_checks(conn)?;
     let versions = migrations::versions(conn)?;
     let planted = attest::planted(conn, &versions)?;
     findings.extend(planted.into_iter().map(|(_, what)| format!("{what}: somebody else put it there")));
     findings.extend(attest::missing(conn, &versions)?.into_iter().map(|what| format!("{what} is gone")));
-    match audit::verify(conn, None) {
-        Ok(_) => {}
-        Err(error @ Error::AuditIntegrity { .. }) => findings.push(error.to_string()),
-        Err(error) => return Err(error),
+    match log(conn) {
+        Ok(found) => Ok((findings, Some(found))),
+        Err(error @ Error::AuditIntegrity { .. }) => {
+            findings.push(error.to_string());
+            Ok((findings, None))
+        }
+        Err(error) => Err(error),
     }
-    Ok(findings)
 }
 
 fn sqlite_checks(conn: &Connection) -> Result<Vec<String>> {

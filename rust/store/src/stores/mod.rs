@@ -8,6 +8,7 @@ pub(crate) mod maintenance;
 pub(crate) mod prune;
 pub(crate) mod query;
 pub(crate) mod queue_store;
+pub(crate) mod reconcile;
 pub(crate) mod restore;
 pub(crate) mod transport;
 pub(crate) mod trust;

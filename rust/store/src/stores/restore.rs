@@ -186,7 +186,9 @@ impl Staged {
             return Err(Error::input("backup", format!("{} is not a bot-bottle database", source.display())));
         }
         migrations::refuse_newer(&versions)?;
-        if let Some(finding) = findings(&conn).map_err(at_source)?.into_iter().next() {
+        if let Some(finding) =
+            findings(&conn, |conn| audit::verify(conn, None, |_| Ok(()))).map_err(at_source)?.0.into_iter().next()
+        {
             return Err(Error::Corrupt { path: source.display().to_string(), reason: finding });
         }
         migrations::migrate_all(&conn).map_err(at_source)?;
