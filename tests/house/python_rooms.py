@@ -24,6 +24,7 @@ FLOORS: list[set[str]] = [
     {"supervise"},
     {"bot_bottle"},
     {"operator"},
+    {"policy"},
     {"sidecars", "web", "tui", "notify"},
     {"cli"},
 ]

@@ -28,6 +28,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "reject": "decide:reject",
         "watch": "watch:watch",
         "notify": "notify:notify",
+        "policy": "policy:policy",
     },
     "Look back": {
         "history": "inbox:history",

@@ -7,10 +7,11 @@ import sys
 from bot_bottle import Inbox, InboxItem, Response, Review
 from bot_bottle.cli.asking import ask, ask_why_yes, modified, say_what_holds
 from bot_bottle.cli.declare import command, option
-from bot_bottle.cli.options import hash_option, json_option, notes_option, pending_id, scope, yes_option
+from bot_bottle.cli.options import hash_option, json_option, notes_option, pending_id, yes_option
 from bot_bottle.cli.screen import interactive, print_in_pages, print_json
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.operator import decisions
+from bot_bottle.operator.scopes import scope
 
 
 @command()

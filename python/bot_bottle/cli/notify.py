@@ -15,6 +15,7 @@ from bot_bottle.cli.options import json_option
 from bot_bottle.cli.screen import print_json, print_table, say
 from bot_bottle.errors import BotBottleError, InvalidInputError
 from bot_bottle.operator import live, words
+from bot_bottle.operator.alone import alone, running
 
 if TYPE_CHECKING:
     from bot_bottle.cli.screen import Cell
@@ -49,7 +50,7 @@ def run() -> None:
     from bot_bottle.notify.ladder import Ladder
 
     settings = _settings()
-    with delivery.alone():
+    with alone("notify"):
         ladder, lock, over = Ladder(settings.quiet), threading.Lock(), threading.Event()
         outbox = delivery.Outbox(settings.channels, _warn)
         threading.Thread(target=_follow, args=(ladder, lock, over), daemon=True).start()
@@ -127,7 +128,7 @@ def status(as_json: bool) -> None:
     """Say whether somebody is told, and what became of each channel's last messages."""
     from bot_bottle.notify import delivery, settings
 
-    known, at_work, channels = delivery.status(), delivery.running(), settings.read().channels
+    known, at_work, channels = delivery.status(), running("notify"), settings.read().channels
     if as_json:
         listed = [{"name": each.name, "kind": each.kind, **known.get(each.name, {})} for each in channels]
         print_json({"running": at_work, "channels": listed})

@@ -8,27 +8,14 @@ from typing import Any, TypeVar
 from bot_bottle import BottleStore, Inbox
 from bot_bottle.cli.declare import BadValueError, argument, option
 from bot_bottle.errors import BotBottleError
+from bot_bottle.operator import scopes
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
-def _seconds(text: str) -> float | None:
-    text = text.strip().lower()
-    unit = next((unit for unit in _SECONDS if text.endswith(unit)), None)
-    if unit is None:
-        return None
-    number = text.removesuffix(unit).rstrip()
-    whole, point, fraction = number.partition(".")
-    if not whole.isdecimal() or (point and not fraction.isdecimal()):
-        return None
-    return float(number) * _SECONDS[unit]
 
 
 def duration(text: str) -> float:
     """``90s``, ``15m``, ``2h``, ``30d`` or ``1w`` in seconds."""
-    seconds = _seconds(text)
+    seconds = scopes.seconds(text)
     if seconds is None:
         raise BadValueError(f"'{text}' is not a duration with its unit, such as 90s, 15m, 2h, 30d or 1w")
     return seconds
@@ -38,7 +25,7 @@ def moment(text: str) -> str:
     """A time in ISO 8601, or a duration before now, as a timestamp of the kind the store writes."""
     from datetime import datetime, timedelta, timezone
 
-    ago = _seconds(text)
+    ago = scopes.seconds(text)
     try:
         if ago is not None:
             at = datetime.now(timezone.utc) - timedelta(seconds=ago)
@@ -59,13 +46,6 @@ def digest(text: str) -> str:
     if not 16 <= len(text) <= 64 or text.lower().strip("0123456789abcdef"):
         raise BadValueError(f"'{text}' is not 16 to 64 hex digits")
     return text.lower()
-
-
-def scope(text: str) -> str:
-    """How far a grant reaches, in the words of ``Inbox.decide``, which has ``for`` in seconds alone."""
-    kind, _, rest = text.partition(":")
-    seconds = _seconds(rest) if kind == "for" else None
-    return text if seconds is None else f"for:{seconds:g}"
 
 
 def json_option(command: F) -> F:

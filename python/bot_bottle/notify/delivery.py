@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
 from bot_bottle import bot_bottle_root
-from bot_bottle.errors import InvalidInputError
 from bot_bottle.notify.channels import DeliveryError, deliver
 from bot_bottle.notify.message import Message
 from bot_bottle.notify.settings import Channel
@@ -22,31 +19,6 @@ from bot_bottle.notify.settings import Channel
 # After a failure it is tried again after so many seconds each; then the message is given up, the next one is not.
 _PAUSES = (2.0, 10.0, 30.0)
 _MOST_QUEUED = 16
-
-
-@contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Holds the right to tell this host's operator; two would tell everything twice.
-
-    Raises:
-        InvalidInputError: another process holds it.
-    """
-    os.makedirs(bot_bottle_root(), mode=0o700, exist_ok=True)
-    with open(_file("notify.lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InvalidInputError("another 'bot-bottle notify run' is at work on this host already") from None
-        yield
-
-
-def running() -> bool:
-    """Is there a process that tells?"""
-    try:
-        with alone():
-            return False
-    except InvalidInputError:
-        return True
 
 
 def status() -> dict[str, dict[str, Any]]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import islice
 
-from bot_bottle.operator import words
+from bot_bottle.operator import hours, words
+from bot_bottle.operator.hours import Hours
 from bot_bottle.operator.live import Row
 
 # A second, so that a burst is one message.
@@ -19,7 +20,7 @@ _MOST_LOOKED_AT = 100
 class Ladder:
     """What waits, and how often each was told of."""
 
-    def __init__(self, quiet: tuple[int, int] | None = None, age: Callable[[str], float] = words.seconds_since) -> None:
+    def __init__(self, quiet: Hours | None = None, age: Callable[[str], float] = words.seconds_since) -> None:
         self._quiet = quiet
         self._age = age
         self._rows: dict[str, Row] = {}
@@ -44,7 +45,7 @@ class Ladder:
 
         A question whose asker has gone is nobody's concern until the asker is back.
         """
-        if self._quiet and _within(self._quiet, now):
+        if self._quiet and hours.within(self._quiet, now):
             return [], []
         new: list[Row] = []
         again: list[Row] = []
@@ -65,9 +66,3 @@ class Ladder:
 def _steps(age: float) -> int:
     """How many steps lie behind something of that age."""
     return sum(age >= step for step in _STEPS) + int(age // _HOURLY)
-
-
-def _within(quiet: tuple[int, int], now: datetime) -> bool:
-    start, end = quiet
-    minute = now.hour * 60 + now.minute
-    return start <= minute < end if start <= end else minute >= start or minute < end

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from bot_bottle import bot_bottle_root
 from bot_bottle.errors import InvalidInputError
+from bot_bottle.operator import hours
+from bot_bottle.operator.hours import Hours
 
 # What each kind of channel takes besides its kind; those that it cannot do without come first.
 _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -36,8 +38,8 @@ class Settings(NamedTuple):
     """The table ``[notify]``."""
 
     channels: tuple[Channel, ...] = ()
-    quiet: tuple[int, int] | None = None
-    """Local time, in minutes after midnight, from and until which nobody is told."""
+    quiet: Hours | None = None
+    """When nobody is told."""
 
 
 def path() -> str:
@@ -85,19 +87,11 @@ def _channel(name: str, table: dict[str, Any]) -> Channel:
     return Channel(name, **table)
 
 
-def _quiet(value: Any) -> tuple[int, int]:
+def _quiet(value: Any) -> Hours:
     try:
-        start, end = (_minutes(part) for part in value.split("-"))
+        return hours.parse(value)
     except (AttributeError, ValueError):
         raise _wrong(f'quiet in [notify] is not of the form "22:00-07:00": {value!r}') from None
-    return start, end
-
-
-def _minutes(text: str) -> int:
-    hours, minutes = text.strip().split(":")
-    if not (hours.isdecimal() and minutes.isdecimal() and int(hours) < 24 and int(minutes) < 60):
-        raise ValueError(text)
-    return int(hours) * 60 + int(minutes)
 
 
 def _table(value: Any, name: str) -> dict[str, Any]:

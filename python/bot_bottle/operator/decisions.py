@@ -64,6 +64,7 @@ def decide(
     surface: Surface,
     notes: str = "",
     final_file: bytes | None = None,
+    decided_by: str | None = None,
     grant: str | None = None,
 ) -> Response:
     """Decides on what ``review`` shows; raises as :meth:`Inbox.decide` does."""
@@ -73,6 +74,7 @@ def decide(
         review_sha256=review.review_sha256,
         notes=notes,
         final_file=final_file,
+        decided_by=decided_by,
         grant=grant,
         surface=surface,
     )

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from bot_bottle import Proposal
 
 
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
 class Scope(NamedTuple):
     """``grant`` is what ``Inbox.decide`` takes; ``None``: this request alone, and the next one asks again."""
 
@@ -34,3 +37,23 @@ def offered(proposal: Proposal) -> tuple[Scope, ...]:
 def needs_reason(tool: str) -> bool:
     """Does an approval need a recorded reason? The store refuses one without."""
     return tool in (TOOL_GITLEAKS_ALLOW, TOOL_EGRESS_TOKEN_ALLOW)
+
+
+def seconds(text: str) -> float | None:
+    """``90s``, ``15m``, ``2h``, ``30d`` or ``1w`` in seconds; ``None``: it has another form."""
+    text = text.strip().lower()
+    unit = next((unit for unit in _SECONDS if text.endswith(unit)), None)
+    if unit is None:
+        return None
+    number = text.removesuffix(unit).rstrip()
+    whole, point, fraction = number.partition(".")
+    if not whole.isdecimal() or (point and not fraction.isdecimal()):
+        return None
+    return float(number) * _SECONDS[unit]
+
+
+def scope(text: str) -> str:
+    """How far a grant reaches, in the words of ``Inbox.decide``, which has ``for`` in seconds alone."""
+    kind, _, rest = text.partition(":")
+    span = seconds(rest) if kind == "for" else None
+    return text if span is None else f"for:{span:g}"

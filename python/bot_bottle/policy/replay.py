@@ -1,0 +1,128 @@
+"""What would a rule have done to what people decided already, and which rules do their decisions suggest?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from bot_bottle import AuditStore
+from bot_bottle.errors import InvalidInputError
+from bot_bottle.operator import scopes
+from bot_bottle.policy.judging import judge, matches
+from bot_bottle.policy.rules import Policy, Rule, parse
+from bot_bottle.policy.subject import Subject, of_decided
+
+if TYPE_CHECKING:
+    from bot_bottle import Inbox, InboxItem
+
+_MOST_HOSTS = 10
+
+
+class Past(NamedTuple):
+    """What a person decided, about what, and when."""
+
+    item: InboxItem
+    subject: Subject
+    status: str
+    arrived: datetime
+
+    @property
+    def id(self) -> str:
+        """The proposal's."""
+        return self.item.proposal.id
+
+
+def past(inbox: Inbox, limit: int) -> list[Past]:
+    """What people decided of the newest ``limit`` proposals, newest first."""
+    items = [item for item in inbox.history(limit=limit) if item.response and item.response.surface != "policy"]
+    if not items:
+        return []
+    oldest = min(item.response.decided_at or "" for item in items if item.response)
+    with AuditStore(inbox.db_path) as store:
+        diffs = {entry.proposal_id: entry.diff for entry in store.read_audit_entries(since=oldest)}
+    found = []
+    for item in items:
+        arrived = datetime.fromisoformat(item.proposal.arrival_timestamp.replace("Z", "+00:00")).astimezone()
+        status = item.response.status if item.response else ""
+        found.append(Past(item, of_decided(item, diffs.get(item.proposal.id, "")), status, arrived))
+    return found
+
+
+class Replayed(NamedTuple):
+    """A rule and those of the decisions that it matches, as if it had counted then (its end aside)."""
+
+    rule: Rule
+    matched: list[Past]
+
+    @property
+    def otherwise(self) -> list[Past]:
+        """The ones that a person decided in another way."""
+        wanted = {"approve": "approved", "reject": "rejected"}.get(self.rule.verdict)
+        return [each for each in self.matched if wanted and each.status != wanted]
+
+
+def replay(rule: Rule, decided: Sequence[Past]) -> Replayed:
+    """What the rule alone matches; what another, stricter rule says of it is another rule's replay."""
+    ageless = rule._replace(until=None)
+    return Replayed(rule, [each for each in decided if matches(ageless, each.subject, each.arrived)])
+
+
+class Suggestion(NamedTuple):
+    """A rule in TOML, and the decisions that it is made of."""
+
+    rule: str
+    evidence: list[Past]
+
+
+def suggest(policy: Policy, decided: Sequence[Past], least: int) -> Iterator[Suggestion]:
+    """Rules for what was decided alike at least so many times and never otherwise, unless a rule says it already."""
+    groups: dict[tuple[str, str, str, str], list[Past]] = {}
+    for each in decided:
+        of = each.subject
+        keys = [("sha256", of.sha256)]
+        if of.hosts and len(of.hosts) <= _MOST_HOSTS:
+            keys += [("host_suffix", host.removeprefix("*.")) for host in of.hosts]
+        for key, value in keys:
+            groups.setdefault((of.bottle, of.tool, key, value), []).append(each)
+    for (bottle, tool, key, value), found in sorted(groups.items()):
+        statuses = {each.status for each in found}
+        if len(found) < least or len(statuses) != 1 or not statuses < {"approved", "rejected"}:
+            continue
+        (status,) = statuses
+        if status == "approved" and key == "host_suffix" and scopes.needs_reason(tool):
+            continue  # it would let any secret go there
+        verdict = "approve" if status == "approved" else "reject"
+        text = _toml(verdict, bottle, tool, key, value, _reason(found))
+        try:
+            (rule,) = parse(text).rules
+        except InvalidInputError:  # such as a host that is a whole top-level domain
+            continue
+        shown = replay(rule, found).matched
+        # A host whose routes brought more than leave to go there is none that a rule could approve.
+        said = [judge(policy, each.subject, each.arrived).rule for each in shown]
+        if len(shown) >= least and not all(each is not None and each.verdict == verdict for each in said):
+            yield Suggestion(text, shown)
+
+
+def _reason(found: Sequence[Past]) -> str:
+    given = (each.item.response.notes.strip() for each in found if each.item.response)
+    return next((notes for notes in given if notes and len(notes) <= 200 and notes.isprintable()), "decided so before")
+
+
+def _toml(verdict: str, bottle: str, tool: str, key: str, value: str, reason: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9 ._-]", "-", f"{bottle} {value[:16] if key == 'sha256' else value}")[:63].rstrip()
+    lines = {"name": name, "verdict": verdict, "bottle": bottle, "tool": tool, key: value, "reason": reason}
+    return "[[rule]]\n" + "".join(f"{each} = {quoted(text)}\n" for each, text in lines.items())
+
+
+def quoted(text: str) -> str:
+    """``text`` as a basic string of TOML."""
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    return f"\\u{ord(character):04x}" if ord(character) < 32 or ord(character) == 127 else character
