@@ -120,7 +120,7 @@ $(BIN)/.extension: pyproject.toml $(RUST_SOURCES) $(BIN)/.installed
 	PIP_NO_INDEX=1 $(BIN)/maturin develop --release --locked --quiet
 	@touch $@
 
-$(HELPER): rust/sidecar/static.toml $(RUST_SOURCES) | tools
+$(HELPER): rust/sidecar/static.toml rust/sidecar/no_unwinding.ld $(RUST_SOURCES) | tools
 	cargo build --locked --quiet --config rust/sidecar/static.toml --target '$(HOST)' \
 	    --profile helper --package bot-bottle-sidecar
 

@@ -104,7 +104,7 @@ def test_it_needs_no_libraries() -> None:
 
 def test_it_is_small() -> None:
     # With the broker's client, its TLS, the tables of Unicode, and all that the git gate's hooks do.
-    assert PROGRAM.stat().st_size <= 4.6 * (1 << 20)
+    assert PROGRAM.stat().st_size <= 4.2 * (1 << 20)
 
 
 def test_it_has_these_verbs_and_none_that_decides(helper: Helper, queue: QueueStore) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from bot_bottle import (
     Proposal,
     QueueStore,
     UnsafeMountError,
+    WaitTimeoutError,
 )
 from cli_process import Host
 from store_process import Process, assert_sound, decide, eventually, proposal, witness
@@ -530,6 +532,34 @@ def test_a_wal_deleted_between_writes_loses_no_later_write(db: Path, queue: Queu
     assert_sound(db)
 
 
+@pytest.mark.parametrize(
+    "name", ["the file itself", "a link to it", "a link to the host's link", "a link to its directory"]
+)
+def test_a_process_that_has_the_file_by_two_names_gets_over_a_lost_wal(host: Host, tmp_path: Path, name: str) -> None:
+    real, other = host.root / "db" / "bot-bottle.db", tmp_path / "other"
+    targets = {"a link to it": real, "a link to the host's link": host.root / "bot-bottle.db"}
+    if name == "a link to its directory":
+        real.parent.mkdir(parents=True)
+        other.symlink_to(real.parent)
+        other = other / real.name
+    elif name in targets:
+        other.symlink_to(targets[name])
+    else:
+        other = real
+    with QueueStore("dev") as one, QueueStore("dev", other) as two, AuditStore(other) as log:
+        for _ in range(3):
+            for queue in one, two:
+                queue.write_proposal(proposal())
+            assert log.verify().entries == 0
+            for suffix in ("-wal", "-shm"):
+                real.with_name(real.name + suffix).unlink()
+            for queue in two, one, two:
+                written = queue.write_proposal(proposal())  # into files that others see
+                assert [written.id] in witness(real, "SELECT id FROM proposals")
+            assert log.verify().entries == 0
+    assert_sound(real)
+
+
 def test_a_database_deleted_and_made_anew_under_a_waiter_ends_its_wait(db: Path, queue: QueueStore) -> None:
     written = queue.write_proposal(proposal())
     got: list[Any] = []
@@ -575,6 +605,46 @@ def test_a_database_replaced_by_another_is_used_from_then_on(db: Path, queue: Qu
     assert queue.list_pending_proposals() == other
     written = queue.write_proposal(proposal())
     assert [written.id] in witness(db, "SELECT id FROM proposals")
+
+
+def use_as_another_of_the_group(db: str, group: int) -> None:
+    import os
+    from pathlib import Path
+
+    from bot_bottle import Proposal, QueueStore
+
+    os.setgroups([])
+    os.setgid(group)
+    os.setuid(65534)
+    closed = [str(path) for path in Path(db).parent.rglob("*") if not os.access(path, os.R_OK | os.W_OK)]
+    assert closed == [], closed
+    QueueStore("dev", db).write_proposal(Proposal.new("dev", "t", "x"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+@pytest.mark.parametrize("mode", [0o600, 0o660])
+def test_a_group_that_shares_the_database_shares_its_bells_and_locks(mode: int) -> None:
+    group = 54321
+    with tempfile.TemporaryDirectory() as place:
+        home = Path(place)
+        os.chown(home, -1, group)
+        home.chmod(0o770)
+        db = home / "bot-bottle.db"
+        db.touch()
+        db.chmod(mode)
+        os.chown(db, -1, group)
+        with QueueStore("dev", db) as queue:
+            written = queue.write_proposal(proposal())
+            with pytest.raises(WaitTimeoutError):
+                queue.wait_for_response(written.id, 0.01)  # hangs a bell
+            assert (home / "bells" / "dev").exists()
+            files = [path for path in home.rglob("*") if path.is_file()]
+            assert {path.stat().st_mode & 0o777 for path in files} == {mode}
+            assert (home / "bells").stat().st_mode & 0o777 == (0o770 if mode == 0o660 else 0o700)
+            if mode == 0o660:
+                with Process(use_as_another_of_the_group, db, group) as other:
+                    other.ends()
+                assert len(queue.list_pending_proposals()) == 2
 
 
 def test_bells_and_turns_that_cannot_be_made_are_done_without(db: Path) -> None:

@@ -17,6 +17,7 @@ from bot_bottle import (
     Inbox,
     InvalidInputError,
     Proposal,
+    ProposalWithdrawnError,
     QueueStore,
     StaleReviewError,
     sha256_hex,
@@ -317,8 +318,65 @@ def test_a_crash_before_the_decision_decided_nothing(managed: Managed) -> None:
     crash(managed, written, "fsync")  # of the staged file
     assert managed.file.read_text() == BEFORE
     assert [item.proposal for item in managed.inbox.pending()] == [written]
+    assert len(managed.names()) == 2  # what was staged
+    with Inbox():
+        assert managed.names() == ["routes.yaml"]
     managed.decides(written)
     assert (managed.file.read_text(), managed.names()) == (AFTER, ["routes.yaml"])
+
+
+@needs_seccomp
+def test_what_a_killed_decider_staged_is_gone_with_the_next_decision(managed: Managed) -> None:
+    crash(managed, managed.proposes(), "fsync")
+    managed.decides(managed.proposes("routes:\n- host: example.org\n"))
+    assert managed.names() == ["routes.yaml"]
+
+
+@needs_seccomp
+def test_notes_of_staged_files_that_somebody_else_wrote_delete_nothing(managed: Managed, tmp_path: Path) -> None:
+    written = managed.proposes()
+    crash(managed, written, "renameat")  # its content is staged for a decision
+    staged = managed.names()
+    (notes,) = managed.db.parent.glob("*-apply")
+    notes.write_text(f"../routes.yaml\n/etc/passwd\n\n{written.id}\n{written.id[:-1]}\nroutes.yaml\n" + "x" * 100_000)
+    aside = managed.dir.with_name("aside")
+    managed.dir.rename(aside)
+    assert managed.inbox.recover() == 0
+    aside.rename(managed.dir)
+    assert managed.names() == staged
+    assert managed.inbox.recover() == 1
+    assert (managed.file.read_text(), managed.names()) == (AFTER, ["routes.yaml"])
+
+
+@needs_seccomp
+def test_a_decision_that_was_put_away_is_never_in_effect_and_its_waiter_is_told(managed: Managed) -> None:
+    written = managed.proposes()
+    got: list[Any] = []
+    managed.queue.begin_wait(written.id, got.append)
+    crash(managed, written, "renameat")
+    managed.queue.archive_proposal(written.id)
+    eventually(lambda: got)
+    with Inbox() as inbox:
+        assert inbox.recover() == 0
+    assert (managed.file.read_text(), managed.names()) == (BEFORE, ["routes.yaml"])
+    assert isinstance(got[0], ProposalWithdrawnError)
+    assert "put away before its file was in effect" in str(got[0])
+    with pytest.raises(ProposalWithdrawnError):
+        managed.queue.wait_for_response(written.id)
+    item = managed.inbox.read(written.id)
+    assert (item.state, item.apply_state) == ("approved", "failed")
+    assert item.archived_at is not None
+    assert [change.kind for change in managed.inbox.changes()][-2:] == ["apply_failed", "archived"]
+
+
+def test_a_decision_that_is_put_away_once_its_file_is_there_stays_in_effect(managed: Managed) -> None:
+    written = managed.proposes()
+    managed.decides(written)
+    witness(managed.db, "UPDATE applies SET state = 'intended'")  # what a crash before the last step leaves
+    managed.queue.archive_proposal(written.id)
+    assert managed.inbox.read(written.id).apply_state == "applied"
+    assert managed.queue.wait_for_response(written.id).status == "approved"
+    assert managed.file.read_text() == AFTER
 
 
 @needs_seccomp

@@ -6,9 +6,8 @@
 //! a ring looks once a second anyway.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, Metadata, symlink_metadata};
+use std::fs::{Metadata, symlink_metadata};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -101,8 +100,8 @@ impl Listener {
     pub(crate) fn add(&mut self, database: &Path, name: &str) {
         let dir = directory(database);
         let path = dir.join(name);
-        let _ = DirBuilder::new().mode(0o700).create(&dir);
-        let _ = layout::open_beside(&path);
+        layout::make_dir_beside(&dir, database);
+        let _ = layout::open_beside(&path, database);
         let own = |path: &Path, is: fn(&Metadata) -> bool| symlink_metadata(path).is_ok_and(|data| is(&data));
         if !own(&dir, Metadata::is_dir) || !own(&path, Metadata::is_file) {
             return;

@@ -18,6 +18,8 @@ use crate::process::PerProcess;
 /// share their connections. A forked child never touches its parent's, and is refused what its parent had open.
 pub struct Database {
     path: PathBuf,
+    /// The host's well-known path, if it is the host's, by whichever name.
+    place: PathBuf,
     on_host: bool,
     id: u64,
     closed: AtomicBool,
@@ -31,22 +33,21 @@ impl Database {
     /// A handle on the host's database (`None`) or on an explicit file, as sidecars and tests use.
     pub fn new(path: Option<&Path>) -> Result<Self> {
         let host = layout::host_db_path();
-        let (path, on_host) = match path {
-            None => (host?, true),
+        let path = match path {
+            None => host.clone()?,
             // SQLite's name for a database of one connection: nobody else could ever answer.
             Some(path) if path == Path::new(":memory:") => {
                 let reason = "cannot be in memory, where no other process reads it; give a file's path";
                 return Err(Error::input("db_path", reason));
             }
-            Some(path) => {
-                let path = std::path::absolute(path).map_err(|error| Error::unavailable(path, error))?;
-                let on_host = host.is_ok_and(|host| host == path);
-                (path, on_host)
-            }
+            Some(path) => std::path::absolute(path).map_err(|error| Error::unavailable(path, error))?,
         };
-        let shared = PerProcess::new(Registry::shared(&path, on_host));
+        let host = host.ok().filter(|host| path == *host || path == layout::real_host_file(host));
+        let on_host = host.is_some();
+        let place = host.unwrap_or_else(|| path.clone());
+        let shared = PerProcess::new(Registry::shared(&place, on_host));
         let id = NEXT_HANDLE.fetch_add(1, Ordering::Relaxed);
-        Ok(Database { path, on_host, id, closed: AtomicBool::new(false), shared, keys_dir: OnceLock::new() })
+        Ok(Database { path, place, on_host, id, closed: AtomicBool::new(false), shared, keys_dir: OnceLock::new() })
     }
 
     /// The path as given.
@@ -56,16 +57,16 @@ impl Database {
 
     /// The file behind it, or where it would be.
     pub fn real_path(&self) -> Result<PathBuf> {
-        Ok(match layout::locate(&self.path, self.on_host, false)? {
+        Ok(match layout::locate(&self.place, self.on_host, false)? {
             Some(file) => file,
-            None if self.on_host => self.path.with_file_name("db").join("bot-bottle.db"),
+            None if self.on_host => layout::real_host_file(&self.place),
             None => self.path.clone(),
         })
     }
 
     /// Where the host that it belongs to keeps its keys. Found once: a link that appears where the file was leads nowhere.
     pub(crate) fn keys_dir(&self) -> &Path {
-        self.keys_dir.get_or_init(|| layout::keys_dir(&self.path, self.on_host))
+        self.keys_dir.get_or_init(|| layout::keys_dir(&self.place, self.on_host))
     }
 
     /// Whether it is the host's, whose directory sidecars mount.
@@ -97,7 +98,7 @@ impl Database {
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        Ok(Arc::clone(&self.shared.get(|_| Registry::shared(&self.path, self.on_host))))
+        Ok(Arc::clone(&self.shared.get(|_| Registry::shared(&self.place, self.on_host))))
     }
 
     /// Runs `work` in one write transaction, makes sure its result is in the file others read, and rings.

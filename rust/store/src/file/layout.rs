@@ -8,9 +8,10 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Gid, Mode, OFlags, fchmod, fchown};
 
 use crate::error::{Error, Result};
+use crate::file::identity::{FileId, file_id};
 
 /// Where a sidecar finds the host's database.
 pub const DB_PATH_IN_CONTAINER: &str = "/run/supervise/bot-bottle.db";
@@ -102,9 +103,54 @@ pub(crate) fn locate(path: &Path, on_host: bool, create: bool) -> Result<Option<
     fs::canonicalize(&file).map(Some).map_err(|error| Error::unavailable(path, error))
 }
 
-/// Opens one of the small files beside the database, made (0600) where it is missing.
-pub(crate) fn open_beside(path: &Path) -> std::io::Result<File> {
-    wary()?.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+/// Which file a path is about, whether it is there yet or not: the directory nearest to it that is there, and the way on.
+pub(crate) fn place(path: &Path, on_host: bool) -> Option<(FileId, PathBuf)> {
+    let mut real = if on_host { real_host_file(path) } else { path.to_owned() };
+    // `canonicalize` knows no links that lead to nothing yet. Of more there may be a circle.
+    for _ in 0..8 {
+        let Ok(target) = fs::read_link(&real) else { break };
+        real = real.parent()?.join(target);
+    }
+    if !on_host && host_db_path().is_ok_and(|link| link == real) {
+        real = real_host_file(&real); // its link is still to be made
+    }
+    real.ancestors().skip(1).find_map(|dir| Some((file_id(dir)?, real.strip_prefix(dir).ok()?.to_owned())))
+}
+
+/// Where the file of a host is, whose link is at `path`.
+pub(crate) fn real_host_file(path: &Path) -> PathBuf {
+    path.with_file_name("db").join(FILE_NAME)
+}
+
+/// Opens one of the small files beside the database, made (0600) where it is missing. Whoever shares the database as a
+/// group shares them too, as SQLite does it with its own.
+pub(crate) fn open_beside(path: &Path, database: &Path) -> std::io::Result<File> {
+    let made = wary()?.read(true).write(true).create_new(true).mode(0o600).open(path);
+    if let Ok(file) = &made {
+        share(file, 0o600, database);
+    }
+    match made {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => wary()?.read(true).write(true).open(path),
+        made => made,
+    }
+}
+
+/// Makes a directory beside the database (0700), if it is missing; shared likewise.
+pub(crate) fn make_dir_beside(dir: &Path, database: &Path) {
+    if DirBuilder::new().mode(0o700).create(dir).is_ok()
+        && let Ok(dir) = wary().and_then(|mut options| options.read(true).open(dir))
+    {
+        share(&dir, 0o700, database);
+    }
+}
+
+/// What is refused is no error: then it is its owner's alone.
+fn share(file: &File, mode: u32, database: &Path) {
+    let Ok(data) = fs::metadata(database) else { return };
+    if data.mode() & 0o060 == 0o060 {
+        let _ = fchown(file, None, Some(Gid::from_raw(data.gid())));
+        let _ = fchmod(file, Mode::from_raw_mode(mode | mode >> 3));
+    }
 }
 
 /// Opens one of the database's own files to look at it or sync it.
@@ -136,7 +182,7 @@ fn host_file(link: &Path, create: bool) -> Result<PathBuf> {
     let unusable = |path: &Path, error: std::io::Error| Error::unavailable(path, error);
     let root = link.parent().unwrap_or(Path::new("/"));
     let dir = root.join("db");
-    let file = dir.join(FILE_NAME);
+    let file = real_host_file(link);
     if create {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|error| unusable(&dir, error))?;
     }

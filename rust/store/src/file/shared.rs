@@ -21,7 +21,7 @@ use crate::file::{layout, migrations};
 use crate::process::{Own, PerProcess};
 use crate::rules::BUSY_TIMEOUT;
 
-/// What the handles of one process on one path share.
+/// What the handles of one process on one file share.
 pub(crate) struct Shared {
     pid: Pid,
     pub(crate) path: PathBuf,
@@ -51,7 +51,7 @@ pub(crate) trait Guest: Any + Send + Sync {
     fn stop(&self);
 }
 
-/// Shared state by path, for this process.
+/// Shared state by the first path it was opened by, for this process.
 pub(crate) struct Registry {
     shared: Mutex<HashMap<PathBuf, Weak<Shared>>>,
     /// What the processes this one was forked from had open; `None` if that cannot be told, so anything.
@@ -98,6 +98,12 @@ impl Registry {
         let registry = Registry::current();
         let mut all = registry.shared.lock();
         if let Some(shared) = all.get(path).and_then(Weak::upgrade) {
+            return shared;
+        }
+        // By another name, through a link or a mount, it is the same file, and SQLite counts locks by file.
+        let place = layout::place(path, on_host);
+        let same = |shared: &Arc<Shared>| place.is_some() && layout::place(&shared.path, shared.on_host) == place;
+        if let Some(shared) = all.values().filter_map(Weak::upgrade).find(same) {
             return shared;
         }
         all.retain(|_, shared| shared.strong_count() > 0);

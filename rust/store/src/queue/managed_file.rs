@@ -3,7 +3,8 @@
 //! 1. stage: the new content is written and synced beside the file, so that a full disk or a missing permission shows
 //!    before anything is decided; 2. the decision commits with the intent to apply; 3. the staged file is renamed over
 //!    the old one, unless that changed meanwhile; 4. the intent becomes `applied`, and only then do waiters go on.
-//!    A crash after 2 is finished by the next opening of the inbox. One lock per database covers 1 to 4.
+//!    A crash after 2 is finished, and one before it cleaned up, by the next opening of the inbox. One lock per database
+//!    covers 1 to 4.
 //!
 //! Recovery writes nothing of its own: it renames what an operator's process staged on this host. Sidecars can write to
 //! the database, and an intent they made up must not become a file of their choice.
@@ -11,6 +12,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -28,7 +30,7 @@ use crate::file::database::Database;
 use crate::file::layout;
 use crate::file::transaction::Transaction;
 use crate::queue::changes;
-use crate::queue::item;
+use crate::queue::item::{self, InboxItem};
 use crate::queue::life;
 use crate::registration::{Registration, record_damage};
 use crate::rules::{BUSY_TIMEOUT, MAX_PAYLOAD_BYTES};
@@ -203,13 +205,16 @@ pub(crate) struct Staged {
     before: Option<Vec<u8>>,
     final_sha256: String,
     expected: String,
-    _lock: Lock,
+    /// What lies staged of others.
+    left: Vec<String>,
+    lock: Lock,
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
         if !self.kept {
             let _ = self.place.discard(&self.temp);
+            self.is_done();
         }
     }
 }
@@ -219,6 +224,7 @@ impl Staged {
     pub(crate) fn prepare(db: &Database, id: &str, path: &str, text: &str, base: Option<&str>) -> Result<Self> {
         let lock = lock(db, BUSY_TIMEOUT)?.ok_or_else(|| Error::Busy { path: path.to_owned() })?;
         finish_all(db)?; // decided earlier, so in effect earlier
+        let left = lock.sweep(db)?;
         let place = Place::open(Path::new(path))?;
         let before = place.read()?;
         let actual = hash_of(before.as_deref());
@@ -226,9 +232,15 @@ impl Staged {
         if actual != expected {
             return Err(stale(id, path, &expected, &actual));
         }
+        lock.note(left.iter().map(String::as_str).chain([id]))?;
         let temp = place.stage(text, id)?;
         let (id, final_sha256) = (id.to_owned(), sha256_hex(text));
-        Ok(Staged { id, place, temp, kept: false, before, final_sha256, expected, _lock: lock })
+        Ok(Staged { id, place, temp, kept: false, before, final_sha256, expected, left, lock })
+    }
+
+    /// Nothing of it lies staged any more. A note that stays costs the next inbox a look.
+    fn is_done(&self) {
+        let _ = self.lock.note(self.left.iter().map(String::as_str));
     }
 
     /// Leaves it for recovery, where the decision may have been committed all the same.
@@ -270,7 +282,9 @@ impl Staged {
         self.place.replace(&self.temp).map_err(|error| failed(error.to_string()))?;
         // Its own words would say that nothing was written.
         settle(db, &self.id, None)
-            .map_err(|error| failed(format!("it is in place, but that could not be noted: {error}")))
+            .map_err(|error| failed(format!("it is in place, but that could not be noted: {error}")))?;
+        self.is_done();
+        Ok(())
     }
 }
 
@@ -281,25 +295,82 @@ fn stale(id: &str, path: &str, expected: &str, actual: &str) -> Error {
 
 /// Held by whoever decides on a managed file; the kernel drops it with a dying process. Let go explicitly: a child forked
 /// meanwhile has the same open file, so closing it here would leave the lock with the child.
-struct Lock(File);
+pub(crate) struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Notes of which proposals content may lie staged, for whoever comes after a decider that was killed.
+    fn note<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Result<()> {
+        let text: String = ids.map(|id| format!("{id}\n")).collect();
+        let written = self.file.set_len(0).and_then(|()| self.file.write_all_at(text.as_bytes(), 0));
+        written.map_err(|error| Error::unavailable(&self.path, error))
+    }
+
+    /// Discards what killed deciders left staged for no decision; returns of which proposals content is staged for one.
+    /// Anybody may have written the notes: all that can come of one is that what lies beside a file of ours, named after a
+    /// proposal of its bottle, is discarded.
+    fn sweep(&self, db: &Database) -> Result<Vec<String>> {
+        let mut text = Vec::new();
+        let read = (&self.file).take(MOST_NOTED).read_to_end(&mut text);
+        if read.is_err() || text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let noted = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect::<Vec<_>>();
+        let mut left = Vec::new();
+        for id in noted {
+            match settled(db, &id)? {
+                Some(item) if item.apply_state.as_deref() == Some("intended") => left.push(id),
+                Some(item) => item.managed_file.iter().for_each(|path| discard(path, &id)),
+                None => {}
+            }
+        }
+        self.note(left.iter().map(String::as_str))?;
+        Ok(left)
+    }
+}
+
+/// How much of the notes is read.
+const MOST_NOTED: u64 = 1 << 16;
+
+/// With the managed file that this host registered.
+fn settled(db: &Database, id: &str) -> Result<Option<InboxItem>> {
+    let keys = Keys::of(db);
+    Ok(db.read(|conn| item::settle(conn, &keys, item::read(conn, id)?))?.flatten())
+}
+
+/// What lies staged for a file; it may be gone, or out of reach.
+fn discard(path: &str, id: &str) {
+    if let Ok(place) = Place::open(Path::new(path))
+        && let Ok(temp) = place.staged(id)
+    {
+        let _ = place.discard(&temp);
+    }
+}
 
 impl Drop for Lock {
     fn drop(&mut self) {
         // It cannot fail on a lock that is held.
-        let _ = flock(&self.0, FlockOperation::Unlock);
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
+}
+
+fn lock_path(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-apply");
+    PathBuf::from(path)
 }
 
 /// `None`: another has it. Polled, because `flock` has no deadline and a signal handler must not be needed to end it.
 fn lock(db: &Database, patience: Duration) -> Result<Option<Lock>> {
-    let mut path = db.real_path()?.into_os_string();
-    path.push("-apply");
-    let path = PathBuf::from(path);
-    let file = layout::open_beside(&path).map_err(|error| Error::unavailable(&path, error))?;
+    let database = db.real_path()?;
+    let path = lock_path(&database);
+    let file = layout::open_beside(&path, &database).map_err(|error| Error::unavailable(&path, error))?;
     let deadline = Instant::now() + patience;
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Some(Lock(file))),
+            Ok(()) => return Ok(Some(Lock { file, path })),
             Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -338,16 +409,41 @@ fn settle(db: &Database, id: &str, failure: Option<&str>) -> Result<()> {
     })
 }
 
-/// Finishes what a crash between steps 2 and 4 left; how many. A process that is still at it has the lock and is left
+/// Finishes what a crash between steps 1 and 4 left; how many. A process that is still at it has the lock and is left
 /// alone.
 pub(crate) fn recover(db: &Database) -> Result<usize> {
-    if db.read(intended)?.unwrap_or_default().is_empty() {
+    let noted = std::fs::metadata(lock_path(&db.real_path()?)).is_ok_and(|data| data.len() > 0);
+    if !noted && db.read(intended)?.unwrap_or_default().is_empty() {
         return Ok(0);
     }
-    match lock(db, Duration::ZERO)? {
-        Some(_lock) => finish_all(db),
-        None => Ok(0),
-    }
+    let Some(lock) = lock(db, Duration::ZERO)? else { return Ok(0) };
+    let finished = finish_all(db)?;
+    lock.sweep(db)?;
+    Ok(finished)
+}
+
+/// Why a decision that was put away is not in effect, as its waiter is told.
+pub(crate) const PUT_AWAY: &str = "put away before its file was in effect; the file was left as it is";
+
+/// Whether a decision of it is on its way.
+pub(crate) fn is_intended(tx: &Transaction<'_>, seq: i64) -> Result<bool> {
+    const IS_INTENDED_SQL: &str =
+        "SELECT EXISTS (SELECT 1 FROM applies WHERE proposal_seq = :seq AND state = 'intended')";
+    Ok(tx.prepare_cached(IS_INTENDED_SQL)?.query_row(named_params! {":seq": seq}, |row| row.get(0))?)
+}
+
+/// Ends a decision's way to its file, for good: it is in effect by now, or it never will be. Until the lock is dropped no
+/// other begins one.
+pub(crate) fn call_off(db: &Database, id: &str) -> Result<Lock> {
+    let lock = lock(db, BUSY_TIMEOUT)?.ok_or_else(|| Error::Busy { path: db.path().display().to_string() })?;
+    let Some(item) = settled(db, id)?.filter(|item| item.apply_state.as_deref() == Some("intended")) else {
+        return Ok(lock);
+    };
+    let wanted = item.response.as_ref().and_then(|response| response.final_sha256.as_deref());
+    let is_in_place = item.managed_file.as_deref().is_some_and(|path| seen(path).as_deref() == wanted);
+    settle(db, &item.proposal.id, (!is_in_place).then_some(PUT_AWAY))?;
+    item.managed_file.iter().for_each(|path| discard(path, &item.proposal.id));
+    Ok(lock)
 }
 
 /// A decision on its way: proposal, path, and the file's hash before and after.

@@ -243,16 +243,29 @@ impl QueueStore {
             Transport::Broker(broker) => return broker.archive_proposal(&self.queue_key, id),
             Transport::File(db) => db,
         };
+        // One whose file is on its way is first ended, under the lock of whoever puts it in place.
+        let mut called_off = None;
+        while !self.archive_in(db, id, called_off.is_some())? {
+            called_off = Some(managed_file::call_off(db, id)?);
+        }
+        Ok(())
+    }
+
+    /// `false`: its decision is still on its way, which `called_off` rules out.
+    fn archive_in(&self, db: &Database, id: &str, called_off: bool) -> Result<bool> {
         db.write(|tx| {
             expire(tx, &self.queue_key, &clock::now())?;
             let found = find_in_queue(tx, &self.queue_key, id)?;
             if found.archived_at.is_some() {
-                return Ok(((), Rings::NONE));
+                return Ok((true, Rings::NONE));
+            }
+            if !called_off && managed_file::is_intended(tx, found.seq)? {
+                return Ok((false, Rings::NONE));
             }
             if found.state == "pending" {
                 leave(tx, &found, id)?;
                 if others_ask(tx, &found)? {
-                    return Ok(((), Rings::queue(&self.queue_key)));
+                    return Ok((true, Rings::queue(&self.queue_key)));
                 }
                 withdraw(tx, &found, "archived before a decision")?;
             }
@@ -260,7 +273,7 @@ impl QueueStore {
                 "UPDATE proposals SET archived_at = :now WHERE seq = :seq AND archived_at IS NULL";
             tx.prepare_cached(ARCHIVE_SQL)?.execute(named_params! {":seq": found.seq, ":now": clock::now()})?;
             changes::record(tx, ChangeKind::Archived, &found.id, &found.bottle_slug, &found.tool)?;
-            Ok(((), Rings::queue(&self.queue_key)))
+            Ok((true, Rings::queue(&self.queue_key)))
         })
     }
 }

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::bell::INBOX;
+use crate::queue::managed_file::PUT_AWAY;
 use crate::queue::response::Response;
 use crate::wait::Event;
 
@@ -47,7 +48,7 @@ pub(crate) struct Pending {
 fn answers_sql(asked: &str, left_at: &str, from: &str) -> String {
     format!(
         "SELECT {asked}, p.id, p.state, p.expires_at, {left_at}, p.withdrawn_at, p.withdrawn_reason,
-             m.state, m.path, m.expected_sha256, {}
+             m.state, m.path, m.expected_sha256, m.error, m.updated_at, {}
          FROM {from}
          LEFT JOIN responses r ON r.proposal_seq = p.seq
          LEFT JOIN applies m ON m.proposal_seq = p.seq",
@@ -107,13 +108,16 @@ fn answer(row: &Row<'_>) -> rusqlite::Result<Seen> {
     match row.get::<_, Option<String>>(7)?.as_deref() {
         // Decided, but an approval the agent hears of is already in effect.
         Some("intended") => return Ok(Seen::Open(Some(Pending { row: id, expires_at: None }))),
+        Some("failed") if row.get::<_, Option<String>>(10)?.as_deref() == Some(PUT_AWAY) => {
+            return Ok(Seen::Ended(Err(Error::Withdrawn { id, at: row.get(11)?, reason: PUT_AWAY.to_owned() })));
+        }
         Some("failed") => {
             let (path, expected) = (row.get(8)?, row.get(9)?);
             return Ok(Seen::Ended(Err(Error::StaleFile { id, path, expected: Some(expected), actual: None })));
         }
         _ => {}
     }
-    Ok(match Response::from_row(row, 10, &id)? {
+    Ok(match Response::from_row(row, 12, &id)? {
         Some(response) => Seen::Ended(Ok(Event::Answer(Box::new(response)))),
         None => Seen::Open(Some(Pending { row: id, expires_at })),
     })

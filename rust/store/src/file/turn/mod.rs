@@ -33,6 +33,7 @@ const CROWD: u32 = 1 << 16;
 
 /// A connection's place to queue at.
 pub(crate) struct Turns {
+    database: PathBuf,
     path: PathBuf,
     page: Mutex<Arc<Page>>,
 }
@@ -71,7 +72,7 @@ impl Drop for Served {
             return; // a forked child's copy: the turn is its parent's
         }
         if let Some(counters) = self.page.counters() {
-            pass(counters, self.ticket);
+            pass(&self.page, counters, self.ticket, counters.tickets.load(SeqCst));
         }
         self.page.unmark();
     }
@@ -83,8 +84,8 @@ impl Turns {
         let mut path = database.as_os_str().to_owned();
         path.push("-turn");
         let path = PathBuf::from(path);
-        let page = Page::open(&path).ok()?;
-        Some(Turns { path, page: Mutex::new(Arc::new(page)) })
+        let page = Page::open(&path, database).ok()?;
+        Some(Turns { database: database.to_owned(), path, page: Mutex::new(Arc::new(page)) })
     }
 
     /// Waits its turn, for as long as a connection waits for SQLite's lock at most.
@@ -106,7 +107,7 @@ impl Turns {
     fn page(&self) -> Option<Arc<Page>> {
         let mut page = self.page.lock();
         if !page.is_sound_at(&self.path) {
-            *page = Arc::new(Page::open(&self.path).ok()?);
+            *page = Arc::new(Page::open(&self.path, &self.database).ok()?);
         }
         Some(page.clone())
     }
@@ -115,14 +116,35 @@ impl Turns {
 /// Draws a ticket and waits until it is served. `None` if it is passed over, its time is up, or the file was cut
 /// short.
 fn stand(page: &Arc<Page>, deadline: Instant) -> Option<Served> {
+    let ticket = draw(page)?;
+    let served = wait_for(page, ticket, deadline).map(|()| Served::new(page.clone(), ticket));
+    page.let_go(ticket);
+    served
+}
+
+/// The next ticket. Where it has to wait it is held before it is drawn: at no moment does it look like a dead one's.
+fn draw(page: &Page) -> Option<u32> {
+    loop {
+        let counters = page.counters()?;
+        let ticket = counters.tickets.load(SeqCst);
+        if counters.serving.load(SeqCst) != ticket {
+            page.hold(ticket);
+        }
+        if counters.tickets.compare_exchange(ticket, ticket.wrapping_add(1), SeqCst, SeqCst).is_ok() {
+            return Some(ticket);
+        }
+        page.let_go(ticket);
+    }
+}
+
+fn wait_for(page: &Page, ticket: u32, deadline: Instant) -> Option<()> {
     let mut counters = page.counters()?;
-    let ticket = counters.tickets.fetch_add(1, SeqCst);
     let (mut seen, mut since) = (None, Instant::now());
     loop {
         let serving = counters.serving.load(SeqCst);
         let ahead = ticket.wrapping_sub(serving);
         if ahead == 0 {
-            return Some(Served::new(page.clone(), ticket));
+            return Some(());
         }
         let now = Instant::now();
         if now >= deadline {
@@ -141,7 +163,7 @@ fn stand(page: &Arc<Page>, deadline: Instant) -> Option<Served> {
         }
         let stood = now - since;
         if stood >= LONG_PATIENCE || (stood >= PATIENCE && !page.is_marked()) {
-            pass(counters, serving);
+            pass(page, counters, serving, ticket);
             continue;
         }
         wait(&counters.serving, serving, ticket, PATIENCE.min(deadline - now));
@@ -149,9 +171,13 @@ fn stand(page: &Arc<Page>, deadline: Instant) -> Option<Served> {
     }
 }
 
-/// Goes on from `ticket` to the next one, unless somebody did already, and wakes its owner.
-fn pass(counters: &Counters, ticket: u32) {
-    let next = ticket.wrapping_add(1);
+/// Goes on from `ticket` to the next one whose owner lives, at most to `end`, unless somebody did already, and wakes it. So
+/// those who died in the queue cost nobody any time, however many they are.
+fn pass(page: &Page, counters: &Counters, ticket: u32, end: u32) {
+    let mut next = ticket.wrapping_add(1);
+    while (1..=CROWD).contains(&end.wrapping_sub(next)) && !page.is_held(next) {
+        next = next.wrapping_add(1);
+    }
     if counters.serving.compare_exchange(ticket, next, SeqCst, SeqCst).is_ok() && counters.tickets.load(SeqCst) != next
     {
         wake(&counters.serving, next);

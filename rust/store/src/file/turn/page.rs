@@ -7,13 +7,16 @@
 //! asks for its length first. What is left is an instant; the `-shm` file, which SQLite maps, never asks.
 #![allow(unsafe_code)]
 
+use std::ffi::{c_int, c_short};
 use std::fs::{File, symlink_metadata};
 use std::io::{Error, Result};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::AtomicU32;
 
+use nix::libc::{self, F_OFD_GETLK, F_OFD_SETLK, F_RDLCK, F_UNLCK, F_WRLCK, SEEK_SET, fcntl};
 use rustix::fs::{FlockOperation, flock};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -45,8 +48,8 @@ unsafe impl Sync for Page {}
 
 impl Page {
     /// Maps the file, made (0600) where it is missing.
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = layout::open_beside(path)?;
+    pub(super) fn open(path: &Path, database: &Path) -> Result<Self> {
+        let file = layout::open_beside(path, database)?;
         let found = file.metadata()?;
         if !found.is_file() {
             return Err(Error::other("it is not a regular file"));
@@ -85,6 +88,37 @@ impl Page {
     /// Let go explicitly: a child forked meanwhile has the same open file, so closing it here would leave it marked.
     pub(super) fn unmark(&self) {
         let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+
+    /// Shows the other processes that whoever draws this ticket is alive, until [`Page::let_go`] or its death. Shared, as
+    /// two may be about to draw it. One ticket for each `Page` at a time: its own it does not see.
+    pub(super) fn hold(&self, ticket: u32) {
+        self.lock(F_OFD_SETLK, F_RDLCK, ticket);
+    }
+
+    /// Explicitly, for the same reason as [`Page::unmark`].
+    pub(super) fn let_go(&self, ticket: u32) {
+        self.lock(F_OFD_SETLK, F_UNLCK, ticket);
+    }
+
+    /// Whether another holds this ticket; also where the system cannot tell.
+    pub(super) fn is_held(&self, ticket: u32) -> bool {
+        self.lock(F_OFD_GETLK, F_WRLCK, ticket) != Some(F_UNLCK as _)
+    }
+
+    /// A lock on one byte behind the file's end for each ticket, of the open file and not of the process. The kind that is
+    /// there afterwards; `None` if it was refused.
+    fn lock(&self, command: c_int, kind: c_int, ticket: u32) -> Option<c_short> {
+        let mut lock = libc::flock {
+            l_type: kind as _,
+            l_whence: SEEK_SET as _,
+            l_start: LENGTH as i64 + i64::from(ticket),
+            l_len: 1,
+            l_pid: 0,
+        };
+        // SAFETY: the descriptor is open, and the kernel only writes to the struct it is given.
+        let done = unsafe { fcntl(self.file.as_raw_fd(), command, &mut lock) };
+        (done != -1).then_some(lock.l_type)
     }
 
     /// Whether another is at work.

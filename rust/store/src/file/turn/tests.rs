@@ -145,6 +145,24 @@ fn who_is_killed_while_it_waits_is_passed_over() {
 }
 
 #[test]
+fn many_who_died_in_the_queue_hold_nobody_up() {
+    let desk = Desk::new();
+    dies(desk.turns().take());
+    // At a tenth of a second for each, those who live would go without a turn.
+    let dead = || {
+        let (tickets, serving) = desk.numbers();
+        desk.put(tickets + 400, serving);
+    };
+    let live: Vec<_> = (1..4).map(|number| (dead(), desk.queue(number..number + 1)).1).collect();
+    let served: Vec<_> = live.into_iter().flat_map(Queue::order).collect();
+    assert_eq!(served, [1, 2, 3]);
+    desk.is_orderly();
+    desk.put(60_000, 0); // as a sidecar may write them
+    assert!(desk.turns().take().0.is_some());
+    desk.is_orderly();
+}
+
+#[test]
 fn who_is_at_work_for_long_is_not_passed_over() {
     let desk = Desk::new();
     let held = desk.turns().take();
