@@ -145,6 +145,13 @@ def test_whatever_else_is_in_the_change_is_asked(host: Host, proposed: str) -> N
     assert judge(rules.parse(GITHUB), subject(host, proposed), NOON).rule is None
 
 
+def test_an_added_route_that_overrides_one_for_a_wildcard_is_asked(host: Host) -> None:
+    base = routes("{host: '*.github.com', matches: [{methods: [GET]}]}")
+    for each in ("host: api.github.com", "host: '*.api.github.com'"):
+        assert not judge(rules.parse(GITHUB), subject(host, f"{base}  - {each}\n", base), NOON).rule, each
+    assert judge(rules.parse(GITHUB), subject(host, f"{base}  - host: github.com\n", base), NOON).rule
+
+
 def test_a_path_alone_approves_no_host_and_with_one_all_paths_must_fit(host: Host) -> None:
     text = "verdict = 'approve'\ntool = 'egress-allow'\npath = '/repos/me'\n"
     alone, with_host = rules.parse(rule(text)), rules.parse(rule(f"{text}host_suffix = 'api.github.com'"))

@@ -81,7 +81,8 @@ def _subject(proposal: Proposal, base: str | None) -> Subject:
 
 def _routes(found: Subject, base: str, proposed: str) -> Subject:
     try:
-        old = {route.host: route for route in routes.load(base or "routes: []").routes}
+        known = routes.load(base or "routes: []")
+        old = {route.host: route for route in known.routes}
         new = {route.host: route for route in routes.load(proposed).routes}
     except routes.RoutesError:
         return found
@@ -91,8 +92,13 @@ def _routes(found: Subject, base: str, proposed: str) -> Subject:
     return found._replace(
         hosts=frozenset(changed),
         paths=frozenset(paths) if added and all(map(_every_path_is_named, added)) else None,
-        whole=bool(added) and len(added) == len(changed) and all(map(_plain, added)),
+        whole=bool(added) and len(added) == len(changed) and all(_plain(each) and _new(each, known) for each in added),
     )
+
+
+def _new(route: Route, known: routes.Routes) -> bool:
+    """Was nothing said of it before? A route for one name overrides that for a wildcard, and what it restricts."""
+    return known.find(route.host.replace("*", "any", 1)) is None
 
 
 def _plain(route: Route) -> bool:
