@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -309,6 +310,23 @@ def test_bottles_lists_the_running_ones(host: Host) -> None:
     assert host.json("bottles") == []
     assert [bottle["slug"] for bottle in host.json("bottles", "--all")] == ["demo"]
     assert "demo" in host.run("bottles", "--all").stdout
+
+
+def test_a_grant_is_shown_with_each_of_its_uses(host: Host) -> None:
+    asked = host.propose("a key", tool="gitleaks-allow", fingerprint="f")
+    host.run("approve", asked.id, "--yes", "--notes", "n", "--grant", "uses:5")
+    with closing(GrantStore()) as grants:
+        (grant,) = grants.list_grants()
+        for _ in range(2):
+            assert grants.use_grant("demo", "gitleaks-allow", "f")
+    shown = host.json("grants", "show", grant.id[:13])
+    assert (shown["id"], shown["uses_left"], shown["proposal_id"]) == (grant.id, 3, asked.id)
+    entries = {entry["seq"]: entry for entry in host.json("audit", "list")}
+    assert [entries[use["seq"]]["timestamp"] for use in shown["used"]] == [use["at"] for use in shown["used"]]
+    assert len(shown["used"]) == 2
+    printed = host.run("grants", "show", grant.id).stdout
+    assert "2 times" in printed and str(shown["used"][1]["seq"]) in printed
+    assert "there is no grant" in host.run("grants", "show", "0199d2c4", code=4).stderr
 
 
 def test_stats_count(host: Host) -> None:

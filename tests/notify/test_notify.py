@@ -7,15 +7,17 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
-from datetime import datetime
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bot_bottle import InvalidInputError
+from bot_bottle import GrantStore, InvalidInputError
 from bot_bottle.notify import channels, message, settings
+from bot_bottle.notify.ending import Ending
 from bot_bottle.notify.ladder import Ladder
 from bot_bottle.notify.settings import Channel
 from bot_bottle.operator.live import Row
@@ -80,6 +82,37 @@ def test_nobody_is_told_of_the_dead_until_they_are_back() -> None:
     assert ladder.looked_at() == ["id1"]
     ladder.merge([row()])
     assert [each.id for each in ladder.due(NOON)[0]] == ["id1"]
+
+
+def test_a_grant_is_told_of_once_in_the_last_quarter_of_its_life(host: Host) -> None:
+    for fingerprint, scope in (("a", "for:1h"), ("b", "uses:2"), ("c", "once"), ("d", "bottle")):
+        asked = host.propose(fingerprint, tool="gitleaks-allow", fingerprint=fingerprint)
+        host.run("approve", asked.id, "--yes", "--notes", "n", "--grant", scope)
+    with closing(GrantStore()) as store:
+        ending = Ending()
+        assert ending.due(store.list_grants()) == []
+        assert store.use_grant("demo", "gitleaks-allow", "b")
+        (told,) = ending.due(store.list_grants())
+        assert told.fingerprint == "b"
+        assert ending.due(store.list_grants()) == []
+        said = message.ending(told)
+        assert (said.event, said.command) == ("grant-ending", f"bot-bottle grants show {told.id}")
+        assert (said.title, said.body[:20]) == ("a grant of demo ends: gitleaks-allow", "in force 1 more use;")
+
+
+@pytest.mark.parametrize(
+    ("life", "left", "told"),
+    [(3600, 599, True), (3600, 660, False), (120, 29, True), (120, 45, False), (28800, 599, True), (28800, 700, False)],
+)
+def test_a_grant_ends_soon_by_the_length_of_its_life(life: int, left: int, told: bool) -> None:
+    def at(seconds: float) -> str:
+        return (datetime.now(timezone.utc) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    class Given:
+        id, live, uses, uses_left = "g", True, None, None
+        created_at, expires_at = at(left - life), at(left)
+
+    assert bool(Ending().due([Given()])) is told  # type: ignore[list-item]
 
 
 def test_quiet_hours_tell_nothing_and_everything_after_them() -> None:
@@ -236,6 +269,12 @@ def test_what_waits_is_told_through_all_channels_though_one_fails(host: Host, ho
             eventually(lambda: state(host, "hook").get("failures") == 0 and state(host, "broken").get("failures"), 60)
             assert state(host, "hook")["error"].endswith("answered 500")
             assert host.json("notify", "status")["running"] is True
+            host.run("approve", first.id, "--yes")
+            asked = host.propose("a key", tool="gitleaks-allow", fingerprint="f")
+            host.run("approve", asked.id, "--yes", "--notes", "n", "--grant", "uses:2")
+            with closing(GrantStore()) as grants:
+                assert grants.use_grant("demo", "gitleaks-allow", "f")
+            eventually(lambda: "a grant of demo ends" in out.read_text(), 60)
         finally:
             teller.kill()
     shown = host.run("notify", "status").stdout

@@ -400,3 +400,32 @@ def test_a_rule_s_text_is_quoted_whatever_is_in_it() -> None:
 def test_the_document_s_example_is_understood() -> None:
     text = (CHECKOUT / "docs" / "policy.md").read_text().partition("```toml\n")[2].partition("```")[0]
     assert [each.verdict for each in rules.parse(text).rules] == ["approve", "approve", "reject", "reject"]
+
+
+def test_a_rejection_is_remembered_as_a_rule_with_an_end(host: Host) -> None:
+    write(host, GITHUB)
+    asked = host.propose("FROM a\n", tool="capability-block")
+    said = host.run("reject", asked.id, "--notes", 'not "that"', "--remember", "1h").stdout
+    assert "by a rule in policy.toml" in said and "which it is not" in said
+    assert (host.root / "policy.toml").stat().st_mode & 0o777 == 0o600
+    kept, added = rules.read().rules
+    assert kept == rules.parse(GITHUB).rules[0]
+    assert added.until is not None
+    again = host.propose("FROM a\n", tool="capability-block")
+    elsewhere = host.propose("FROM a\n", tool="capability-block", slug="other")
+    now = added.until - timedelta(minutes=59)
+    with Inbox() as inbox:
+        for each, expected in ((elsewhere, []), (again, ["rejected"])):
+            assert [one.did for one in watching.consider(inbox, rules.read(), each.id, now)] == expected
+        answer = inbox.read(again.id).response
+    assert answer is not None and answer.notes.startswith(f"not \"that\" [policy 'rejected {asked.id}'")
+    third = host.propose("FROM a\n", tool="capability-block")
+    with Inbox() as inbox:
+        assert watching.consider(inbox, rules.read(), third.id, added.until) == []
+
+
+def test_a_rejection_that_could_not_be_remembered_is_refused_before(host: Host) -> None:
+    write(host, "[[")
+    asked = host.propose("FROM a\n", tool="capability-block")
+    assert "policy.toml" in host.run("reject", asked.id, "--remember", "1h", code=2).stderr
+    assert state(asked) == "pending"

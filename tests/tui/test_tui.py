@@ -323,6 +323,23 @@ def test_a_decision_elsewhere_while_the_question_is_open_is_told(host: Host) -> 
     assert state(proposal) == "rejected"
 
 
+def test_a_rejection_can_be_remembered_for_an_hour(host: Host) -> None:
+    proposal = host.propose("FROM a\n", tool="capability-block")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, proposal)
+        await pilot.press("R")
+        await asked(app, pilot, "Reject this, and the same again for 60 min?")
+        await pilot.press(*"no", "enter")
+        await until(pilot, lambda: "and the same until" in told(app))
+        assert "which it is not" in told(app)
+
+    play(story)
+    assert state(proposal) == "rejected"
+    (rule,) = host.json("policy", "check")["rules"]
+    assert (rule["verdict"], rule["sha256"], rule["reason"]) == ("reject", [proposal.payload_sha256], "no")
+
+
 def test_filter_and_search_find(host: Host) -> None:
     host.propose("FROM a\n", tool="capability-block", slug="one")
     wanted = host.propose(LONG, tool="capability-block", slug="two")
@@ -360,6 +377,25 @@ def test_what_was_shown_and_read_to_its_end_is_in_the_figures_of_the_history(hos
     play(story)
 
 
+def test_the_rules_are_a_page_and_a_file_that_is_none_is_told(host: Host) -> None:
+    host.root.mkdir()
+    path = host.root / "policy.toml"
+    path.touch(0o600)
+    path.write_text("[[rule]]\nname = 'no images'\nverdict = 'reject'\nreason = 'no'\ntool = 'capability-block'\n")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await pilot.press("5")
+        await until(pilot, lambda: "no images" in on_screen(app) and "not applied" in on_screen(app))
+        path.write_text("[[")
+        await pilot.press("4", "5")
+        await until(pilot, lambda: "No rule counts" in on_screen(app))
+        assert "no images" not in on_screen(app)
+        await pilot.press("1")
+        await until(pilot, lambda: "No rule counts" not in on_screen(app))
+
+    play(story)
+
+
 @pytest.mark.parametrize("size", [(80, 24), (200, 50), (40, 12)])
 def test_every_page_draws_in_every_size(host: Host, size: tuple[int, int]) -> None:
     host.routes_file()
@@ -368,7 +404,13 @@ def test_every_page_draws_in_every_size(host: Host, size: tuple[int, int]) -> No
 
     async def story(app: Seat, pilot: Pilot[None]) -> None:
         await shown(app, pilot, proposal)
-        for key, part in (("2", "capability-block"), ("3", "running"), ("4", "In force"), ("1", "egress-allow")):
+        for key, part in (
+            ("2", "capability-block"),
+            ("3", "running"),
+            ("4", "In force"),
+            ("5", "Matches"),
+            ("1", "egress-allow"),
+        ):
             await pilot.press(key)
             await until(pilot, lambda part=part: part[: size[0] // 5] in on_screen(app))
         await pilot.press("question_mark")

@@ -7,7 +7,7 @@ import sys
 from bot_bottle import Inbox, InboxItem, Response, Review
 from bot_bottle.cli.asking import ask, ask_why_yes, modified, say_what_holds
 from bot_bottle.cli.declare import command, option
-from bot_bottle.cli.options import hash_option, json_option, notes_option, pending_id, yes_option
+from bot_bottle.cli.options import duration, hash_option, json_option, notes_option, pending_id, yes_option
 from bot_bottle.cli.screen import interactive, print_in_pages, print_json
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.operator import decisions
@@ -74,15 +74,39 @@ def _asked(inbox: Inbox, review: Review, notes: str, grant: str | None) -> Respo
 @command()
 @pending_id
 @notes_option
+@option(
+    "--remember",
+    type=duration,
+    metavar="TIME",
+    help="Also have the same content from this bottle rejected for so long (1h): a rule of 'bot-bottle policy'.",
+)
 @hash_option
 @json_option
-def reject(proposal_id: str, notes: str, reviewed: str | None, as_json: bool) -> None:
+def reject(proposal_id: str, notes: str, remember: float | None, reviewed: str | None, as_json: bool) -> None:
     """Refuse it; the notes tell the agent why."""
+    if remember is not None:
+        from bot_bottle.policy import rules
+
+        rules.read()  # rules that cannot be added to are an error before the decision
     with Inbox() as inbox:
         review = inbox.review(proposal_id)
         decisions.check_hash(review, reviewed)
         answer = decisions.decide(inbox, review, "rejected", surface="cli", notes=notes)
     _print_answer(review.item, answer, as_json)
+    if remember is not None:
+        _remember(review, remember, notes, as_json)
+
+
+def _remember(review: Review, seconds: float, notes: str, as_json: bool) -> None:
+    from bot_bottle.cli.screen import say
+    from bot_bottle.operator.alone import running
+    from bot_bottle.policy.remembering import remember
+
+    until = remember(review.item.proposal, seconds, notes)
+    if not as_json:
+        say(f"The same is rejected until {until:%Y-%m-%d %H:%M:%SZ}, by a rule in policy.toml.")
+        if not running("policy"):
+            say("It counts while 'bot-bottle policy run' is at work, which it is not.", "soon")
 
 
 @command()

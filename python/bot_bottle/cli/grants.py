@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from bot_bottle import GrantStore
+from bot_bottle import AuditStore, Grant, GrantStore
 from bot_bottle.cli.declare import argument, group, option
 from bot_bottle.cli.options import bottle_option, json_option
-from bot_bottle.cli.screen import print_json, print_table, say
-from bot_bottle.errors import BotBottleError
+from bot_bottle.cli.screen import print_fields, print_json, print_table, say
+from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.operator import words
 
 
 @group()
 def grants() -> None:
-    """List and revoke what was allowed for more than one time."""
+    """List, show and revoke what was allowed for more than one time."""
 
 
 @grants.command("list")
@@ -48,6 +48,60 @@ def list_(bottle: str | None, everything: bool, as_json: bool) -> None:
     for grant in found:
         if grant.damaged:
             say(f"{ids[grant.id]} allows nothing where it is checked: {grant.damaged}", "alarm")
+
+
+@grants.command()
+@argument("grant_id", metavar="ID", complete=lambda incomplete: _live_ids(incomplete))
+@json_option
+def show(grant_id: str, as_json: bool) -> None:
+    """Show one grant, what it came from, and each use of it.
+
+    \b
+      bot-bottle grants show 0199d2c4-1a2b
+    """
+    grant = _find(grant_id)
+    with AuditStore() as store:
+        entries = store.read_audit_entries(grant.tool, grant.bottle_slug, since=grant.created_at)
+    uses = [
+        entry
+        for entry in entries
+        if entry.operator_action == "grant-used" and entry.operator_notes.startswith(f"grant {grant.id} ")
+    ]
+    if as_json:
+        print_json(grant.to_dict() | {"used": [{"seq": entry.seq, "at": entry.timestamp} for entry in uses]})
+        return
+    print_fields(
+        [
+            ("Grant", (grant.id, "strong")),
+            ("Bottle", grant.bottle_slug),
+            ("Tool", grant.tool),
+            ("Fingerprint", grant.fingerprint),
+            ("In force", ("damaged", "alarm") if grant.damaged else words.reach(grant)),
+            ("Given", f"{words.clock(grant.created_at)} by {grant.created_by}"),
+            ("Proposal", grant.proposal_id or "-"),
+            ("Used", f"{len(uses)} times" if len(uses) != 1 else "once"),
+        ]
+    )
+    if grant.damaged:
+        say(f"It allows nothing where it is checked: {grant.damaged}", "alarm")
+    if uses:
+        print_table(
+            ["Use", "When", "Audit entry"],
+            [(str(at), words.clock(entry.timestamp), str(entry.seq)) for at, entry in enumerate(uses, 1)],
+        )
+        say(
+            "Each was a request of this fingerprint; the proposal has the first. The log keeps no more of the others.",
+            "quiet",
+        )
+
+
+def _find(prefix: str) -> Grant:
+    found = [grant for grant in GrantStore().list_grants(live=False) if grant.id.startswith(prefix)]
+    if not found or len(prefix) < 4:
+        raise NotFoundError(f"there is no grant {prefix}; 'bot-bottle grants list --all' has all")
+    if len(found) > 1:
+        raise InvalidInputError(f"several grants begin with {prefix}")
+    return found[0]
 
 
 def _live_ids(incomplete: str) -> list[tuple[str, str]]:

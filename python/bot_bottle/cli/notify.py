@@ -8,7 +8,7 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from bot_bottle import Inbox, visible
+from bot_bottle import GrantStore, Inbox, visible
 from bot_bottle.cli import PROGRAM
 from bot_bottle.cli.declare import group, option
 from bot_bottle.cli.options import json_option
@@ -18,12 +18,14 @@ from bot_bottle.operator import live, words
 from bot_bottle.operator.alone import alone, running
 
 if TYPE_CHECKING:
+    from bot_bottle import Grant
     from bot_bottle.cli.screen import Cell
     from bot_bottle.notify.ladder import Ladder
     from bot_bottle.notify.settings import Channel, Settings
 
 _TICK = 0.25
 _RETRY = 1.0
+_GRANTS_EVERY = 5.0
 
 
 @group()
@@ -44,15 +46,17 @@ def run() -> None:
     """Tell the channels what waits, until interrupted.
 
     It begins with what waits already. Each proposal is told at once, then after 1, 5 and 15 minutes, then every hour
-    for as long as its requester waits. A channel that fails is tried again and holds up nothing.
+    for as long as its requester waits. A grant is told of once, when it is about to end. A channel that fails is tried
+    again and holds up nothing.
     """
     from bot_bottle.notify import delivery, message
+    from bot_bottle.notify.ending import Ending
     from bot_bottle.notify.ladder import Ladder
 
     settings = _settings()
     with alone("notify"):
         ladder, lock, over = Ladder(settings.quiet), threading.Lock(), threading.Event()
-        outbox = delivery.Outbox(settings.channels, _warn)
+        outbox, ending, looked = delivery.Outbox(settings.channels, _warn), Ending(), 0.0
         threading.Thread(target=_follow, args=(ladder, lock, over), daemon=True).start()
         try:
             while True:
@@ -63,10 +67,27 @@ def run() -> None:
                         told = message.about(rows, reminder=reminder)
                         say(f"{words.clock(_now())}  {told.title}: {told.body}")
                         outbox.send(told)
+                if time.monotonic() - looked >= _GRANTS_EVERY and not ladder.quiet_at(datetime.now()):
+                    looked = time.monotonic()
+                    for grant in ending.due(_grants()):
+                        told = message.ending(grant)
+                        say(f"{words.clock(_now())}  {told.title}: {told.body}")
+                        outbox.send(told)
                 time.sleep(_TICK)
         finally:
             over.set()
             outbox.close()
+
+
+def _grants() -> list[Grant]:
+    store = GrantStore()
+    try:
+        return store.list_grants()
+    except BotBottleError as error:
+        _warn(f"{error}; trying again")
+        return []
+    finally:
+        store.close()
 
 
 def _now() -> str:

@@ -91,41 +91,14 @@ def check(as_json: bool) -> None:
         return
     say(f"{len(found.rules)} rules in {rules.path()}, sha256 {found.sha256}.")
     if found.rules:
-        print_table(["Rule", "Verdict", "Matches", "Ends"], [_row(rule) for rule in found.rules])
+        print_table(
+            ["Rule", "Verdict", "Matches", "Ends"],
+            [((rule.name, "strong"), *rules.described(rule)) for rule in found.rules],
+        )
     if at_work:
         say("'bot-bottle policy run' is at work.", "good")
     else:
         say("They are not applied: 'bot-bottle policy run' is not at work.", "soon")
-
-
-def _row(rule: Rule) -> tuple[Cell, ...]:
-    ends: Cell = ("never", "quiet")
-    if rule.until is not None:
-        left = words.lapse(rule.until.isoformat())[0]
-        ends = (left, "quiet") if left.startswith("expired") else left
-    scope = f", {rule.scope}" if rule.scope else ""
-    return (rule.name, "strong"), f"{rule.verdict}{scope}", _conditions(rule), ends
-
-
-def _conditions(rule: Rule) -> str:
-    parts = [
-        f"{name} {' | '.join(values)}"
-        for name, values in (
-            ("bottle", rule.bottle),
-            ("tool", rule.tool),
-            ("host", rule.host_suffix),
-            ("path", rule.path),
-            ("sha256", [each[:16] for each in rule.sha256]),
-        )
-        if values
-    ]
-    if rule.max_bytes is not None:
-        parts.append(f"at most {rule.max_bytes:,} bytes")
-    if rule.over_bytes is not None:
-        parts.append(f"over {rule.over_bytes:,} bytes")
-    if rule.time is not None:
-        parts.append("{:02}:{:02}-{:02}:{:02}".format(*divmod(rule.time[0], 60), *divmod(rule.time[1], 60)))
-    return ", ".join(parts)
 
 
 def _as_json(rule: Rule) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Ladder:
 
         A question whose asker has gone is nobody's concern until the asker is back.
         """
-        if self._quiet and hours.within(self._quiet, now):
+        if self.quiet_at(now):
             return [], []
         new: list[Row] = []
         again: list[Row] = []
@@ -57,6 +57,10 @@ class Ladder:
             (again if row.id in self._told else new).append(row)
             self._told[row.id] = _steps(age)
         return new, again
+
+    def quiet_at(self, now: datetime) -> bool:
+        """Is it an hour at which nobody is told?"""
+        return self._quiet is not None and hours.within(self._quiet, now)
 
     def _next(self, row: Row) -> float:
         told = self._told.get(row.id, 0)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bot_bottle import visible
 from bot_bottle.operator import words
 from bot_bottle.operator.live import Row
+
+if TYPE_CHECKING:
+    from bot_bottle import Grant
 
 # Of a burst so many are listed; all are counted.
 _MOST_LISTED = 20
@@ -18,7 +21,7 @@ class Message(NamedTuple):
     """A message, for whatever channel. All of its text is fit to be shown anywhere."""
 
     event: str
-    """``waiting`` (new), ``reminder`` or ``test``."""
+    """``waiting`` (new), ``reminder``, ``grant-ending`` or ``test``."""
     title: str
     body: str
     command: str
@@ -59,6 +62,13 @@ def about(rows: Sequence[Row], *, reminder: bool) -> Message:
         command = "bot-bottle review"
     event = "reminder" if reminder else "waiting"
     return Message(event, _line(title), _line(body), command, len(rows), proposals)
+
+
+def ending(grant: Grant) -> Message:
+    """The message on a grant that is about to end."""
+    title = f"a grant of {grant.bottle_slug} ends: {grant.tool}"
+    body = f"in force {words.reach(grant)[0]}; the next such request after that asks again"
+    return Message("grant-ending", _line(title), _line(body), f"bot-bottle grants show {grant.id}", 0, ())
 
 
 def trial() -> Message:

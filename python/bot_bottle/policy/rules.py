@@ -14,8 +14,9 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 from bot_bottle import bot_bottle_root, sha256_hex
 from bot_bottle.documents.routes import canonical_host
 from bot_bottle.errors import InvalidInputError
-from bot_bottle.operator import hours, scopes
+from bot_bottle.operator import hours, scopes, words
 from bot_bottle.operator.hours import Hours
+from bot_bottle.operator.words import Said
 
 Verdict = Literal["approve", "reject", "ask", "notify"]
 """``ask`` is what happens without a rule, and overrides ``approve``. ``notify`` decides nothing and is only told."""
@@ -272,3 +273,31 @@ def _only(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
 
 def _wrong(what: str) -> InvalidInputError:
     return InvalidInputError(f"{path()}: {what}")
+
+
+def described(rule: Rule) -> tuple[str, str, Said]:
+    """Its verdict, what it matches, and when it ends, in words."""
+    scope = f"{words.grant(rule.scope)}" if rule.scope else ""
+    ends = words.lapse(rule.until.isoformat() if rule.until else None)
+    return f"{rule.verdict}{scope}", _conditions(rule), ends
+
+
+def _conditions(rule: Rule) -> str:
+    parts = [
+        f"{name} {' | '.join(values)}"
+        for name, values in (
+            ("bottle", rule.bottle),
+            ("tool", rule.tool),
+            ("host", rule.host_suffix),
+            ("path", rule.path),
+            ("sha256", [each[:16] for each in rule.sha256]),
+        )
+        if values
+    ]
+    if rule.max_bytes is not None:
+        parts.append(f"at most {rule.max_bytes:,} bytes")
+    if rule.over_bytes is not None:
+        parts.append(f"over {rule.over_bytes:,} bytes")
+    if rule.time is not None:
+        parts.append("{:02}:{:02}-{:02}:{:02}".format(*divmod(rule.time[0], 60), *divmod(rule.time[1], 60)))
+    return ", ".join(parts)

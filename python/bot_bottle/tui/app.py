@@ -10,7 +10,7 @@ from typing import ClassVar
 from textual import events, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container, Vertical
+from textual.containers import Container
 from textual.scrollbar import ScrollBar, ScrollBarRender
 from textual.widgets import ContentSwitcher, Footer, Input, Label
 
@@ -23,9 +23,9 @@ from bot_bottle.tui.dialogs import READING_TIME, Dialog, Help
 from bot_bottle.tui.drawing import Document, WholeCells, ascii_only, clean, document, lexer_for
 from bot_bottle.tui.inbox_list import InboxList
 from bot_bottle.tui.review_view import ReviewView
-from bot_bottle.tui.tables import Bottles, Cells, Grants, History, Page
+from bot_bottle.tui.tables import Bottles, Cells, Grants, History, Page, Policies
 
-_PAGES = ("inbox", "history", "bottles", "grants")
+_PAGES = ("inbox", "history", "bottles", "grants", "policies")
 _RETRY = 1.0
 # What a review begins with, of what identifies a proposal.
 _FIRST = ("Requester", "File", "Fingerprint")
@@ -41,6 +41,7 @@ class Seat(Deciding):
         Binding("a", "approve", "Approve"),
         Binding("A", "approve_with_scope", "Scope", show=False),
         Binding("r", "reject", "Reject"),
+        Binding("R", "reject_and_remember", "Remember", show=False),
         Binding("m", "modify", "Modify"),
         Binding("x", "mark", "Mark"),
         Binding("b", "approve_marked", "Approve marked", show=False),
@@ -60,6 +61,8 @@ class Seat(Deciding):
         "A": "approve_with_scope",
         "upper_a": "approve_with_scope",
         "r": "reject",
+        "R": "reject_and_remember",
+        "upper_r": "reject_and_remember",
         "m": "modify",
         "x": "mark",
         "b": "approve_marked",
@@ -74,12 +77,13 @@ class Seat(Deciding):
         self._pages = ContentSwitcher(initial="inbox")
         self._places = Label("", id="pages", markup=False)
         self._asked = Input(id="asked", compact=True)
-        self._figures = Label("", id="figures", markup=False)
+        self._above = Label("", id="above", markup=False)
         self._grants = Grants("grants", db_path)
         self._tables: dict[str, Page] = {
-            "history": History("log", db_path),
+            "history": History("history", db_path),
             "bottles": Bottles("bottles", db_path),
             "grants": self._grants,
+            "policies": Policies("policies", db_path),
         }
 
     # -- what is on the screen
@@ -87,14 +91,12 @@ class Seat(Deciding):
     def compose(self) -> ComposeResult:
         """A line of pages, the pages, a line that tells, the keys."""
         yield self._places
+        yield self._above
         with self._pages:
             with Container(id="inbox"):
                 yield self.listed
                 yield self.view
-            with Vertical(id="history"):
-                yield self._figures
-                yield self._tables["history"]
-            yield from (page for name, page in self._tables.items() if name != "history")
+            yield from self._tables.values()
         yield self.told
         yield self._asked
         yield Footer(show_command_palette=False, compact=True)
@@ -268,6 +270,7 @@ class Seat(Deciding):
     def action_page_open(self, name: str) -> None:
         """Opens a page."""
         self._pages.current = name
+        self._above.display = False
         if name == "inbox":
             self.listed.focus()
         else:
@@ -287,8 +290,9 @@ class Seat(Deciding):
 
     def _fill(self, page: Page, rows: list[tuple[str, Cells]]) -> None:
         page.fill(rows)
-        if page.above:
-            self._figures.update(clean(page.above))
+        if page is self._tables.get(self.page):
+            self._above.update(clean(page.above))
+            self._above.display = bool(page.above)
 
     def action_help(self) -> None:
         """All keys."""

@@ -13,9 +13,12 @@ from textual.widgets import Label
 from bot_bottle import AuditStore, Inbox, InboxItem, Review, render_diff
 from bot_bottle.errors import BotBottleError
 from bot_bottle.operator import decisions, scopes, words
+from bot_bottle.operator.alone import running
 from bot_bottle.operator.live import Row
 from bot_bottle.operator.review import Section
 from bot_bottle.operator.words import Said
+from bot_bottle.policy import rules
+from bot_bottle.policy.remembering import remember
 from bot_bottle.states import Status
 from bot_bottle.tui.dialogs import Dialog
 from bot_bottle.tui.drawing import clean
@@ -23,6 +26,7 @@ from bot_bottle.tui.inbox_list import InboxList
 from bot_bottle.tui.review_view import ReviewView
 
 SURFACE: Final = "tui"
+_REMEMBERED = 3600.0
 
 
 class Deciding(App[None]):
@@ -70,6 +74,10 @@ class Deciding(App[None]):
     def action_reject(self) -> None:
         """Asks for the reason, then rejects."""
         self._deciding(self._reject())
+
+    def action_reject_and_remember(self) -> None:
+        """Asks for the reason, then rejects this and, for an hour, the same again."""
+        self._deciding(self._reject(_REMEMBERED))
 
     def action_modify(self) -> None:
         """Opens the editor, shows the diff, then sends it."""
@@ -135,15 +143,34 @@ class Deciding(App[None]):
         if answer is not None:
             await self._decide(review, "approved", notes=answer.notes, grant=answer.grant)
 
-    async def _reject(self) -> None:
+    async def _reject(self, remembered: float = 0.0) -> None:
         review = self._shown()
         if review is None:
             return
+        if remembered:
+            await self._run(rules.read)  # rules that cannot be added to are told before the decision
         recent = await self._reasons("rejected")
-        dialog = Dialog("Reject this?", _about(review.item), asks="the reason; the agent reads it", recent=recent)
+        again = f", and the same again for {words.span(remembered)}" if remembered else ""
+        question = f"Reject this{again}?"
+        dialog = Dialog(question, _about(review.item), asks="the reason; the agent reads it", recent=recent)
         answer = await self.push_screen_wait(dialog)
         if answer is not None:
             await self._decide(review, "rejected", notes=answer.notes)
+            if remembered:
+                await self._remember(review, remembered, answer.notes)
+
+    async def _remember(self, review: Review, seconds: float, notes: str) -> None:
+        proposal = review.item.proposal
+        try:
+            until = await self._run(lambda: remember(proposal, seconds, notes))
+        except (BotBottleError, OSError) as error:
+            self.tell(f"rejected {proposal.id}, but it is not remembered: {error}", "alarm")
+            return
+        at_work = await self._run(lambda: running("policy"))
+        counts = "" if at_work else "; it counts while 'bot-bottle policy run' is at work, which it is not"
+        self.tell(
+            f"rejected {proposal.id}, and the same until {until:%H:%M:%SZ}{counts}", "good" if at_work else "soon"
+        )
 
     async def _modify(self) -> None:
         review, inbox = self._shown(), self._inbox

@@ -210,7 +210,7 @@ class Help(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "dismiss(None)", "Close")]
 
     TEXT = """\
-1 2 3 4     Inbox, History, Bottles, Grants
+1 to 5      Inbox, History, Bottles, Grants, Policies
 Up Down     another proposal (j k too)     n  the next one not looked at yet
 Space PgDn  read on        PgUp Home End   move in the text; in a question too
 Tab         from the list to the text and back
@@ -219,6 +219,7 @@ Tab         from the list to the text and back
 a           approve        A  approve with a scope
 m           modify in $EDITOR; the diff of your edit is shown before it is sent
 r           reject; the agent reads the reason
+R           the same, and the same content again for 1 hour
 x           mark one that was read to its end
 b           approve all marked ones, after one question that lists them
 c           take what is decided out of the list

@@ -1,4 +1,4 @@
-"""What was decided, which bottles run, and what may agents do again? The pages beside the inbox."""
+"""What was decided, what runs, what may agents do again, and what do rules answer? The pages beside the inbox."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
 from bot_bottle import AuditStore, BottleStore, Database, GrantStore, Inbox
+from bot_bottle.errors import InvalidInputError
 from bot_bottle.operator import oversight, words
+from bot_bottle.operator.alone import running
 from bot_bottle.operator.review import Section
 from bot_bottle.operator.words import Said
+from bot_bottle.policy import rules
 from bot_bottle.tui.drawing import STYLES, ascii_only, clean
 
 # As many of the newest as a page shows; the command line has all.
@@ -167,6 +170,23 @@ class Grants(Page):
             )
             for each in sorted(grants, key=lambda each: (each.expires_at or "~", each.bottle_slug, each.id))
         ]
+
+
+class Policies(Page):
+    """The rules, as the file has them now."""
+
+    COLUMNS = ("Rule", "Verdict", "Matches", "Ends")
+
+    def load(self) -> list[tuple[str, Cells]]:
+        """In the order of the file."""
+        try:
+            found = rules.read()
+        except InvalidInputError as error:
+            self.above = f"No rule counts: {error}"
+            return []
+        state = "they are applied" if running("policy") else "not applied: 'bot-bottle policy run' is not at work"
+        self.above = f"{len(found.rules)} rules in {rules.path()}; {state}."
+        return [(rule.name, ((rule.name, "strong"), *rules.described(rule))) for rule in found.rules]
 
 
 def _reach(expires_at: str | None, said: Said) -> Said:
