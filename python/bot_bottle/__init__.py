@@ -4,7 +4,7 @@ A sidecar queues a :class:`Proposal` in its bottle's :class:`QueueStore` and wai
 :class:`Inbox`; every decision is in the :class:`AuditStore`. See ``README.md`` for a first run.
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from bot_bottle._native import (
     DB_PATH_IN_CONTAINER,
@@ -78,7 +78,12 @@ from bot_bottle.errors import (
     WriteLostError,
 )
 
+# `typing` and `collections` would be half of this import, and take longer than a decision. Type checkers take any
+# TYPE_CHECKING for true; what only they need is imported under one here and wherever the command line passes.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from bot_bottle.aio import AsyncInbox, AsyncQueueStore
     from bot_bottle.supervise import Plan, Supervise
 

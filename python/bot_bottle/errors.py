@@ -8,7 +8,9 @@ lists its own). All of them pickle. The Rust core raises these very classes.
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def _rebuild(cls: type[BotBottleError], message: str, data: dict[str, Any]) -> BotBottleError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bot_bottle.cli import light_json
 from bot_bottle.cli.commands import TARGETS, load
 from bot_bottle.cli.declare import Command, Group
 from bot_bottle.cli.explain import explained
+from bot_bottle.cli.light_json import dumps
 from bot_bottle.cli.options import moment
 from cli_process import ROUTES, Host
 
@@ -51,6 +54,32 @@ def test_a_line_means_what_click_takes_it_for(data: st.DataObject) -> None:
             assert {**context.params, **dict.fromkeys(moments)} == {**read, **dict.fromkeys(moments)}
 
 
+TEXTS = st.text() | st.sampled_from(["\ud800", '"\\\u2028\U0001f600\x7f\0'])
+NUMBERS = st.integers() | st.floats() | st.sampled_from([float("nan"), float("inf"), float("-inf")])
+DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner) | st.tuples(inner, inner),
+)
+
+
+@settings(deadline=None)
+@given(DOCUMENTS)
+def test_json_is_written_as_the_standard_library_writes_it(value: object) -> None:
+    assert dumps(value) == json.dumps(value)
+    assert dumps(value, indent="  ") == json.dumps(value, indent=2)
+
+
+def test_what_is_no_json_is_no_document() -> None:
+    with pytest.raises(TypeError, match="bytes is no JSON"):
+        dumps({"a": [b""]})
+
+
+def test_the_string_encoder_is_the_one_in_c() -> None:
+    from json.encoder import c_encode_basestring_ascii
+
+    assert light_json.quoted is c_encode_basestring_ascii
+
+
 def imported(host: Host, *words: str, program: str = "bot-bottle", code: int = 0) -> set[str]:
     """Every module that a program imported, by the interpreter's own report."""
     report = host.run(*words, program=program, code=code, PYTHONPROFILEIMPORTTIME="1").stderr
@@ -58,7 +87,7 @@ def imported(host: Host, *words: str, program: str = "bot-bottle", code: int = 0
 
 
 # What `--json` takes beside it.
-JSON = {"json", "re", "sre", "enum"}
+JSON = {"json"}
 
 # Each command that prints no table and starts no other program, and which modules of Python's it may take besides those
 # of `import bot_bottle`.
@@ -66,10 +95,10 @@ LIGHT: dict[str, set[str]] = {
     "pending": {"datetime"},
     "pending --json": JSON,
     "show {id} --json": JSON,
-    "approve {id} --yes": {"contextlib"},
-    "approve {id} --hash {hash} --notes fine --json": {"contextlib"} | JSON,
-    "reject {id} --notes no": {"contextlib"},
-    "modify {id} --file {file}": {"contextlib"},
+    "approve {id} --yes": set(),
+    "approve {id} --hash {hash} --notes fine --json": JSON,
+    "reject {id} --notes no": set(),
+    "modify {id} --file {file}": set(),
     "history --json": JSON,
     "archive {decided}": set(),
     "stats --json": JSON,

@@ -129,8 +129,9 @@ def test_the_plain_list_is_numbered_lines_and_prompts(host: Host, terminal: Term
     assert "2 waiting." in listed
     assert re.search(r"1\. capability-block of demo, \d+ s old, nobody waited: to build\r\n2\. .* of other", listed)
     assert "FROM b" in answer(child, BACK, "b")
+    child.expect_exact(LIST)
     third = host.propose("FROM c\n", tool="capability-block")
-    answer(child, LIST, "")
+    child.sendline("")
     listed = answer(child, LIST, "1")
     assert "3 waiting, 1 of them new." in listed
     answer(child, BACK, "y")

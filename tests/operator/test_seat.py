@@ -16,6 +16,7 @@ from bot_bottle import (
     render_diff,
 )
 from bot_bottle.operator import decisions, feed, words
+from bot_bottle.operator.draft import drafted
 from bot_bottle.operator.review import Section, sections, unified
 from store_process import SLUG, decide, proposal
 
@@ -92,17 +93,17 @@ def test_asking_early_decides_nothing(queue: QueueStore, inbox: Inbox) -> None:
 def test_a_draft_is_kept_only_if_there_is_work_in_it(queue: QueueStore, inbox: Inbox) -> None:
     item = inbox.read(queue.write_proposal(proposal()).id)
     told: list[str] = []
-    with pytest.raises(KeyboardInterrupt), decisions.drafted(item, told.append) as draft:
+    with pytest.raises(KeyboardInterrupt), drafted(item, told.append) as draft:
         raise KeyboardInterrupt
     assert not draft.parent.exists()
     assert told == []
-    with pytest.raises(KeyboardInterrupt), decisions.drafted(item, told.append) as draft:
+    with pytest.raises(KeyboardInterrupt), drafted(item, told.append) as draft:
         draft.write_text("an hour's work")
         raise KeyboardInterrupt
     assert draft.read_text() == "an hour's work"
     assert told == [f"your version is kept in {draft}"]
     kept = pytest.raises(InvalidInputError, match=f"^no; your version is kept in {draft.parent.parent}")
-    with kept, decisions.drafted(item, told.append) as draft:
+    with kept, drafted(item, told.append) as draft:
         draft.write_text("an hour's work")
         raise InvalidInputError("no")
 

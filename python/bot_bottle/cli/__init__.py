@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 from bot_bottle import visible
 from bot_bottle.errors import BotBottleError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 PROGRAM = "bot-bottle"
 INTERRUPTED = 130

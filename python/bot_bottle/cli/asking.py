@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from bot_bottle import AuditStore, Inbox, InboxItem, Response, Review
 from bot_bottle.cli.screen import answered, interactive, say
 from bot_bottle.errors import InvalidInputError
-from bot_bottle.operator import decisions, views
+from bot_bottle.operator import decisions
 from bot_bottle.operator.scopes import needs_reason, offered
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -33,6 +33,8 @@ def ask(
     ``others`` names what the caller makes of such answers: ``[s]kip [q]uit``. The proposal was just shown; ``show``
     shows it again.
     """
+    from bot_bottle.operator import views
+
     proposal_id, at = review.item.proposal.id, views.now()
     try:
         return _asked(inbox, review, show, others=others, notes=notes, grant=grant)
@@ -95,16 +97,20 @@ def modified(inbox: Inbox, review: Review, notes: str) -> Response:
     Raises:
         BotBottleError: it was left unchanged or empty, or cannot be decided any more.
     """
+    from bot_bottle.operator.draft import drafted
+
     item = review.item
     decisions.refuse_early(inbox, item, surface="cli")
-    with decisions.drafted(item, _kept) as draft:
+    with drafted(item, _kept) as draft:
         final = _edited(item, draft)
         return decisions.decide(inbox, review, "modified", surface="cli", notes=notes, final_file=final)
 
 
 def _edited(item: InboxItem, draft: Path) -> bytes:
+    from bot_bottle.operator.draft import edited
+
     try:
-        return decisions.edited(item, draft, editor="vi" if interactive() else "")
+        return edited(item, draft, editor="vi" if interactive() else "")
     except InvalidInputError as error:
         error.message += ", or give your version with --file"
         raise

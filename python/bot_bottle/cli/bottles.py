@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from bot_bottle import Bottle, BottleStore
 from bot_bottle.cli.declare import command, option
 from bot_bottle.cli.options import json_option
-from bot_bottle.cli.screen import Cell, print_json, print_table, say
+from bot_bottle.cli.screen import print_json, print_table, say
 from bot_bottle.launch import engine
 from bot_bottle.launch.engine import Sidecars
 from bot_bottle.operator import words
-from bot_bottle.operator.words import Tone
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from bot_bottle.cli.screen import Cell
+    from bot_bottle.operator.words import Tone
+
 
 _TONES: Final[dict[str, Tone]] = {
     "healthy": "good",

@@ -6,11 +6,15 @@ pays for `pending` alone. To add a command, add its line to ``COMMANDS``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import import_module
 
 from bot_bottle.cli import PROGRAM
 from bot_bottle.cli.declare import Command, Group
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 # A shell's function sets this when it asks for completions; the scripts of `bot-bottle completion` do so.
 ASKED = "_BOT_BOTTLE_COMPLETE"

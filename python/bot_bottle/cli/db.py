@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from bot_bottle import Database, host_db_path
 from bot_bottle.cli.declare import Whole, argument, group, option
 from bot_bottle.cli.options import duration, json_option, yes_option
-from bot_bottle.cli.screen import Cell, confirm, print_fields, print_json, print_table, say
+from bot_bottle.cli.screen import confirm, print_fields, print_json, print_table, say
 from bot_bottle.errors import DatabaseCorruptError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from bot_bottle.cli.screen import Cell
 
 
 @group()

@@ -7,13 +7,15 @@ longer than a decision does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Final, TypeVar
 
-F = TypeVar("F", bound=Callable[..., Any])
+    F = TypeVar("F", bound=Callable[..., Any])
 
-# What a shell is offered: the words that begin so, each with what it is.
-Completions = Callable[[str], Sequence[tuple[str, str]]]
+    # What a shell is offered: the words that begin so, each with what it is.
+    Completions = Callable[[str], Sequence[tuple[str, str]]]
 
 
 class BadValueError(ValueError):

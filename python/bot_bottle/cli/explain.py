@@ -13,8 +13,12 @@ from click.shell_completion import CompletionItem, shell_complete
 from bot_bottle import __version__
 from bot_bottle.cli import PROGRAM
 from bot_bottle.cli.commands import ASKED, COMMANDS, HELP, TARGETS, load
-from bot_bottle.cli.declare import BadValueError, Command, Completions, Group, OneOf, Parameter, Whole
+from bot_bottle.cli.declare import BadValueError, Command, Group, OneOf, Parameter, Whole
 from bot_bottle.errors import InvalidInputError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bot_bottle.cli.declare import Completions
 
 
 def root() -> click.Group:

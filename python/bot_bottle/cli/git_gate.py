@@ -8,8 +8,7 @@ from pathlib import Path
 from bot_bottle import Database, host_db_path
 from bot_bottle.cli.declare import BadValueError, Whole, argument, file_path, group, option
 from bot_bottle.cli.options import duration, json_option
-from bot_bottle.cli.screen import Cell, print_fields, print_json, say
-from bot_bottle.operator.words import Said
+from bot_bottle.cli.screen import print_fields, print_json, say
 from bot_bottle.sidecars.git_gate.hook import (
     MAX_FILE_BYTES,
     WAIT_SECONDS,
@@ -20,6 +19,12 @@ from bot_bottle.sidecars.git_gate.hook import (
     read_status,
     uninstall,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bot_bottle.cli.screen import Cell
+    from bot_bottle.operator.words import Said
+
 
 _SAYS: dict[str, Said] = {
     "installed": ("the git gate's", "good"),

@@ -5,9 +5,13 @@ from __future__ import annotations
 from bot_bottle import Inbox, QueueStore
 from bot_bottle.cli.declare import Whole, command, option
 from bot_bottle.cli.options import any_id, bottle_option, json_option
-from bot_bottle.cli.screen import Cell, print_json, print_table, say
+from bot_bottle.cli.screen import print_json, print_table, say
 from bot_bottle.errors import InvalidInputError
-from bot_bottle.operator import views, words
+from bot_bottle.operator import words
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bot_bottle.cli.screen import Cell
 
 
 @command()
@@ -67,6 +71,7 @@ def show(proposal_id: str, as_json: bool) -> None:
         print_json(review.to_dict())
         return
     from bot_bottle.cli.review import print_review
+    from bot_bottle.operator import views
 
     print_review(review)
     at = views.now()

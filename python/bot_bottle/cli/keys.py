@@ -5,8 +5,12 @@ from __future__ import annotations
 from bot_bottle import Keys, TrustedKey
 from bot_bottle.cli.declare import argument, group, option
 from bot_bottle.cli.options import json_option, moment
-from bot_bottle.cli.screen import Cell, print_json, print_table, say
+from bot_bottle.cli.screen import print_json, print_table, say
 from bot_bottle.operator import words
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bot_bottle.cli.screen import Cell
 
 
 @group()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from bot_bottle import Keys
 from bot_bottle.cli.declare import argument, group, option
 from bot_bottle.cli.keys import print_keys
 from bot_bottle.cli.options import json_option
 from bot_bottle.cli.screen import print_json, say
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 

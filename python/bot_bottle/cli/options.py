@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 from bot_bottle import BottleStore, Inbox
 from bot_bottle.cli.declare import BadValueError, argument, option
 from bot_bottle.errors import BotBottleError
 from bot_bottle.operator import scopes
 
-F = TypeVar("F", bound=Callable[..., Any])
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    F = TypeVar("F", bound=Callable[..., Any])
 
 
 def duration(text: str) -> float:

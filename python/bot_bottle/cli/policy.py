@@ -10,12 +10,13 @@ from bot_bottle import Inbox, visible
 from bot_bottle.cli import PROGRAM
 from bot_bottle.cli.declare import Whole, group, option
 from bot_bottle.cli.options import json_option
-from bot_bottle.cli.screen import Cell, print_json, print_table, say
+from bot_bottle.cli.screen import print_json, print_table, say
 from bot_bottle.errors import BotBottleError, InvalidInputError
 from bot_bottle.operator import live, words
 from bot_bottle.operator.alone import alone, running
 
 if TYPE_CHECKING:
+    from bot_bottle.cli.screen import Cell
     from bot_bottle.operator.words import Tone
     from bot_bottle.policy.replay import Past, Replayed
     from bot_bottle.policy.rules import Rule

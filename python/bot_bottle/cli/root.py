@@ -6,14 +6,17 @@ click is imported only for help, completions and lines that are not in order.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
 
 from bot_bottle import __version__
 from bot_bottle.cli import PROGRAM
 from bot_bottle.cli.commands import ASKED, find
 from bot_bottle.cli.declare import Command, MisuseError
 from bot_bottle.errors import InvalidInputError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 
 def run(arguments: Sequence[str], shared: dict[str, Any]) -> int:

@@ -11,20 +11,22 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from bot_bottle import visible
 from bot_bottle.errors import BotBottleError, InvalidInputError
-from bot_bottle.operator.words import Said, Tone
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import Any, Final, NoReturn
+
     from rich.console import Console, RenderableType
     from rich.text import Text
 
-# A cell of a table: text, or text and its tone.
-Cell = str | Said
+    from bot_bottle.operator.words import Said, Tone
+
+    # A cell of a table: text, or text and its tone.
+    Cell = str | Said
 
 # By these Rich is told to colour what is not a terminal.
 _COLOUR_WANTED = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE"})
@@ -47,16 +49,16 @@ _STYLES: Final[Mapping[Tone, str]] = {
 
 def print_json(value: Any) -> None:
     """One JSON document, ASCII only: what could deceive a terminal is ``\\uXXXX``, and nothing is lost."""
-    import json
+    from bot_bottle.cli.light_json import dumps
 
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.write(dumps(value, indent="  ") + "\n")
 
 
 def print_json_line(value: Any) -> None:
     """One JSON document on one line, handed over at once."""
-    import json
+    from bot_bottle.cli.light_json import dumps
 
-    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.write(dumps(value) + "\n")
     sys.stdout.flush()
 
 
@@ -102,9 +104,18 @@ def confirm(question: str, *, yes: bool, undecided: str) -> None:
         raise BotBottleError(f"{undecided}: the answer was not yes")
 
 
-@cache
 def console() -> Console:
     """The console for standard output: colours on a terminal that wants them, unbroken lines elsewhere."""
+    global _console
+    if _console is None:
+        _console = _new_console()
+    return _console
+
+
+_console: Console | None = None
+
+
+def _new_console() -> Console:
     from rich.console import Console
 
     class Screen(Console):

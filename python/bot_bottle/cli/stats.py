@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from bot_bottle import Database, Inbox
 from bot_bottle.cli.declare import command, option
 from bot_bottle.cli.options import bottle_option, json_option, moment
-from bot_bottle.cli.screen import Cell, print_fields, print_json, print_table, say
+from bot_bottle.cli.screen import print_fields, print_json, print_table, say
 from bot_bottle.operator import oversight
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from bot_bottle.cli.screen import Cell
+
 
 _COLUMNS = [
     "Decided",

@@ -1,21 +1,15 @@
-"""How is a decision drafted, refused early, and bound to what was reviewed?
+"""How is a decision refused early, and bound to what was reviewed?
 
 Every decision names the hash of the review that was looked at, so that nothing else can run, and nowhere else.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
-
-from bot_bottle.errors import BotBottleError, InvalidInputError, StaleReviewError
+from bot_bottle.errors import StaleReviewError
 from bot_bottle.operator import words
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bot_bottle import AuditStore, Inbox, InboxItem, Response, Review
     from bot_bottle.operator.words import Said
     from bot_bottle.states import Status, Surface
@@ -85,7 +79,7 @@ def refuse_early(inbox: Inbox, item: InboxItem, *, surface: Surface) -> None:
 
     It is the store that knows, so it is asked, with a hash that no review has: this cannot decide.
     """
-    with contextlib.suppress(StaleReviewError):
+    try:
         inbox.decide(
             item.proposal.id,
             "modified",
@@ -93,6 +87,8 @@ def refuse_early(inbox: Inbox, item: InboxItem, *, surface: Surface) -> None:
             final_file=item.proposal.proposed_file,
             surface=surface,
         )
+    except StaleReviewError:
+        return
 
 
 def recent_reasons(store: AuditStore, action: str) -> list[str]:
@@ -115,70 +111,3 @@ def told(item: InboxItem, answer: Response) -> list[Said]:
     if not item.waiting:
         lines.append(("Nobody is waiting for it right now; the agent learns of it when it asks again.", "quiet"))
     return lines
-
-
-@contextlib.contextmanager
-def drafted(item: InboxItem, kept: Callable[[str], object]) -> Iterator[Path]:
-    """A file with the proposed text, for an editor. It is gone afterwards, unless what it was for failed
-    and there is an operator's work in it: then the error says where it is, or ``kept`` is told."""
-    import tempfile
-    from pathlib import Path
-
-    proposed = item.proposal.proposed_file.encode()
-    # A directory of our own (0700), so that the file can have the name by which editors know its kind.
-    name = os.path.basename(item.managed_file) if item.managed_file else "proposal.txt"
-    draft = Path(tempfile.mkdtemp(prefix="bot-bottle-"), name)
-    draft.write_bytes(proposed)
-    try:
-        yield draft
-    except BaseException as error:
-        if draft.exists() and not _without_result(draft.read_bytes(), proposed):
-            where = f"your version is kept in {draft}"
-            if isinstance(error, BotBottleError):
-                error.message += f"; {where}"
-            else:
-                kept(where)
-            raise
-        _discard(draft)
-        raise
-    _discard(draft)
-
-
-def edited(item: InboxItem, draft: Path, *, editor: str = "") -> bytes:
-    """Opens ``draft`` in the operator's editor, or else in ``editor``; returns what they made of it.
-
-    Raises:
-        BotBottleError: unchanged, empty, or the editor failed.
-        InvalidInputError: there is no editor to start.
-    """
-    import shlex
-    import subprocess
-
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or editor
-    if not editor:
-        raise InvalidInputError("there is no editor: set $VISUAL or $EDITOR")
-    try:
-        code = subprocess.run([*shlex.split(editor), str(draft)], check=False).returncode
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"the editor '{editor}' cannot be started ({error}): set $VISUAL or $EDITOR") from error
-    if code != 0:
-        raise BotBottleError(f"nothing was decided: the editor '{editor}' ended with exit code {code}")
-    final = draft.read_bytes()
-    if _without_result(final, item.proposal.proposed_file.encode()):
-        raise BotBottleError(
-            "nothing was decided: the file is empty or unchanged; "
-            f"to let it run as it is: bot-bottle approve {item.proposal.id}"
-        )
-    return final
-
-
-def _discard(draft: Path) -> None:
-    import shutil
-
-    # Editors leave backups and swap files beside it.
-    shutil.rmtree(draft.parent, ignore_errors=True)
-
-
-def _without_result(final: bytes, proposed: bytes) -> bool:
-    # Editors end the last line of a file that did not.
-    return not final.strip() or final in (proposed, proposed + b"\n")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from bot_bottle import visible
 from bot_bottle.errors import NotFoundError
 from bot_bottle.operator import words
-from bot_bottle.operator.words import Said
 
 if TYPE_CHECKING:
     from bot_bottle import Inbox, InboxItem
+    from bot_bottle.operator.words import Said
 
 # How often a screen that has nothing to do is asked whether it was closed, and how often leases are looked at again.
 _TICK = 0.25

@@ -6,12 +6,13 @@ how long they took is then no longer known. docs/oversight.md says what the numb
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
-
 from bot_bottle.operator import views, words
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any, Final
+
     from bot_bottle import Database
 
 _HASTY_SECONDS = 1.0

@@ -12,7 +12,11 @@ from typing import Final, NamedTuple
 
 from bot_bottle import Hunk, Review
 from bot_bottle.operator import words
-from bot_bottle.operator.words import Said
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bot_bottle.operator.words import Said
+
 
 _SIGNS: Final[Mapping[str, str]] = {"same": " ", "removed": "-", "added": "+"}
 

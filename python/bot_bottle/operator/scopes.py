@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from bot_bottle import TOOL_EGRESS_TOKEN_ALLOW, TOOL_GITLEAKS_ALLOW
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from bot_bottle import Proposal
 
@@ -13,11 +12,12 @@ if TYPE_CHECKING:
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-class Scope(NamedTuple):
+class Scope:
     """``grant`` is what ``Inbox.decide`` takes; ``None``: this request alone, and the next one asks again."""
 
-    grant: str | None
-    words: str
+    def __init__(self, grant: str | None, words: str) -> None:
+        self.grant = grant
+        self.words = words
 
 
 OFFERED = (

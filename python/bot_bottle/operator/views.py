@@ -7,13 +7,13 @@ the file, but an operator's record of themselves, and a decision never waits for
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
-
 from bot_bottle import Database
 from bot_bottle.errors import BotBottleError, InvalidInputError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bot_bottle.states import Surface
 
 _MODULE = "operator_views"
@@ -40,14 +40,17 @@ VALUES (:proposal_id, :review_sha256, :surface, :shown_at, :whole_at)
 ON CONFLICT DO UPDATE SET whole_at = coalesce(whole_at, excluded.whole_at)"""
 
 
-class View(NamedTuple):
+class View:
     """That a review was shown; ``whole_at`` is when its end was on the screen."""
 
-    proposal_id: str
-    review_sha256: str
-    surface: Surface
-    shown_at: str
-    whole_at: str | None = None
+    def __init__(
+        self, proposal_id: str, review_sha256: str, surface: Surface, shown_at: str, whole_at: str | None = None
+    ) -> None:
+        self.proposal_id = proposal_id
+        self.review_sha256 = review_sha256
+        self.surface = surface
+        self.shown_at = shown_at
+        self.whole_at = whole_at
 
 
 def now() -> str:
@@ -59,7 +62,7 @@ def now() -> str:
 
 def note(views: Iterable[View], db_path: str | None = None) -> BotBottleError | None:
     """Writes them down, in one transaction. What prevents it is returned: nothing that somebody does depends on it."""
-    rows = [view._asdict() for view in views]
+    rows = [vars(view) for view in views]
     database = Database(db_path)
     try:
         try:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final, Literal, Protocol
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Final, Literal, Protocol
+
     from bot_bottle import AuditEntry, Grant, InboxItem, Response
 
-Tone = Literal["plain", "strong", "quiet", "waits", "good", "changed", "bad", "soon", "alarm"]
-"""What a face expresses by colour: ``waits`` for a decision, ``soon`` too late, ``alarm`` wants somebody to act."""
-Said = tuple[str, Tone]
+    Tone = Literal["plain", "strong", "quiet", "waits", "good", "changed", "bad", "soon", "alarm"]
+    """What a face expresses by colour: ``waits`` for a decision, ``soon`` too late, ``alarm`` wants somebody to act."""
+    Said = tuple[str, Tone]
+
+    class Awaited(Protocol):
+        """What is known of those who wait for an answer: an item, or a row of a list."""
+
+        @property
+        def waiting(self) -> bool: ...
+        @property
+        def waiting_until(self) -> str | None: ...
+        @property
+        def requests(self) -> int: ...
+
 
 # A UUIDv7's first 13 characters are its millisecond (RFC 9562): shorter would seldom be unique for long.
 _SHORTEST_ID = 13
@@ -70,17 +82,6 @@ def ago(timestamp: str) -> str:
 def clock(timestamp: str) -> str:
     """``timestamp`` to the second, still UTC."""
     return f"{timestamp[:10]} {timestamp[11:19]}Z"
-
-
-class Awaited(Protocol):
-    """What is known of those who wait for an answer: an item, or a row of a list."""
-
-    @property
-    def waiting(self) -> bool: ...
-    @property
-    def waiting_until(self) -> str | None: ...
-    @property
-    def requests(self) -> int: ...
 
 
 def waiter(item: Awaited) -> Said:

@@ -16,7 +16,11 @@ from bot_bottle.documents.routes import canonical_host
 from bot_bottle.errors import InvalidInputError
 from bot_bottle.operator import hours, scopes, words
 from bot_bottle.operator.hours import Hours
-from bot_bottle.operator.words import Said
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bot_bottle.operator.words import Said
+
 
 Verdict = Literal["approve", "reject", "ask", "notify"]
 """``ask`` is what happens without a rule, and overrides ``approve``. ``notify`` decides nothing and is only told."""

@@ -14,9 +14,9 @@ from bot_bottle import AuditStore, Inbox, InboxItem, Review, render_diff
 from bot_bottle.errors import BotBottleError
 from bot_bottle.operator import decisions, scopes, words
 from bot_bottle.operator.alone import running
+from bot_bottle.operator.draft import drafted, edited
 from bot_bottle.operator.live import Row
 from bot_bottle.operator.review import Section
-from bot_bottle.operator.words import Said
 from bot_bottle.policy import rules
 from bot_bottle.policy.remembering import remember
 from bot_bottle.states import Status
@@ -24,6 +24,11 @@ from bot_bottle.tui.dialogs import Dialog
 from bot_bottle.tui.drawing import clean
 from bot_bottle.tui.inbox_list import InboxList
 from bot_bottle.tui.review_view import ReviewView
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bot_bottle.operator.words import Said
+
 
 SURFACE: Final = "tui"
 _REMEMBERED = 3600.0
@@ -178,10 +183,10 @@ class Deciding(App[None]):
             return
         item = review.item
         decisions.refuse_early(inbox, item, surface=SURFACE)
-        with decisions.drafted(item, lambda where: self.tell(where, "alarm")) as draft:
+        with drafted(item, lambda where: self.tell(where, "alarm")) as draft:
             try:
                 with self.suspend():
-                    final = decisions.edited(item, draft, editor="vi")
+                    final = edited(item, draft, editor="vi")
             except SuspendNotSupported:
                 raise BotBottleError("nothing was decided: there is no terminal for an editor here") from None
             finally:

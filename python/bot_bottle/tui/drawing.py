@@ -23,7 +23,11 @@ from textual.scrollbar import ScrollBarRender
 
 from bot_bottle import visible
 from bot_bottle.operator.review import Section
-from bot_bottle.operator.words import Said, Tone
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bot_bottle.operator.words import Said, Tone
+
 
 STYLES: Final[Mapping[Tone, Style]] = {
     "plain": Style(),

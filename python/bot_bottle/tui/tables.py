@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual.binding import Binding, BindingType
@@ -14,15 +14,18 @@ from bot_bottle.errors import InvalidInputError
 from bot_bottle.operator import oversight, words
 from bot_bottle.operator.alone import running
 from bot_bottle.operator.review import Section
-from bot_bottle.operator.words import Said
 from bot_bottle.policy import rules
 from bot_bottle.tui.drawing import STYLES, ascii_only, clean
+
+if TYPE_CHECKING:
+    from bot_bottle.operator.words import Said
+
 
 # As many of the newest as a page shows; the command line has all.
 _MOST = 500
 _DAYS = 14
 
-Cells = Sequence[str | Said]
+Cells = Sequence["str | Said"]
 
 
 class Page(DataTable[Text]):

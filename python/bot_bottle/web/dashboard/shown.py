@@ -11,7 +11,11 @@ from bot_bottle import Grant, InboxItem, Review, visible
 from bot_bottle.operator import live, scopes, words
 from bot_bottle.operator.decisions import question
 from bot_bottle.operator.review import Section, sections
-from bot_bottle.operator.words import Said
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bot_bottle.operator.words import Said
+
 
 # Sections whose text is the agent's; the others are ours or the operator's.
 _QUOTED = frozenset(("Justification", "Payload", "Change", "New file", "Withdrawn"))
@@ -48,7 +52,7 @@ def whole(review: Review) -> dict[str, Any]:
         "payload_sha256": item.proposal.payload_sha256,
         "review_sha256": review.review_sha256,
         "question": visible(question(review, None), multiline=False),
-        "scopes": [each._asdict() for each in scopes.offered(item.proposal)],
+        "scopes": [vars(each) for each in scopes.offered(item.proposal)],
         "needs_reason": scopes.needs_reason(item.proposal.tool),
     }
 

@@ -1,0 +1,82 @@
+"""Where does an operator write their own version of a proposed file, and what becomes of it when something fails?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from bot_bottle.errors import BotBottleError, InvalidInputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bot_bottle import InboxItem
+
+
+@contextlib.contextmanager
+def drafted(item: InboxItem, kept: Callable[[str], object]) -> Iterator[Path]:
+    """A file with the proposed text, for an editor. It is gone afterwards, unless what it was for failed
+    and there is an operator's work in it: then the error says where it is, or ``kept`` is told."""
+    import tempfile
+    from pathlib import Path
+
+    proposed = item.proposal.proposed_file.encode()
+    # A directory of our own (0700), so that the file can have the name by which editors know its kind.
+    name = os.path.basename(item.managed_file) if item.managed_file else "proposal.txt"
+    draft = Path(tempfile.mkdtemp(prefix="bot-bottle-"), name)
+    draft.write_bytes(proposed)
+    try:
+        yield draft
+    except BaseException as error:
+        if draft.exists() and not _without_result(draft.read_bytes(), proposed):
+            where = f"your version is kept in {draft}"
+            if isinstance(error, BotBottleError):
+                error.message += f"; {where}"
+            else:
+                kept(where)
+            raise
+        _discard(draft)
+        raise
+    _discard(draft)
+
+
+def edited(item: InboxItem, draft: Path, *, editor: str = "") -> bytes:
+    """Opens ``draft`` in the operator's editor, or else in ``editor``; returns what they made of it.
+
+    Raises:
+        BotBottleError: unchanged, empty, or the editor failed.
+        InvalidInputError: there is no editor to start.
+    """
+    import shlex
+    import subprocess
+
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or editor
+    if not editor:
+        raise InvalidInputError("there is no editor: set $VISUAL or $EDITOR")
+    try:
+        code = subprocess.run([*shlex.split(editor), str(draft)], check=False).returncode
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"the editor '{editor}' cannot be started ({error}): set $VISUAL or $EDITOR") from error
+    if code != 0:
+        raise BotBottleError(f"nothing was decided: the editor '{editor}' ended with exit code {code}")
+    final = draft.read_bytes()
+    if _without_result(final, item.proposal.proposed_file.encode()):
+        raise BotBottleError(
+            "nothing was decided: the file is empty or unchanged; "
+            f"to let it run as it is: bot-bottle approve {item.proposal.id}"
+        )
+    return final
+
+
+def _discard(draft: Path) -> None:
+    import shutil
+
+    # Editors leave backups and swap files beside it.
+    shutil.rmtree(draft.parent, ignore_errors=True)
+
+
+def _without_result(final: bytes, proposed: bytes) -> bool:
+    # Editors end the last line of a file that did not.
+    return not final.strip() or final in (proposed, proposed + b"\n")
