@@ -23,13 +23,16 @@ EXTRAS := supervise serve git-gate tui
 RUST_SOURCES := .cargo/config.toml Cargo.toml Cargo.lock $(shell find rust migrations -name '*.rs' -o -name '*.sql' -o -name Cargo.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo browser test test-latest lint lock bench bench-full sdist-check clean tools
+.PHONY: help build man demo browser test test-latest lint lock bench bench-full sdist-check clean tools
 .DELETE_ON_ERROR:
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 build: $(BIN)/.extension $(BIN)/bot-bottle-sidecar $(BIN)/bot-bottle-egress ## build everything into .venv: the programs are in .venv/bin
+
+man: $(BIN)/.extension ## the pages of the manual, in target/man (man -M target/man bot-bottle)
+	$(BIN)/python -m bot_bottle.cli.man target/man/man1
 
 demo: build ## play a bottle, its agent and its operator with real processes in a throw-away root
 	$(BIN)/python examples/demo.py

@@ -45,6 +45,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Run": {
         "bottle": "bottle:bottle",
         "serve": "serve:serve",
+        "service": "service:service",
         "git-gate": "git_gate:git_gate",
         "hook": "hook:hook",
     },
