@@ -1,4 +1,4 @@
-"""How are the pictures of docs/operator.md made? The real app, over a database made for it; run it with bot-bottle[tui].
+"""How are the pictures of docs/operator.md made? By the real app, over a database made for it.
 
 .venv/bin/python docs/operator/draw.py
 """
@@ -17,10 +17,10 @@ BEFORE = "routes:\n  - host: pypi.org\n"
 AFTER = "routes:\n  - host: pypi.org\n  - host: api.github.com\n    matches: [{methods: [GET]}]\n"
 
 
-def ask(slug: str, tool: str, payload: str, why: str, **more: str) -> Proposal:
+def ask(slug: str, tool: str, payload: str, why: str, base: str | None = None) -> None:
     """Queues a proposal as a sidecar does."""
     with QueueStore(slug) as queue:
-        return queue.write_proposal(Proposal.new(slug, tool, payload, why, **more))
+        queue.write_proposal(Proposal.new(slug, tool, payload, why, base))
 
 
 def fill(root: Path) -> None:
@@ -30,7 +30,7 @@ def fill(root: Path) -> None:
         routes.parent.mkdir(parents=True)
         routes.write_text(BEFORE)
         BottleStore().register(slug, backend="docker", files={"egress-allow": "routes.yaml"})
-    ask("dev", "egress-allow", AFTER, "to read the issue I am to fix", current_file_hash=sha256_hex(BEFORE))
+    ask("dev", "egress-allow", AFTER, "to read the issue I am to fix", sha256_hex(BEFORE))
     ask("docs", "capability-block", "FROM debian:13\nRUN apt-get install -y pandoc\n", "pandoc builds the manual")
 
 
