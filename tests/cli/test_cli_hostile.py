@@ -14,6 +14,9 @@ from hostile import EVERYTHING, assert_harmless
 def proposal_id(host: Host) -> str:
     """A proposal whose every free text is hostile, decided with hostile notes, and an audit entry of a sidecar's."""
     host.routes_file()
+    rules = host.root / "policy.toml"
+    rules.touch(0o600)
+    rules.write_text("[[rule]]\nname = 'a'\ntool = 'capability-block'\n")
     host.propose(f"{ROUTES}# {EVERYTHING}\n", EVERYTHING, against=ROUTES, fingerprint=EVERYTHING[:100])
     decided = host.propose(f"FROM {EVERYTHING}\n", EVERYTHING, tool="capability-block", fingerprint=EVERYTHING[:100])
     host.run("approve", decided.id, "--yes", "--grant", "bottle", "--notes", EVERYTHING)
@@ -45,6 +48,8 @@ COMMANDS = [
     "audit list",
     "audit list --full",
     "grants list",
+    "grants show {grant}",
+    "policy test",
     "bottles",
     "stats",
     "watch --since 0",
@@ -56,7 +61,8 @@ COMMANDS = [
 
 def command_line(host: Host, command: str, withdrawn: str) -> list[str]:
     states = {item["state"]: item["id"] for item in host.json("history")}
-    return command.format(pending=states["pending"], decided=states["approved"], withdrawn=withdrawn).split(maxsplit=2)
+    named = {"pending": states["pending"], "decided": states["approved"], "withdrawn": withdrawn}
+    return command.format(**named, grant=host.json("grants", "list")[0]["id"]).split(maxsplit=2)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("watch")])
