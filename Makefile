@@ -71,7 +71,7 @@ lock: $(BIN)/.installed ## the newest versions that pyproject.toml admits, into 
 	echo '.[supervise,serve,git-gate,tui]' | \
 	    $(LOCK) --python-version 3.10 --group dev --constraint $(LOCKED)/package.txt --output-file $(LOCKED)/development.txt -
 	echo '.[supervise,git-gate]' | $(LOCK) --python-version 3.13 --constraint $(LOCKED)/development.txt \
-	    --output-file $(LOCKED)/sidecars.txt -
+	    --output-file python/bot_bottle/image/sidecars.txt -
 	$(LOCK) --python-version 3.10 --group tools --output-file $(LOCKED)/tools.txt
 	$(LOCK) --python-version 3.11 --group peers --output-file benchmarks/requirements.txt
 

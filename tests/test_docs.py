@@ -106,6 +106,12 @@ def test_the_readme_s_commands_run(host: Host, tmp_path: Path) -> None:
             command = f"timeout --signal=INT 1 {command} || test $? = 124"
         if " approve " in command:
             command += " --yes"
+        if command.startswith("bot-bottle image "):
+            continue
+        if command.startswith("bot-bottle run "):
+            # With an engine, tests/containers/test_run.py goes on from here.
+            (tmp_path / "project").mkdir(exist_ok=True)
+            command += " --workspace project --dry-run"
         operator = threading.Thread(target=approve_the_next)
         if "--wait" in command:
             operator.start()

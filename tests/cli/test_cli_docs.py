@@ -61,7 +61,7 @@ def test_every_command_that_prints_data_has_json() -> None:
     # The log of a server is JSON anyway, and agents' hooks answer in the agents' words; the others print none.
     answers = {"hook claude-code", "hook codex", "hook gemini", "hook opencode"}
     silent = {"completion", "serve", "supervise", "review", "git-gate install", "git-gate uninstall", "notify run"}
-    silent |= {"policy run"}
+    silent |= {"policy run", "init"}
     assert lacking == silent | answers
 
 

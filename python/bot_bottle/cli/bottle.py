@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 
 from bot_bottle import BottleStore
 from bot_bottle.cli.bottles import bottles
-from bot_bottle.cli.declare import BadValueError, MisuseError, OneOf, argument, group, option
-from bot_bottle.cli.options import json_option, yes_option
+from bot_bottle.cli.declare import MisuseError, OneOf, argument, group, option
+from bot_bottle.cli.options import json_option, tool_file, yes_option
 from bot_bottle.cli.screen import confirm, print_json, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.launch import address, docker, managed
+from bot_bottle.launch import image as images
 from bot_bottle.launch.backend import IMAGE, NAMES, load
 from bot_bottle.states import Transport
 from bot_bottle.supervise import Plan, Supervise
 
 _run_option = option("--run/--print", "run", help="Run the commands, or print them for a shell to run (the default).")
-
-
-def _file(text: str) -> tuple[str, str]:
-    """``TOOL=PATH``: a managed file, as the pair."""
-    tool, _, path = text.partition("=")
-    if not (tool and path):
-        raise BadValueError(f"'{text}' is not TOOL=PATH")
-    return tool, path
 
 
 @group()
@@ -38,7 +33,7 @@ def bottle() -> None:
 @option(
     "--file",
     "files",
-    type=_file,
+    type=tool_file,
     metavar="TOOL=PATH",
     multiple=True,
     help="What TOOL's approved proposals replace, to begin with: a file of yours, which is copied. Repeatable.",
@@ -74,6 +69,12 @@ def start(
         raise MisuseError("--compose prints, and only for the docker backend")
     import shlex
 
+    if run:
+        for name in passed:
+            if name not in os.environ:
+                raise InvalidInputError(f"--env {name}: there is no such variable in your environment")
+        if backend == "docker" and shutil.which("docker"):
+            images.require(image)
     tool = load(backend)
     supervise = Supervise()
     sources = {tool: managed.Source(slug, tool, path) for tool, path in files}

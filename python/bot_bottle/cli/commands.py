@@ -43,6 +43,9 @@ COMMANDS: dict[str, dict[str, str]] = {
         "stats": "stats:stats",
     },
     "Run": {
+        "init": "project:init",
+        "run": "run:run",
+        "image": "image:image",
         "bottle": "bottle:bottle",
         "serve": "serve:serve",
         "service": "service:service",

@@ -75,6 +75,8 @@ class Parameter:
         is_flag: bool = False,
         multiple: bool = False,
         required: bool = False,
+        optional: bool = False,
+        rest: bool = False,
         complete: Completions | None = None,
         help: str = "",
     ) -> None:
@@ -89,7 +91,9 @@ class Parameter:
         self.shown_default: Final = shown_default
         self.is_flag: Final = is_flag or bool(self.opposite)
         self.multiple: Final = multiple
-        self.required: Final = required or self.is_argument
+        # What follows `--` on the line, and nothing else.
+        self.rest: Final = rest
+        self.required: Final = required or (self.is_argument and not (optional or rest))
         self.complete: Final = complete
         self.help: Final = help
 
@@ -103,7 +107,7 @@ class Parameter:
         """The value where the line does not give one."""
         if self.is_flag:
             return False
-        if self.multiple:
+        if self.multiple or self.rest:
             return ()
         return self.type(self.default) if isinstance(self.default, str) else self.default
 
@@ -122,11 +126,13 @@ class Command:
         switches = {flag: (each, sets) for each in self.parameters for flag, sets in each.switches().items()}
         given: dict[str, list[Any]] = {}
         arguments: list[str] = []
+        after: list[str] = []
+        last = next((each for each in self.parameters if each.rest), None)
         rest = list(words)
         while rest:
             word = rest.pop(0)
             if word == "--":
-                arguments += rest
+                (after if last else arguments).extend(rest)
                 break
             if word[:1] != "-" or word == "-":
                 arguments.append(word)
@@ -145,10 +151,12 @@ class Command:
                 return None
             else:
                 given[parameter.name] = [sets]
-        places = [each for each in self.parameters if each.is_argument]
-        if len(places) != len(arguments):
+        places = [each for each in self.parameters if each.is_argument and not each.rest]
+        if not sum(each.required for each in places) <= len(arguments) <= len(places):
             return None
-        given |= {each.name: [word] for each, word in zip(places, arguments, strict=True)}
+        given |= {each.name: [word] for each, word in zip(places, arguments, strict=False)}
+        if last:
+            given[last.name] = after
         return self._values(given)
 
     def _values(self, given: Mapping[str, list[Any]]) -> dict[str, Any] | None:
@@ -161,7 +169,7 @@ class Command:
                 read = found if each.is_flag else [each.type(word) for word in found]
             except ValueError:
                 return None
-            values[each.name] = tuple(read) if each.multiple else read[-1] if read else each.absent()
+            values[each.name] = tuple(read) if each.multiple or each.rest else read[-1] if read else each.absent()
         return values
 
 

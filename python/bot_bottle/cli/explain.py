@@ -79,7 +79,11 @@ def _parameter(declared: Parameter) -> click.Parameter:
     names = [declared.name, *declared.flags, *([declared.opposite] if declared.opposite else [])]
     more: dict[str, Any] = {"shell_complete": _completed(declared.complete)} if declared.complete else {}
     if declared.is_argument:
-        return click.Argument(names, type=_type(declared.type), metavar=declared.metavar, **more)
+        if declared.rest:
+            return click.Argument(names, nargs=-1, metavar=declared.metavar, **more)
+        return click.Argument(
+            names, type=_type(declared.type), metavar=declared.metavar, required=declared.required, **more
+        )
     if declared.name == "as_json":
         # Eager, so that a mistake in a later argument is reported as JSON already.
         more |= {"is_eager": True, "callback": _remember}

@@ -50,6 +50,14 @@ def digest(text: str) -> str:
     return text.lower()
 
 
+def tool_file(text: str) -> tuple[str, str]:
+    """``TOOL=PATH``: a managed file, as the pair."""
+    tool, _, path = text.partition("=")
+    if not (tool and path):
+        raise BadValueError(f"'{text}' is not TOOL=PATH")
+    return tool, path
+
+
 def json_option(command: F) -> F:
     """Adds ``--json``, and has errors reported as JSON too."""
     return option("--json", "as_json", is_flag=True, help="Print JSON.")(command)

@@ -13,14 +13,13 @@ from dataclasses import dataclass, fields
 from typing import Final
 from urllib.parse import urlsplit
 
+from bot_bottle.documents.git_urls import scheme
 from bot_bottle.documents.plain_yaml import Node, PlainYamlError, parse, quoted
 from bot_bottle.errors import InvalidInputError
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9_-])?")
 # ssh splits its options at blanks and quotes.
 _PATH: Final = re.compile(r"/[^\s\"'\\%~]+")
-# user@host:path, as git and ssh know it
-_SCP_LIKE: Final = re.compile(r"[\w.-]+@[\w.-]+:[^:]+")
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,14 @@ class Upstream:
 
     def git_settings(self) -> dict[str, str]:
         """What git is told so that it reaches this upstream, only this way and with nothing else's credentials."""
-        scheme = _scheme(self.url)
+        kind = scheme(self.url)
         settings = {
             "remote.upstream.url": self.url,
             "protocol.allow": "never",
-            f"protocol.{scheme}.allow": "always",
+            f"protocol.{kind}.allow": "always",
             "credential.helper": "",
         }
-        if scheme == "ssh":
+        if kind == "ssh":
             options = {
                 "BatchMode": "yes",
                 "ConnectTimeout": "15",
@@ -58,7 +57,7 @@ class Upstream:
             }
             flags = [f"-o{name}={value}" for name, value in options.items()]
             settings["core.sshCommand"] = shlex.join(["ssh", "-F", "/dev/null", "-i", self.key, *flags])
-        elif scheme == "https":
+        elif kind == "https":
             # git runs this as a shell function; it reads the file each time, so a token may be renewed.
             user, file = shlex.quote(self.username), shlex.quote(self.token)
             answer = f"printf 'username=%s\\npassword=%s\\n' {user} \"$(cat {file})\""
@@ -123,26 +122,16 @@ def _read_upstream(entry: Node) -> Upstream:
 
 def _needed(line: int, upstream: Upstream) -> tuple[str, ...]:
     """Names of the fields that this kind of url cannot do without."""
-    scheme = _scheme(upstream.url)
-    if scheme == "ssh":
+    kind = scheme(upstream.url)
+    if kind == "ssh":
         return ("key", "known_hosts")
-    if scheme == "https":
+    if kind == "https":
         if urlsplit(upstream.url).password:
             raise _fail(line, "the url holds a password; put it into a file and give its path as token")
         return ("token",)
-    if scheme == "file":
+    if kind == "file":
         return ()
     raise _fail(line, f"the url {quoted(upstream.url)} is neither ssh (user@host:path), https nor an absolute path")
-
-
-def _scheme(url: str) -> str:
-    """``ssh``, ``https``, ``file`` or ``""`` for what the gate does not use."""
-    if url.startswith("/"):
-        return "file"
-    if "://" not in url:
-        return "ssh" if _SCP_LIKE.fullmatch(url) else ""
-    scheme = urlsplit(url).scheme
-    return scheme if scheme in ("ssh", "https", "file") else ""
 
 
 def _fail(line: int, problem: str) -> InvalidInputError:

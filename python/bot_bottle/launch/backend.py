@@ -34,11 +34,12 @@ class Names(NamedTuple):
     outside: str
     state: str
     ca: str
+    home: str
 
 
 def names(slug: str) -> Names:
-    """The names of the two containers (or machines), the two networks and the two volumes of a bottle."""
-    return Names(*(f"bot-bottle-{part}-{slug}" for part in ("sidecars", "agent", "in", "out", "state", "ca")))
+    """The names of the two containers (or machines), the two networks and the three volumes of a bottle."""
+    return Names(*(f"bot-bottle-{part}-{slug}" for part in ("sidecars", "agent", "in", "out", "state", "ca", "home")))
 
 
 class Backend(Protocol):

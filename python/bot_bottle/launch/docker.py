@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bot_bottle.launch.backend import IMAGE, names
-from bot_bottle.launch.plan import Plan
+from bot_bottle.launch.coders import HOME, WORKSPACE
+from bot_bottle.launch.plan import Agent, Plan
 
 # On macOS every Docker Engine runs in a VM (docs.docker.com/desktop/features/networking).
 HOST: Final = "host.docker.internal" if sys.platform == "darwin" else None
@@ -84,6 +85,18 @@ def agent(plan: Plan) -> list[str]:
     return [*run, *_options(_agent(plan)), "--mount", _csv(_ca_mount(called.ca, read_only=True))]
 
 
+def create_agent(plan: Plan, agent: Agent) -> list[str]:
+    """The command that makes the agent's container, with its workspace and its home directory; it does not start it."""
+    called = names(plan.slug)
+    create = ["docker", "create", "--rm", "-it" if agent.terminal else "-i", "--init", "--name", called.agent]
+    create += ["--network", called.inside, *_options(_whole_agent(plan, agent)), "--workdir", WORKSPACE]
+    for mount in _agent_mounts(agent, called.ca, called.home):
+        create += ["--mount", _csv(mount)]
+    if agent.command:
+        create += ["--entrypoint", agent.command[0]]
+    return [*create, agent.image, *agent.command[1:]]
+
+
 def stop(slug: str) -> list[list[str]]:
     """As :meth:`bot_bottle.launch.backend.Backend.stop`."""
     called = names(slug)
@@ -94,12 +107,29 @@ def stop(slug: str) -> list[list[str]]:
     ]
 
 
-def compose(plan: Plan, *, image: str = IMAGE, agent_image: str, passed: Sequence[str] = ()) -> dict[str, Any]:
+def compose(
+    plan: Plan, *, image: str = IMAGE, agent_image: str = "", passed: Sequence[str] = (), agent: Agent | None = None
+) -> dict[str, Any]:
     """The whole bottle as a Compose file, JSON-ready (JSON is YAML).
+
+    Args:
+        agent: with a workspace and a home directory, instead of ``agent_image`` alone.
 
     Raises: as :func:`start`.
     """
     called = names(plan.slug)
+    service: dict[str, Any] = {"image": agent_image, "volumes": [_ca_mount("ca", read_only=True)], **_agent(plan)}
+    if agent is not None:
+        service = {
+            "image": agent.image,
+            "volumes": _agent_mounts(agent, "ca", "home"),
+            "working_dir": WORKSPACE,
+            "init": True,
+            "stdin_open": True,
+            "tty": agent.terminal,
+            **({"entrypoint": [agent.command[0]], "command": list(agent.command[1:])} if agent.command else {}),
+            **_whole_agent(plan, agent),
+        }
     return {
         "services": {
             "sidecars": {
@@ -110,19 +140,21 @@ def compose(plan: Plan, *, image: str = IMAGE, agent_image: str, passed: Sequenc
                 **_sidecars(plan, passed),
             },
             "agent": {
-                "image": agent_image,
                 "container_name": called.agent,
                 "depends_on": ["sidecars"],
                 "networks": ["inside"],
-                "volumes": [_ca_mount("ca", read_only=True)],
-                **_agent(plan),
+                **service,
             },
         },
         "networks": {
             "inside": {"name": called.inside, "internal": True, "driver_opts": _INSIDE},
             "outside": {"name": called.outside},
         },
-        "volumes": {"state": {"name": called.state}, "ca": {"name": called.ca}},
+        "volumes": {
+            "state": {"name": called.state},
+            "ca": {"name": called.ca},
+            **({"home": {"name": called.home}} if agent is not None and agent.home is None else {}),
+        },
     }
 
 
@@ -139,6 +171,20 @@ def _agent(plan: Plan) -> dict[str, Any]:
         **dict.fromkeys(_TRUST, f"{_CA}/ca.pem"),
     }
     return {**_AGENT, "environment": environment}
+
+
+def _whole_agent(plan: Plan, agent: Agent) -> dict[str, Any]:
+    settings = _agent(plan)
+    environment = {**settings["environment"], "HOME": HOME, **agent.environment}
+    return {**settings, "user": agent.user, "environment": environment}
+
+
+def _agent_mounts(agent: Agent, ca: str, home: str) -> list[dict[str, Any]]:
+    return [
+        _ca_mount(ca, read_only=True),
+        {"type": "bind" if agent.home else "volume", "source": agent.home or home, "target": HOME},
+        {"type": "bind", "source": agent.workspace, "target": WORKSPACE},
+    ]
 
 
 def _sidecar_mounts(plan: Plan, state: str, ca: str) -> list[dict[str, Any]]:

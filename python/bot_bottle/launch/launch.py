@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
-from bot_bottle._native import DB_PATH_IN_CONTAINER, Bottle, BottleStore, Database, Keys, bot_bottle_root
+from bot_bottle._native import (
+    DB_PATH_IN_CONTAINER,
+    TOOL_EGRESS_ALLOW,
+    Bottle,
+    BottleStore,
+    Database,
+    Keys,
+    Proposal,
+    bot_bottle_root,
+)
 from bot_bottle.errors import InvalidInputError
 from bot_bottle.launch.backend import load
 from bot_bottle.launch.plan import (
@@ -46,6 +55,25 @@ class Supervise:
         Raises:
             InvalidInputError: bad slug, backend, tool, path or transport.
         """
+        plan, host = self._plan(slug, backend, transport)
+        bottle = self._bottles.register(slug, backend=backend, files=files or {}, transport=plan.transport)
+        bottle_dir = Path(plan.bottle_dir)
+        for private in (bottle_dir.parent, bottle_dir):  # not parents=True: it makes them with the umask's mode
+            private.mkdir(mode=0o700, exist_ok=True)
+        if plan.transport == "broker":
+            self._give_token(bottle.slug, host)
+        return plan
+
+    def preview(self, slug: str, *, backend: str = "docker", transport: Transport | None = None) -> Plan:
+        """The plan that :meth:`prepare` would return; nothing is registered or written.
+
+        Raises:
+            InvalidInputError: as :meth:`prepare`.
+        """
+        Proposal.new(slug, TOOL_EGRESS_ALLOW, "routes: []\n", "")  # which refuses a slug that is none
+        return self._plan(slug, backend, transport)[0]
+
+    def _plan(self, slug: str, backend: str, transport: Transport | None) -> tuple[Plan, str | None]:
         host = load(backend).HOST
         if transport not in (None, "mount", "broker"):
             raise InvalidInputError(f"transport must be mount or broker, not {transport!r}")
@@ -55,19 +83,16 @@ class Supervise:
             why = f"because with {backend} the sidecars {kernel}"
         else:
             why = "as asked for"
-        bottle = self._bottles.register(slug, backend=backend, files=files or {}, transport=transport)
-        bottle_dir = Path(bot_bottle_root(), "bottles", bottle.slug)
-        for private in (bottle_dir.parent, bottle_dir):  # not parents=True: it makes them with the umask's mode
-            private.mkdir(mode=0o700, exist_ok=True)
+        bottle_dir = Path(bot_bottle_root(), "bottles", slug)
         db_dir = str(Path(self._database.real_path).parent)
         keyring = Path(Keys().keyring_file)
         plan = Plan(
-            slug=bottle.slug,
-            backend=bottle.backend,
+            slug=slug,
+            backend=backend,
             db_dir=db_dir,
             bottle_dir=str(bottle_dir),
             environment={
-                "SUPERVISE_BOTTLE_SLUG": bottle.slug,
+                "SUPERVISE_BOTTLE_SLUG": slug,
                 "SUPERVISE_OPERATOR_KEY_FILE": f"{KEYS_DIR_IN_CONTAINER}/{keyring.name}",
             },
             user=f"{os.getuid()}:{os.getgid()}",
@@ -82,27 +107,25 @@ class Supervise:
             why=why,
         )
         if transport == "broker":
-            return self._with_broker(plan, host)
-        return plan._replace(
-            environment={**plan.environment, "SUPERVISE_DB_PATH": DB_PATH_IN_CONTAINER},
-            mounts=((db_dir, str(Path(DB_PATH_IN_CONTAINER).parent), "rw"), *plan.mounts),
-        )
+            return self._with_broker(plan, host), host
+        shared = (db_dir, str(Path(DB_PATH_IN_CONTAINER).parent), "rw")
+        environment = {**plan.environment, "SUPERVISE_DB_PATH": DB_PATH_IN_CONTAINER}
+        return plan._replace(environment=environment, mounts=(shared, *plan.mounts)), host
 
     def _with_broker(self, plan: Plan, host: str | None) -> Plan:
-        """The plan with a token, the broker's address and what is mounted for them. Directories: Apple's container
-        mounts nothing else, and a file that is replaced would stay the old one in a mount of its own."""
+        """The plan with the broker's address, and what is mounted for it and for the token. Directories: Apple's
+        container mounts nothing else, and a file that is replaced would stay the old one in a mount of its own."""
         # Here, as no sidecar needs them.
         import ipaddress
 
         from bot_bottle.launch import address
 
         broker = address.recall()
-        token_file = self._token_file(plan.slug)
+        token_file = _token_dir(plan.slug) / "token"
         environment = {**plan.environment, "SUPERVISE_TOKEN_FILE": f"{TOKEN_DIR_IN_CONTAINER}/{token_file.name}"}
         mounts = [*plan.mounts, (str(token_file.parent), TOKEN_DIR_IN_CONTAINER, "ro")]
         if host is None:
             socket = Path(broker.socket)
-            socket.parent.mkdir(mode=0o700, exist_ok=True)
             url = f"http+unix://{BROKER_DIR_IN_CONTAINER}/{socket.name}"
             mounts.append((str(socket.parent), BROKER_DIR_IN_CONTAINER, "ro"))
         else:
@@ -110,11 +133,20 @@ class Supervise:
             # The name leads to the loopback; another address means the same from inside as here.
             url = broker.url(host if listens.is_loopback or listens.is_unspecified else None)
             if broker.tls:
-                certificate = address.certificate_file()
-                shutil.copy(certificate, token_file.parent)
-                environment["SUPERVISE_TLS_CERT_FILE"] = f"{TOKEN_DIR_IN_CONTAINER}/{certificate.name}"
+                environment["SUPERVISE_TLS_CERT_FILE"] = f"{TOKEN_DIR_IN_CONTAINER}/{address.certificate_file().name}"
         environment["SUPERVISE_URL"] = url
         return plan._replace(environment=environment, mounts=tuple(mounts), broker_url=url, token_file=str(token_file))
+
+    def _give_token(self, slug: str, host: str | None) -> None:
+        """Puts the bottle's token, and what else its sidecars find the broker by, where the plan says."""
+        from bot_bottle.launch import address
+
+        broker = address.recall()
+        token_file = self._token_file(slug)
+        if host is None:
+            Path(broker.socket).parent.mkdir(mode=0o700, exist_ok=True)
+        elif broker.tls:
+            shutil.copy(address.certificate_file(), token_file.parent)
 
     def _token_file(self, slug: str) -> Path:
         """The bottle's token in a file (0600) of a directory of its own (0700); one that is valid is kept, as sidecars

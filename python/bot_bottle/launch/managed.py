@@ -42,6 +42,7 @@ class Source:
         """
         if tool not in NAMES:
             raise InvalidInputError(f"{tool!r} is not a tool with a file: it is one of {', '.join(NAMES)}")
+        self.tool: Final = tool
         self.path: Final = Path(os.path.abspath(path))
         self.own: Final = Path(bot_bottle_root(), "bottles", slug, NAMES[tool])
         self.content: Final = _read(self.path, optional=self.is_own)
@@ -69,14 +70,30 @@ class Source:
                 f"{self.path} is not what the bottle has in {self.own}, which approvals may have changed: name that "
                 "file to go on with it, or remove it to begin again with yours"
             )
-        self.own.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = self.own.with_name(f".{self.own.name}.{os.getpid()}")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(self.content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.own)
+        write(self.own, self.content)
         return True
+
+
+def write(path: Path, content: bytes) -> None:
+    """Puts content in place of a bottle's file, at once or not at all."""
+    for folder in reversed(path.parents):
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def content(path: Path) -> bytes | None:
+    """A bottle's file, if it has it.
+
+    Raises:
+        InvalidInputError: it is not a regular file, or longer than any that a sidecar loads.
+    """
+    return _read(path, optional=True)
 
 
 def _read(path: Path, *, optional: bool) -> bytes | None:

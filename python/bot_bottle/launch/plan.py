@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from bot_bottle.states import Transport
@@ -39,3 +40,20 @@ class Plan(NamedTuple):
     """With the broker: where the sidecars find it."""
     token_file: str | None = None
     """With the broker: host path of the 0600 file with the bottle's token."""
+
+
+class Agent(NamedTuple):
+    """How the agent's own container is to be made, beside the sidecars of a plan."""
+
+    image: str
+    command: tuple[str, ...]
+    """Empty: what the image starts."""
+    user: str
+    """``uid:gid`` of the workspace's owner."""
+    workspace: str
+    """Host directory."""
+    environment: Mapping[str, str | None]
+    """Besides the proxy's; ``None``: the caller's value, by name."""
+    terminal: bool
+    home: str | None = None
+    """Host directory; ``None``: a volume of the bottle's."""
