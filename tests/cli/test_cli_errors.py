@@ -229,6 +229,7 @@ def test_a_damaged_log_is_told(host: Host) -> None:
     findings = host.run("db", "check", code=8)
     assert findings.stdout
     assert "db restore" in findings.stderr
+    assert json.loads(host.run("db", "check", "--json", code=8).stdout) == findings.stdout.splitlines()
 
 
 def test_a_decision_that_is_not_in_effect_is_shown(host: Host) -> None:

@@ -77,6 +77,14 @@ def test_a_life_is_told_as_other_processes_live_it(host: Host, watch: Watch) -> 
         assert told[-1] == inbox.changes()[-1].to_dict()
 
 
+def test_however_many_events_each_is_told_once_and_in_order(host: Host, watch: Watch) -> None:
+    early = [host.propose(f"a: {number}\n").id for number in range(12)]
+    child = watch("--json", "--since", "0")
+    assert [event["proposal_id"] for event in events(child, 12)] == early
+    later = [host.propose(f"b: {number}\n").id for number in range(12)]
+    assert [event["proposal_id"] for event in events(child, 12)] == later
+
+
 def test_since_goes_on_where_another_watch_ended(host: Host, watch: Watch) -> None:
     host.propose("a: 1\n")
     child = watch("--json")

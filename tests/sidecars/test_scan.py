@@ -24,6 +24,16 @@ def test_a_secret_is_found_and_explained_without_being_shown() -> None:
     assert TOKEN.decode() not in repr(finding)
 
 
+def test_known_secrets_count_from_8_bytes_on() -> None:
+    known = {"seven": "1234567", "eight": "abcd-_~8"}
+    found = bot_bottle.scan("1234567 abcd-_~8", known=known, token_patterns=False)
+    assert [(finding.detector, finding.secret) for finding in found] == [("eight", b"abcd-_~8")]
+    encoded = base64.urlsafe_b64encode(b"\xfb\xff\xfe" + b"abcd-_~8" + b"\xff\xef\xbf").decode()
+    assert {"-", "_"} <= set(encoded)
+    (finding,) = bot_bottle.scan(encoded, known=known, token_patterns=False)
+    assert (finding.detector, finding.how) == ("eight", ["base64"])
+
+
 def test_the_span_covers_what_spells_a_known_secret() -> None:
     text = b"key=correct%2Dhorse-battery&more=words"
     (finding,) = bot_bottle.scan(text, known={"a password": "correct-horse-battery"}, token_patterns=False)

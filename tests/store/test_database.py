@@ -14,6 +14,7 @@ import pytest
 from bot_bottle import (
     AsyncInbox,
     AsyncQueueStore,
+    AuditEntry,
     AuditStore,
     BotBottleError,
     BottleStore,
@@ -406,18 +407,23 @@ def test_a_garbage_database_can_be_restored_and_is_kept(db: Path, filled: Databa
 
 
 def test_what_is_no_backup_is_not_restored(db: Path, filled: Database, tmp_path: Path) -> None:
-    before = witness(db, "SELECT * FROM audit_entries")
     (tmp_path / "garbage").write_bytes(b"this is no database " * 500)
     witness(tmp_path / "foreign.db", "CREATE TABLE x (y)")
     (tmp_path / "empty.db").write_bytes(b"")
     filled.backup(tmp_path / "newer.db")
     witness(tmp_path / "newer.db", "UPDATE schema_versions SET version = 99, compat = 99 WHERE module = 'audit_store'")
+    filled.backup(tmp_path / "broken.db")
+    orphan = "INSERT INTO aliases (id, proposal_seq, justification, arrival_timestamp) VALUES ('a', 99, '', '')"
+    witness(tmp_path / "broken.db", orphan)
     filled.backup(tmp_path / "cut.db")
     os.truncate(tmp_path / "cut.db", (tmp_path / "cut.db").stat().st_size // 2)
+    AuditStore(db).write_audit_entry(AuditEntry.new("dev", "egress", "what no backup has"))
+    before = witness(db, "SELECT * FROM audit_entries")
     for name, error in [
         ("nowhere", NotFoundError),
         ("garbage", DatabaseCorruptError),
         ("cut.db", DatabaseCorruptError),
+        ("broken.db", DatabaseCorruptError),
         ("foreign.db", InvalidInputError),
         ("empty.db", InvalidInputError),
         ("newer.db", SchemaTooNewError),

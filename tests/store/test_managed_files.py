@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -485,3 +487,66 @@ def test_a_stopped_bottle_s_files_are_still_told_of_but_started_ones_count(manag
     item = managed.inbox.read(written.id)
     assert (item.state, item.withdrawn_reason) == ("withdrawn", "bottle stopped")
     assert managed.file.read_text() == BEFORE
+
+
+# --- in which order
+
+
+def approve(db: str, known: str, payload_sha256: str) -> None:
+    import os
+
+    from bot_bottle import Inbox, StaleReviewError
+
+    inbox = Inbox(db)
+    inbox.pending()
+    print(os.getpid())
+    try:
+        inbox.decide(known, "approved", payload_sha256=payload_sha256)
+    except StaleReviewError as error:
+        print(error)
+
+
+@pytest.mark.usefixtures("strace")
+def test_a_file_is_on_the_disk_before_its_decision_and_in_place_before_anybody_hears(
+    managed: Managed, tmp_path: Path
+) -> None:
+    written, log = managed.proposes(), tmp_path / "log"
+    calls = ["--decode-fds=path", "--trace=fsync,fdatasync,renameat,utimensat", f"--output={log}"]
+    with Process(approve, managed.db, written.id, written.payload_sha256, strace=calls) as decider:
+        decider.ends()
+    steps = [
+        ("its content", rf"fsync\(\d+<{managed.dir}/\.routes\.yaml\.{written.id}>"),
+        ("its name", rf"fsync\(\d+<{managed.dir}>"),
+        ("the decision", r"fdatasync\(\d+<.*-wal>"),
+        ("the exchange", rf'renameat\(\d+<{managed.dir}>, "\.routes\.yaml\.{written.id}", .*"routes\.yaml"'),
+        ("its name", rf"fsync\(\d+<{managed.dir}>"),
+        ("that it is in effect", r"fdatasync\(\d+<.*-wal>"),
+        ("the bell", r"utimensat\(.*bells/dev"),
+    ]
+    rest = log.read_text()
+    for step, call in steps:
+        found = re.search(call, rest)
+        assert found, f"{step} is missing or too early: {rest}"
+        rest = rest[found.end() :]
+    assert "renameat" not in rest
+
+
+@pytest.mark.usefixtures("strace")
+def test_a_file_that_changes_between_its_decision_and_the_exchange_is_left_alone(
+    managed: Managed, tmp_path: Path
+) -> None:
+    written, log = managed.proposes(), tmp_path / "log"
+    # Stopped as soon as the decision is on the disk.
+    stops = ["--trace=fdatasync", "--inject=fdatasync:signal=STOP:when=1", f"--output={log}"]
+    with Process(approve, managed.db, written.id, written.payload_sha256, strace=stops) as decider:
+        pid = int(decider.says())
+        eventually(lambda: "stopped by SIGSTOP" in log.read_text())
+        managed.file.write_text("somebody else's\n")
+        os.kill(pid, signal.SIGCONT)
+        assert "changed" in decider.ends()
+    item = managed.inbox.read(written.id)
+    assert (item.state, item.apply_state) == ("approved", "failed")
+    assert (managed.file.read_text(), managed.names()) == ("somebody else's\n", ["routes.yaml"])
+    with pytest.raises(StaleReviewError, match=written.id):
+        managed.queue.wait_for_response(written.id, 20)
+    assert_sound(managed.db)

@@ -541,6 +541,41 @@ def test_a_killed_waiter_s_lease_is_short(db: Path, queue: QueueStore, inbox: In
     assert (item.waiting, item.waiting_until) == (False, "2026-01-31T12:00:00.000000Z")
 
 
+def test_a_lease_lasts_while_another_process_waits_and_ends_with_the_last(
+    db: Path, queue: QueueStore, inbox: Inbox
+) -> None:
+    def wait(db: str, known: str) -> None:
+        import threading
+
+        from bot_bottle import ClosedError, QueueStore
+
+        queue = QueueStore("dev", db)
+        threading.Thread(target=lambda: (input(), queue.close()), daemon=True).start()
+        try:
+            queue.wait_for_response(known)
+        except ClosedError:
+            print("left")
+
+    def until() -> str:
+        found = inbox.read(written.id).waiting_until
+        assert found is not None
+        return found
+
+    written = queue.write_proposal(proposal())
+    with Process(wait, db, written.id) as first, Process(wait, db, written.id) as last:
+        eventually(lambda: inbox.read(written.id).waiting)
+        begun = until()
+        eventually(lambda: until() > begun)  # renewed, or taken by the second one
+        begun = until()
+        first.tell()
+        assert first.says() == "left"
+        eventually(lambda: until() > begun)  # by the one that stays
+        assert inbox.read(written.id).waiting
+        last.tell()
+        assert last.says() == "left"
+        eventually(lambda: not inbox.read(written.id).waiting)
+
+
 # --- begin_wait: a wait without a thread
 
 

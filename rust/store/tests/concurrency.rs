@@ -10,7 +10,7 @@ use bot_bottle_store::{Database, Error, Inbox, QueueStore};
 use rustix::process::Signal;
 
 use crate::child::{Child, arg, hear, say};
-use crate::place::{Place, decide, proposal, proposal_of};
+use crate::place::{Place, Sets, decide, eventually, expiring, proposal, proposal_of};
 
 /// In a child: decides one proposal when told, and says how that went.
 pub fn decides(db: &Path, status: &str) {
@@ -99,6 +99,7 @@ fn readers_that_never_leave_a_gap_do_not_make_the_wal_grow_for_ever() {
     place.queue("dev").write_proposal(&proposal("first")).unwrap();
     let stop = AtomicBool::new(false);
     let longest = std::thread::scope(|scope| {
+        let _stops = Sets(&stop);
         scope.spawn(|| reads_without_a_gap(&place.db, &stop));
         let mut longest = 0;
         for n in 0..1000 {
@@ -107,7 +108,6 @@ fn readers_that_never_leave_a_gap_do_not_make_the_wal_grow_for_ever() {
             queue.write_proposal(&asked).unwrap();
             longest = longest.max(std::fs::metadata(format!("{}-wal", place.db.display())).unwrap().len());
         }
-        stop.store(true, Ordering::Relaxed);
         longest
     });
     assert!(longest < 40 << 20, "{longest}"); // of 64 MiB that were written
@@ -161,6 +161,25 @@ fn of_many_threads_that_decide_exactly_one_wins() {
         }
     });
     assert_eq!((*won.lock().unwrap(), place.count("audit_entries")), (1, 1));
+}
+
+#[test]
+fn a_decision_that_waits_for_its_turn_is_judged_when_it_has_it() {
+    let place = Place::new();
+    let (queue, inbox) = (place.queue("dev"), place.inbox());
+    let asked = queue.write_proposal(&expiring("x", Duration::from_secs(2))).unwrap();
+    let drawn = tickets(&place);
+    let mut holder = Child::start("holds", &[arg(&place.db)]);
+    assert_eq!(holder.says(), "held");
+    std::thread::scope(|scope| {
+        let deciding = scope.spawn(|| decide(&inbox, &asked, "approved"));
+        eventually(|| tickets(&place) == drawn + 2);
+        assert_eq!(inbox.read(&asked.id).unwrap().state, "pending");
+        eventually(|| inbox.read(&asked.id).unwrap().state == "expired");
+        holder.tell("let go");
+        assert!(matches!(deciding.join().unwrap(), Err(Error::Expired { .. })));
+    });
+    assert_eq!((place.count("responses"), place.count("audit_entries")), (0, 0));
 }
 
 #[test]
@@ -291,6 +310,7 @@ fn no_acknowledged_row_is_missing_though_somebody_here_drops_the_locks() {
     let mut acknowledged = vec![queue.write_proposal(&proposal("first")).unwrap().id];
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stops = Sets(&stop);
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 drop(File::open(&place.db).unwrap());
@@ -305,7 +325,6 @@ fn no_acknowledged_row_is_missing_though_somebody_here_drops_the_locks() {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let there = place.shell("SELECT id FROM proposals");
     let missing = acknowledged.iter().filter(|id| !there.contains(*id)).count();

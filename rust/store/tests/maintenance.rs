@@ -9,7 +9,7 @@ use bot_bottle_store::{Error, Inbox};
 
 use crate::audit::entry;
 use crate::child::{Child, arg};
-use crate::place::{Place, decide, proposal, shell};
+use crate::place::{Place, Sets, decide, proposal, shell};
 
 #[test]
 fn a_backup_is_one_moment_of_a_busy_database() {
@@ -17,6 +17,7 @@ fn a_backup_is_one_moment_of_a_busy_database() {
     let (queue, stop) = (place.queue("dev"), AtomicBool::new(false));
     queue.write_proposal(&proposal("first")).unwrap();
     std::thread::scope(|scope| {
+        let _stops = Sets(&stop);
         scope.spawn(|| {
             let inbox = place.inbox();
             for n in 0.. {
@@ -39,7 +40,6 @@ fn a_backup_is_one_moment_of_a_busy_database() {
             let error = place.database().backup(&copy).unwrap_err();
             assert_eq!(error.exit_code(), 2, "an existing file was overwritten: {error}");
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 

@@ -89,6 +89,12 @@ fn a_file_that_cannot_be_seen_is_taken_as_the_host_last_saw_it() {
     std::fs::rename(&away, file.parent().unwrap()).unwrap();
     decide(&inbox, &written, "approved").unwrap();
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "new\n");
+    // That was the host as well.
+    std::fs::rename(file.parent().unwrap(), &away).unwrap();
+    let written = queue.write_proposal(&proposal("newer\n")).unwrap();
+    std::fs::rename(&away, file.parent().unwrap()).unwrap();
+    decide(&inbox, &written, "approved").unwrap();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "newer\n");
 }
 
 #[test]

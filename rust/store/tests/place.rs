@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bot_bottle_store::{
@@ -135,6 +136,15 @@ pub fn eventually(mut what: impl FnMut() -> bool) {
     while !what() {
         assert!(start.elapsed() < Duration::from_secs(20), "it never came true");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sets a flag when it goes: a thread that loops until then ends, and its scope with it, when an assertion fails too.
+pub struct Sets<'a>(pub &'a AtomicBool);
+
+impl Drop for Sets<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -325,7 +325,7 @@ fn closing_a_store_ends_its_waits_and_no_others() {
     let written = queue.write_proposal(&proposal("x")).unwrap();
     let ((_wait, end), (_other, stays)) = (waiting(&queue, &written.id), waiting(&other, &written.id));
     std::thread::scope(|scope| {
-        let blocked = scope.spawn(|| queue.wait_for_response(&written.id, None, || false));
+        let blocked = scope.spawn(|| queue.wait_for_response(&written.id, LIMIT, || false));
         eventually(|| place.inbox().pending(None).unwrap()[0].waiting);
         queue.close();
         assert_eq!(blocked.join().unwrap().unwrap_err(), Error::Closed);

@@ -60,6 +60,16 @@ def test_long_bodies_cost_more(serve: Serve) -> None:
         assert len([line for line in broker.requests() if line["status"] == 200]) < 6
 
 
+def test_a_wait_is_no_longer_than_the_broker_s_own_limit(serve: Serve) -> None:
+    broker = serve(limits={"wait_seconds": 0.2})
+    with client(broker, token()) as demo:
+        one = proposed(demo)
+        # The client gives up long before 80,000 seconds.
+        answer = demo.get(f"/v1/proposals/{one.id}/response?wait=80000")
+        assert (answer.status_code, answer.json()) == (200, {"pending": True})
+        refused(demo.get(f"/v1/proposals/{one.id}/response?wait=86401"), 422, "InvalidInputError")
+
+
 def test_waits_of_one_bottle_are_bounded(serve: Serve) -> None:
     broker = serve(limits={"bottle_waits": 3})
     secret = token()

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 
 /// Filesystems that do not share memory and POSIX locks with the host's kernel. Every `fuse.*` is one too.
-const FOREIGN: [&str; 22] = [
+const FOREIGN: [&str; 24] = [
     "virtiofs",
     "9p",
     "nfs",
@@ -32,6 +32,8 @@ const FOREIGN: [&str; 22] = [
     "osxfs",
     "macfuse",
     "afs",
+    "afpfs",
+    "webdav",
 ];
 
 /// Refuses a database file that is a mount point, or lies on a foreign filesystem. `file` is canonical but need not exist.
@@ -193,6 +195,38 @@ mod tests {
     fn an_escaped_point_is_read_and_fuse_is_foreign() {
         assert!(is_foreign(&at("/mnt/host share/x.db").unwrap().filesystem));
         assert!(!is_foreign("ext4") && !is_foreign("tmpfs") && is_foreign("9p") && is_foreign("fuse"));
+    }
+
+    /// By the names that the kernel and macOS give them.
+    #[test]
+    fn what_shares_no_memory_with_this_kernel_is_foreign() {
+        for foreign in [
+            "9p",
+            "virtiofs",
+            "nfs",
+            "nfs4",
+            "cifs",
+            "smb3",
+            "smbfs",
+            "afpfs",
+            "webdav",
+            "vboxsf",
+            "prl_fs",
+            "fakeowner",
+            "fuse",
+            "fuse.grpcfuse",
+            "fuse.sshfs",
+            "fuse.vmhgfs-fuse",
+            "fuseblk",
+            "ceph",
+            "osxfs",
+            "macfuse",
+        ] {
+            assert!(is_foreign(foreign), "{foreign}");
+        }
+        for own in ["ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "apfs", "hfs", "f2fs", "nfsd", "fusectl"] {
+            assert!(!is_foreign(own), "{own}");
+        }
     }
 
     #[test]
