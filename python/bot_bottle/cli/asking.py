@@ -28,18 +28,23 @@ def ask(
     notes: str = "",
     grant: str | None = None,
 ) -> Response | str:
-    """Asks until it is decided, or until something is typed that decides nothing, which is returned.
+    """Asks until it is decided, which is said, or until something is typed that decides nothing, which is returned.
 
     ``others`` names what the caller makes of such answers: ``[s]kip [q]uit``. The proposal was just shown; ``show``
     shows it again.
     """
     from bot_bottle.operator import views
 
-    proposal_id, at = review.item.proposal.id, views.now()
+    item, at = review.item, views.now()
     try:
-        return _asked(inbox, review, show, others=others, notes=notes, grant=grant)
+        answer = _asked(inbox, review, show, others=others, notes=notes, grant=grant)
+        if isinstance(answer, Response):
+            say_what_holds(item, answer)
+        return answer
     finally:
-        views.note([views.View(proposal_id, review.review_sha256, "cli", at, at)])
+        # Last, and not for somebody who wants to leave: another writer may be slow.
+        if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+            views.note([views.View(item.proposal.id, review.review_sha256, "cli", at, at)])
 
 
 def _asked(

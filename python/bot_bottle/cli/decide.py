@@ -36,13 +36,13 @@ def approve(proposal_id: str, notes: str, grant: str | None, reviewed: str | Non
         review = inbox.review(proposal_id)
         decisions.check_hash(review, reviewed)
         if review.item.state == "pending" and not (yes or reviewed or as_json):
-            answer = _asked(inbox, review, notes, grant)
-        else:
-            answer = decisions.decide(inbox, review, "approved", surface="cli", notes=notes, grant=grant)
+            _ask(inbox, review, notes, grant)
+            return
+        answer = decisions.decide(inbox, review, "approved", surface="cli", notes=notes, grant=grant)
     _print_answer(review.item, answer, as_json)
 
 
-def _asked(inbox: Inbox, review: Review, notes: str, grant: str | None) -> Response:
+def _ask(inbox: Inbox, review: Review, notes: str, grant: str | None) -> None:
     """Shows it, asks, and does what is answered.
 
     Raises:
@@ -65,10 +65,8 @@ def _asked(inbox: Inbox, review: Review, notes: str, grant: str | None) -> Respo
     show()
     if needs_reason(proposal.tool) and not notes:
         notes = ask_why_yes()
-    answer = ask(inbox, review, show, notes=notes, grant=grant)
-    if isinstance(answer, str):
+    if isinstance(ask(inbox, review, show, notes=notes, grant=grant), str):
         raise BotBottleError("nothing was decided: the answer was not yes")
-    return answer
 
 
 @command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from bot_bottle import Inbox, InboxItem, Response, Review
-from bot_bottle.cli.asking import QUIT, ask, say_what_holds
+from bot_bottle.cli.asking import QUIT, ask
 from bot_bottle.cli.declare import command
 from bot_bottle.cli.options import bottle_option
 from bot_bottle.cli.review import print_review
@@ -114,7 +114,6 @@ def _answer(inbox: Inbox, proposal_id: str, *, pages: bool, others: str) -> str:
             say(str(error), "alarm")
             continue
         if isinstance(answer, Response):
-            say_what_holds(item, answer)
             return answer.status
         if answer in ("s", "skip", "b", "back"):
             return "skipped"
