@@ -25,9 +25,10 @@ CREATE TABLE audit_entries (
   entry_hash     TEXT NOT NULL CONSTRAINT entry_hash_is_hex CHECK (length(entry_hash) = 64)
 ) STRICT;
 
--- Each serves one filter of read_audit_entries. With seq ahead of component the first keeps the order of writing, so a
--- bottle's newest are found without a sort, and entries of another component are passed over in the index itself.
-CREATE INDEX audit_entries_by_bottle ON audit_entries (bottle_slug, seq, component);
+-- Each serves one filter of read_audit_entries. Within equal keys an index keeps the order of seq, so the newest are found
+-- without a sort, and what is not there at once, however much else the bottle has.
+CREATE INDEX audit_entries_by_bottle ON audit_entries (bottle_slug);
+CREATE INDEX audit_entries_by_bottle_and_component ON audit_entries (bottle_slug, component);
 CREATE INDEX audit_entries_by_component ON audit_entries (component);
 CREATE INDEX audit_entries_by_time ON audit_entries (timestamp);
 

@@ -4,3 +4,4 @@ DROP TABLE applies;
 DROP TABLE responses;
 DROP TABLE aliases;
 DROP TABLE proposals;
+DROP TABLE tallies;

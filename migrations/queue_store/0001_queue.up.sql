@@ -41,8 +41,9 @@ CREATE UNIQUE INDEX proposals_pending
 -- Serves the question before each write whether anything has expired: mostly nothing could, and it is empty.
 CREATE INDEX proposals_expiring ON proposals (queue_key, expires_at) WHERE state = 'pending' AND expires_at IS NOT NULL;
 
--- Serves `prune`, and paging a queue's past.
+-- Serve paging the past of a queue and of a bottle.
 CREATE INDEX proposals_by_queue ON proposals (queue_key, seq);
+CREATE INDEX proposals_by_bottle ON proposals (bottle_slug, seq);
 
 CREATE TRIGGER proposals_content_is_immutable
 BEFORE UPDATE OF id, queue_key, bottle_slug, tool, payload_sha256, justification, arrival_timestamp,
@@ -56,6 +57,35 @@ CREATE TRIGGER proposals_are_decided_once
 BEFORE UPDATE OF state ON proposals WHEN OLD.state <> 'pending'
 BEGIN
   SELECT RAISE(ABORT, 'a proposal changes state once');
+END;
+
+-- How many there are of each kind, kept as rows come, change and go: counting a million takes seconds.
+CREATE TABLE tallies (
+  bottle_slug TEXT NOT NULL,
+  tool        TEXT NOT NULL,
+  state       TEXT NOT NULL,   -- as stored
+  proposals   INTEGER NOT NULL,
+  PRIMARY KEY (bottle_slug, tool, state)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER proposals_that_come_are_counted AFTER INSERT ON proposals
+BEGIN
+  INSERT INTO tallies (bottle_slug, tool, state, proposals) VALUES (NEW.bottle_slug, NEW.tool, NEW.state, 1)
+    ON CONFLICT DO UPDATE SET proposals = proposals + 1;
+END;
+
+CREATE TRIGGER proposals_that_change_are_counted AFTER UPDATE OF state ON proposals
+BEGIN
+  UPDATE tallies SET proposals = proposals - 1
+    WHERE bottle_slug = OLD.bottle_slug AND tool = OLD.tool AND state = OLD.state;
+  INSERT INTO tallies (bottle_slug, tool, state, proposals) VALUES (NEW.bottle_slug, NEW.tool, NEW.state, 1)
+    ON CONFLICT DO UPDATE SET proposals = proposals + 1;
+END;
+
+CREATE TRIGGER proposals_that_go_are_counted AFTER DELETE ON proposals
+BEGIN
+  UPDATE tallies SET proposals = proposals - 1
+    WHERE bottle_slug = OLD.bottle_slug AND tool = OLD.tool AND state = OLD.state;
 END;
 
 -- Other ids that lead to a row: identical proposals coalesce, each requester keeps the id it knows.

@@ -1032,7 +1032,7 @@ class Inbox:
         """Calls ``callback`` once as soon as there is a change after ``since``; from the watcher thread."""
 
     def stats(self) -> dict[str, Any]:
-        """Counts by state, bottle and tool, ``waiting`` now, age of the oldest pending and decision times (seconds)."""
+        """Counts by state, bottle and tool, ``waiting`` now, age of the oldest pending and times of the newest 100 decisions (seconds)."""
 
     def recover(self) -> int:
         """Finishes interrupted managed files now; how many. Opening the inbox does this."""

@@ -268,11 +268,16 @@ Response, store::Response {
     surface: Option<&str>,
     /// When it was decided.
     decided_at: Option<&str>,
-    /// For ``modified``: unified diff from the proposed to the final file.
-    diff: Option<&str>,
     /// When the managed file was in effect; ``None`` where the tool has no managed file.
     applied_at: Option<&str>,
 } {
+    /// For ``modified``: unified diff from the proposed to the final file.
+    #[getter]
+    fn diff(&self, py: Python<'_>) -> Option<&str> {
+        let diff = self.0.diff.as_ref()?;
+        Some(py.detach(|| diff.text()))
+    }
+
     /// ``bottle_slug``, ``tool``, ``scope``, ``key_id`` and ``signature`` of the statement; with the other fields
     /// all that a verifier needs (docs/statements.md).
     #[getter]
@@ -307,7 +312,7 @@ Response, store::Response {
         response.surface = surface;
         response.decided_at = decided_at.map(Moment::into_string);
         response.final_sha256 = final_sha256;
-        response.diff = diff;
+        response.diff = diff.map(Into::into);
         response.applied_at = applied_at.map(Moment::into_string);
         response.check_rest().to_py().map(Response)
     }

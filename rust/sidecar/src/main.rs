@@ -380,7 +380,7 @@ fn decided(response: &Response) -> String {
     if !response.notes.is_empty() {
         text.push_str(&format!("\nnotes: {}", visible(&response.notes, true)));
     }
-    if let Some(diff) = response.diff.as_deref() {
+    if let Some(diff) = response.diff.as_ref().map(|diff| diff.text()) {
         text.push_str(&format!("\n{}", visible(diff.trim_end(), true)));
     }
     text

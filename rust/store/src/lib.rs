@@ -51,7 +51,7 @@ pub use queue::changes::Change;
 pub use queue::decide::Decision;
 pub use queue::item::InboxItem;
 pub use queue::proposal::Proposal;
-pub use queue::response::{Response, SignedDecision};
+pub use queue::response::{Difference, Response, SignedDecision};
 pub use queue::review::{Odd, Review, Reviewed};
 pub use rules::{MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, MAX_PENDING_PER_BOTTLE, new_id};
 pub use state::{

@@ -20,13 +20,16 @@ fn a_decision_its_answer_and_its_audit_entry_say_the_same() {
     assert_eq!(answer.final_file.as_deref(), Some("one\n2\n"));
     assert_eq!(answer.payload_sha256.as_deref(), Some(asked.payload_sha256.as_str()));
     assert_eq!(answer.final_sha256, Some(sha256_hex("one\n2\n")));
-    assert!(answer.diff.as_deref().unwrap().contains("-two\n+2"));
+    assert!(answer.diff.as_ref().unwrap().text().contains("-two\n+2"));
     let entries = place.audit().read_audit_entries(Some("egress-allow"), Some("dev"), None, None).unwrap();
     let [entry] = entries.as_slice() else { panic!("{entries:?}") };
     let entry = entry.fields();
     assert_eq!((entry.operator_action, entry.decided_by, entry.surface), ("modified", "ann", "cli"));
     assert_eq!((entry.operator_notes, entry.justification), ("as agreed", "because"));
-    assert_eq!((entry.proposal_id, Some(entry.diff)), (Some(asked.id.as_str()), answer.diff.as_deref()));
+    assert_eq!(
+        (entry.proposal_id, Some(entry.diff)),
+        (Some(asked.id.as_str()), answer.diff.as_ref().map(|diff| diff.text()))
+    );
     assert_eq!(
         (entry.payload_sha256, entry.final_sha256),
         (answer.payload_sha256.as_deref(), answer.final_sha256.as_deref())

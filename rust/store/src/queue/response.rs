@@ -1,5 +1,7 @@
 //! How is it answered?
 
+use std::sync::{Arc, OnceLock};
+
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
@@ -24,11 +26,50 @@ pub struct Response {
     pub decided_by: Option<String>,
     pub surface: Option<String>,
     pub decided_at: Option<String>,
-    pub diff: Option<String>,
+    pub diff: Option<Difference>,
     pub applied_at: Option<String>,
     /// What else the decision says, and who signed it.
     #[serde(default)]
     pub signed: Option<SignedDecision>,
+}
+
+/// A unified diff, rendered once somebody reads it: with two long texts it takes longer than all else, and a row is read
+/// under locks and for those who only want to know that it is there.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct Difference {
+    sides: Arc<(String, String, String)>,
+    text: OnceLock<String>,
+}
+
+impl Difference {
+    fn of(before: String, after: String, label: &str) -> Self {
+        Difference { sides: Arc::new((before, after, label.to_owned())), text: OnceLock::new() }
+    }
+
+    /// The diff; the first call takes as long as rendering it does.
+    pub fn text(&self) -> &str {
+        let (before, after, label) = &*self.sides;
+        self.text.get_or_init(|| render_diff(before, after, label))
+    }
+}
+
+impl From<String> for Difference {
+    fn from(text: String) -> Self {
+        Difference { sides: Arc::default(), text: text.into() }
+    }
+}
+
+impl From<Difference> for String {
+    fn from(difference: Difference) -> String {
+        difference.text().to_owned()
+    }
+}
+
+impl std::fmt::Debug for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Difference").finish_non_exhaustive()
+    }
 }
 
 /// The part of a decision's statement (docs/statements.md) that an answer does not have anyway, and its signature.
@@ -146,7 +187,7 @@ impl Response {
         let final_file: Option<String> = row.get(first + 2)?;
         let proposed: Option<String> = row.get(first + 9)?;
         let tool: String = row.get(first + 10)?;
-        let diff = proposed.zip(final_file.as_deref()).map(|(before, after)| render_diff(&before, after, &tool));
+        let diff = proposed.zip(final_file.clone()).map(|(before, after)| Difference::of(before, after, &tool));
         let signed = SignedDecision {
             bottle_slug: row.get(first + 11)?,
             tool,

@@ -94,8 +94,13 @@ impl AuditStore {
             }
         }
         let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
-        // SQLite would as soon take the component's index, and look at the row of every bottle's entry.
-        let index = if bottle_slug.is_some() { "INDEXED BY audit_entries_by_bottle" } else { "" };
+        // SQLite would as soon take another, and look at the row of every bottle's entry.
+        let index = match (bottle_slug, component) {
+            (Some(_), Some(_)) => "INDEXED BY audit_entries_by_bottle_and_component",
+            (Some(_), None) => "INDEXED BY audit_entries_by_bottle",
+            (None, Some(_)) => "INDEXED BY audit_entries_by_component",
+            (None, None) => "",
+        };
         let sql = format!("SELECT {COLUMNS} FROM audit_entries {index} {filter} ORDER BY seq DESC LIMIT :limit");
         let entries = db.read(|conn| {
             let mut statement = conn.prepare_cached(&sql)?;

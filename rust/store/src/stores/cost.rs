@@ -134,6 +134,9 @@ fn costs(past: usize, analyzed: bool) -> Vec<(&'static str, i64)> {
     cost("archive", &mut || queue.archive_proposal(two).unwrap());
     cost("withdraw", &mut || queue.withdraw_proposal(three, "").unwrap());
     cost("history", &mut || assert_eq!(inbox.history(None, 10, None).unwrap().len(), 10));
+    cost("history of a bottle", &mut || assert_eq!(inbox.history(Some("dev"), 10, None).unwrap().len(), 10));
+    cost("history of no bottle", &mut || assert!(inbox.history(Some("none"), 10, None).unwrap().is_empty()));
+    cost("stats", &mut || assert_eq!(inbox.stats().unwrap()["by_bottle"]["dev"], past / 2 + 11));
     cost("last_change", &mut || assert!(inbox.last_change().unwrap() > 0));
     cost("changes", &mut || assert_eq!(inbox.changes(since, 5).unwrap().len(), 5));
     cost("append", &mut || drop(audit.write_audit_entry(&entry).unwrap()));
@@ -146,6 +149,12 @@ fn costs(past: usize, analyzed: bool) -> Vec<(&'static str, i64)> {
     });
     cost("entries of a bottle and a component", &mut || {
         assert_eq!(audit.read_audit_entries(Some("egress-allow"), Some("dev"), None, Some(10)).unwrap().len(), 10);
+    });
+    cost("entries of a component that the bottle has none of", &mut || {
+        assert!(audit.read_audit_entries(Some("none"), Some("dev"), None, Some(10)).unwrap().is_empty());
+    });
+    cost("entries of no bottle", &mut || {
+        assert!(audit.read_audit_entries(None, Some("none"), None, Some(10)).unwrap().is_empty());
     });
     cost("newest entries", &mut || {
         assert_eq!(audit.read_audit_entries(None, None, None, Some(10)).unwrap().len(), 10);

@@ -17,6 +17,7 @@ use crate::queue::proposal::PENDING;
 use crate::queue::response::Response;
 use crate::queue::review::Review;
 use crate::statement::Keys;
+use crate::stores::stats;
 use crate::wait::standing::Target;
 use crate::wait::{Event, WaitHandle, on_file, sleeper};
 
@@ -111,12 +112,19 @@ impl Inbox {
 
     /// Proposals of any state, newest first, older than `before`.
     pub fn history(&self, bottle_slug: Option<&str>, limit: u32, before: Option<&str>) -> Result<Vec<InboxItem>> {
-        const HISTORY: &str = "WHERE (:bottle_slug IS NULL OR p.bottle_slug = :bottle_slug)
-             AND (:before IS NULL OR p.seq < (SELECT seq FROM proposals WHERE id = :before))
+        const BEFORE: &str = "(:before IS NULL OR p.seq < (SELECT seq FROM proposals WHERE id = :before))
              ORDER BY p.seq DESC LIMIT :limit";
-        let params =
-            named_params! {":bottle_slug": bottle_slug, ":before": before, ":limit": limit, ":now": clock::now()};
-        self.list(HISTORY, params)
+        let now = clock::now();
+        match bottle_slug {
+            // Without the condition it is walked in the order of seq; with it, by the bottle's index, in the same order.
+            None => {
+                self.list(&format!("WHERE {BEFORE}"), named_params! {":before": before, ":limit": limit, ":now": now})
+            }
+            Some(slug) => self.list(
+                &format!("WHERE p.bottle_slug = :bottle_slug AND {BEFORE}"),
+                named_params! {":bottle_slug": slug, ":before": before, ":limit": limit, ":now": now},
+            ),
+        }
     }
 
     /// Decides, audits, makes the grant, writes the managed file, wakes the waiters.
@@ -144,45 +152,7 @@ impl Inbox {
 
     /// Counts and ages, as a JSON object; see the Python stub.
     pub fn stats(&self) -> Result<serde_json::Value> {
-        let groups = |conn: &Connection, column: &str| -> Result<serde_json::Value> {
-            let sql = format!(
-                "SELECT {column}, count(*) FROM (SELECT bottle_slug, tool, CASE WHEN state = 'pending' AND expires_at <= ?1
-                 THEN 'expired' ELSE state END AS state FROM proposals) GROUP BY 1 ORDER BY 1"
-            );
-            let mut statement = conn.prepare(&sql)?;
-            let rows = statement
-                .query_map([clock::now()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.into())))?;
-            Ok(serde_json::Value::Object(rows.collect::<rusqlite::Result<_>>()?))
-        };
-        let pending = self.pending(None)?;
-        let now = clock::now();
-        let oldest = pending.first().map(|item| clock::seconds_between(&item.proposal.arrival_timestamp, &now));
-        let waiting = pending.iter().filter(|item| item.waiting).count();
-        let stats = self.db.read(|conn| {
-            let mut times: Vec<f64> = conn
-                .prepare("SELECT p.arrival_timestamp, r.decided_at FROM responses r JOIN proposals p ON p.seq = r.proposal_seq")?
-                .query_map([], |row| Ok(clock::seconds_between(&row.get::<_, String>(0)?, &row.get::<_, String>(1)?)))?
-                .collect::<rusqlite::Result<_>>()?;
-            times.sort_by(f64::total_cmp);
-            let quantile = |q: f64| times.get(((times.len() as f64 - 1.0) * q).round().max(0.0) as usize).copied();
-            Ok(serde_json::json!({
-                "by_state": groups(conn, "state")?,
-                "by_bottle": groups(conn, "bottle_slug")?,
-                "by_tool": groups(conn, "tool")?,
-                "pending": pending.len(),
-                "waiting": waiting,
-                "oldest_pending_seconds": oldest,
-                "decision_seconds": {"median": quantile(0.5), "p90": quantile(0.9), "max": times.last()},
-                "audit_entries": conn.query_row("SELECT count(*) FROM audit_entries", [], |row| row.get::<_, i64>(0))?,
-            }))
-        })?;
-        Ok(stats.unwrap_or_else(|| {
-            serde_json::json!({
-                "by_state": {}, "by_bottle": {}, "by_tool": {}, "pending": 0, "waiting": 0,
-                "oldest_pending_seconds": null,
-                "decision_seconds": {"median": null, "p90": null, "max": null}, "audit_entries": 0,
-            })
-        }))
+        Ok(self.db.read(stats::of)?.unwrap_or_else(stats::of_nothing))
     }
 }
 

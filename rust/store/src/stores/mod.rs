@@ -10,6 +10,7 @@ pub(crate) mod query;
 pub(crate) mod queue_store;
 pub(crate) mod reconcile;
 pub(crate) mod restore;
+pub(crate) mod stats;
 pub(crate) mod transport;
 pub(crate) mod trust;
 

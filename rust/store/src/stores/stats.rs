@@ -1,0 +1,99 @@
+//! How many are there of what, and how long do people take?
+//!
+//! None of it walks through the past: see `tallies`.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, named_params};
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::error::Result;
+use crate::queue::proposal::PENDING;
+
+/// Of how many decisions, the newest, the times are told.
+const MOST_TIMED: i64 = 100;
+
+/// Bottle, tool, state, and how many.
+type Tally = (String, String, String, i64);
+
+pub(crate) fn of(conn: &Connection) -> Result<Value> {
+    let now = clock::now();
+    let tallies = tallies(conn, &now)?;
+    let sums = |of: fn(&Tally) -> &str| {
+        let mut sums = BTreeMap::<&str, i64>::new();
+        tallies.iter().for_each(|tally| *sums.entry(of(tally)).or_default() += tally.3);
+        sums.retain(|_, sum| *sum > 0);
+        sums.into_iter().map(|(name, sum)| (name.to_owned(), Value::from(sum))).collect::<Value>()
+    };
+    let times = times(conn)?;
+    let quantile = |q: f64| times.get(((times.len() as f64 - 1.0) * q).round().max(0.0) as usize).copied();
+    // The one row that has the least seq lends its time (sqlite.org/lang_select.html#bareagg).
+    let pending = format!(
+        "SELECT count(*) AS pending, ifnull(sum(p.waiting_until > :now), 0) AS waiting, min(p.seq),
+             p.arrival_timestamp AS oldest
+         FROM {PENDING} AND (p.expires_at IS NULL OR p.expires_at > :now)"
+    );
+    let (pending, waiting, oldest) = conn.prepare_cached(&pending)?.query_row(named_params! {":now": now}, |row| {
+        Ok((row.get::<_, i64>("pending")?, row.get::<_, i64>("waiting")?, row.get::<_, Option<String>>("oldest")?))
+    })?;
+    // The log has no gaps.
+    let entries: i64 =
+        conn.prepare_cached("SELECT ifnull(max(seq), 0) FROM audit_entries")?.query_row([], |row| row.get(0))?;
+    Ok(json!({
+        "by_state": sums(|tally| &tally.2),
+        "by_bottle": sums(|tally| &tally.0),
+        "by_tool": sums(|tally| &tally.1),
+        "pending": pending,
+        "waiting": waiting,
+        "oldest_pending_seconds": oldest.map(|at| clock::seconds_between(&at, &now)),
+        "decision_seconds": {"median": quantile(0.5), "p90": quantile(0.9), "max": times.last()},
+        "audit_entries": entries,
+    }))
+}
+
+/// The same, where there is no database.
+pub(crate) fn of_nothing() -> Value {
+    json!({
+        "by_state": {}, "by_bottle": {}, "by_tool": {}, "pending": 0, "waiting": 0,
+        "oldest_pending_seconds": null,
+        "decision_seconds": {"median": null, "p90": null, "max": null}, "audit_entries": 0,
+    })
+}
+
+/// As they are kept, with what has expired since counted as expired.
+fn tallies(conn: &Connection, now: &str) -> Result<Vec<Tally>> {
+    const TALLIES_SQL: &str = "SELECT bottle_slug, tool, state, proposals FROM tallies";
+    const EXPIRED_SQL: &str = "SELECT bottle_slug, tool, count(*) AS proposals
+         FROM proposals INDEXED BY proposals_expiring
+         WHERE state = 'pending' AND expires_at IS NOT NULL AND expires_at <= :now GROUP BY bottle_slug, tool";
+    let mut all = Vec::new();
+    let mut statement = conn.prepare_cached(TALLIES_SQL)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        all.push((row.get("bottle_slug")?, row.get("tool")?, row.get("state")?, row.get("proposals")?));
+    }
+    let mut statement = conn.prepare_cached(EXPIRED_SQL)?;
+    let mut rows = statement.query(named_params! {":now": now})?;
+    while let Some(row) = rows.next()? {
+        let (slug, tool): (String, String) = (row.get("bottle_slug")?, row.get("tool")?);
+        let count: i64 = row.get("proposals")?;
+        all.push((slug.clone(), tool.clone(), "pending".to_owned(), -count));
+        all.push((slug, tool, "expired".to_owned(), count));
+    }
+    Ok(all)
+}
+
+/// How long each of the newest decisions took, in seconds, the shortest first.
+fn times(conn: &Connection) -> Result<Vec<f64>> {
+    const TIMES_SQL: &str = "SELECT p.arrival_timestamp AS asked, r.decided_at AS decided
+         FROM (SELECT proposal_seq, decided_at FROM responses ORDER BY proposal_seq DESC LIMIT :most) r
+         CROSS JOIN proposals p ON p.seq = r.proposal_seq";
+    let mut statement = conn.prepare_cached(TIMES_SQL)?;
+    let times = statement.query_map(named_params! {":most": MOST_TIMED}, |row| {
+        Ok(clock::seconds_between(&row.get::<_, String>("asked")?, &row.get::<_, String>("decided")?))
+    })?;
+    let mut times = times.collect::<rusqlite::Result<Vec<_>>>()?;
+    times.sort_by(f64::total_cmp);
+    Ok(times)
+}
