@@ -1032,7 +1032,7 @@ class Inbox:
         """Calls ``callback`` once as soon as there is a change after ``since``; from the watcher thread."""
 
     def stats(self) -> dict[str, Any]:
-        """Counts by state, bottle and tool, ``waiting`` now, age of the oldest pending and times of the newest 100 decisions (seconds)."""
+        """Counts by state, bottle, tool, ``waiting`` now; seconds of the oldest pending and newest 100 decisions."""
 
     def recover(self) -> int:
         """Finishes interrupted managed files now; how many. Opening the inbox does this."""

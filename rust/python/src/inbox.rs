@@ -206,7 +206,7 @@ impl Inbox {
         py.detach(|| self.0.begin_watch(since, None, deliver(callback))).to_py().map(Wait)
     }
 
-    /// Counts by state, bottle and tool, ``waiting`` now, age of the oldest pending and times of the newest 100 decisions (seconds).
+    /// Counts by state, bottle, tool, ``waiting`` now; seconds of the oldest pending and newest 100 decisions.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let stats = py.detach(|| self.0.stats()).to_py()?;
         json(py, &stats)
