@@ -59,3 +59,37 @@ def test_the_version_is_the_distribution_s() -> None:
     import bot_bottle
 
     assert bot_bottle.__version__ == version("bot-bottle")
+
+
+def import_in_a_sub_interpreter(first: bool) -> None:
+    import sys
+
+    try:
+        import _interpreters as interpreters
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+    if first:
+        import bot_bottle  # noqa: F401
+    code = f"""
+import sys
+sys.path[:] = {sys.path!r}
+try:
+    import bot_bottle
+except ImportError as error:
+    print(error, flush=True)
+"""
+    for kind in ("isolated", "legacy"):
+        try:
+            one = interpreters.create(kind)
+        except TypeError:  # before Python 3.13
+            one = interpreters.create(isolated=kind == "isolated")
+        interpreters.run_string(one, code)
+        interpreters.destroy(one)
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["first", "after the main one"])
+def test_a_sub_interpreter_is_refused(first: bool) -> None:
+    with Process(import_in_a_sub_interpreter, first) as process:
+        refusals = process.ends().splitlines()
+    assert len(refusals) == 2
+    assert all("subinterpreters" in said or "sub-interpreters" in said for said in refusals), refusals

@@ -9,8 +9,11 @@ Every method that touches the database may raise ``DatabaseBusyError`` (after 30
 writer), ``DatabaseCorruptError``, ``DatabaseUnavailableError``, ``SchemaTooNewError``,
 ``MigrationError``, ``UnsafeMountError`` or ``ClosedError``; these are not repeated below. A read on
 a database that does not exist returns nothing and creates nothing; the first write creates it. No
-call holds the GIL while it blocks or runs SQL. A forked child is refused
-(``DatabaseUnavailableError``) what its parent had open: SQLite's locks do not survive a fork.
+call holds the GIL while it blocks or runs SQL. All that one call waits for takes 30 s at most. Signals are
+seen to at least every 100 ms meanwhile, and an exception that a handler raises ends the call, which has
+then written nothing. A handler that uses the same database inside the call that it interrupts is refused
+(``InvalidInputError``), as is a write inside the thread's own :meth:`Database.transaction`. A forked child
+is refused (``DatabaseUnavailableError``) what its parent had open: SQLite's locks do not survive a fork.
 
 A sidecar's stores also work over the host's broker (``broker=``, see :class:`Broker`), with the same
 verbs, types, errors and waits. There a method may also raise ``AccessDeniedError``, at once for what only
@@ -73,6 +76,7 @@ __all__ = [
     "_rebuild",
     "bot_bottle_root",
     "canonical_host",
+    "committed_decisions",
     "host_db_path",
     "new_id",
     "render_diff",
@@ -203,6 +207,11 @@ def bot_bottle_root() -> str:
 
 def host_db_path() -> str:
     """``<root>/bot-bottle.db``, the only database on a host: a symlink to ``<root>/db/bot-bottle.db``."""
+
+def committed_decisions() -> int:
+    """How many decisions this process has committed by :meth:`Inbox.decide`, those among them whose managed file is not
+    in effect yet. It counts before a signal's handler can run, so a handler can tell whether it comes too late.
+    """
 
 def _rebuild(kind: str, fields: str, /) -> Any:
     """A pickled value again; what ``__reduce__`` names."""
@@ -925,8 +934,10 @@ class QueueStore:
         """Starts the same wait without blocking; ``callback`` is called once with what it would return or raise.
 
         The call comes from the process's one watcher thread, or from this one if the answer is
-        there already; it must be short. Once the interpreter ends (``atexit``) nobody is called, and
-        a call that runs is given a second; before Python 3.14 one that takes longer aborts the process.
+        there already; it must be short. A blocking wait inside it ends like any other, but all other waits of
+        the process stand still meanwhile, and over a broker it needs a timeout. Once the interpreter ends
+        (``atexit``) nobody is called, and a call that runs is given a second; before Python 3.14 one that takes
+        longer aborts the process.
         ``AsyncQueueStore`` builds on this.
         """
 
@@ -1309,7 +1320,11 @@ class Database:
         """
 
     def transaction(self) -> Transaction:
-        """A write transaction over other programs' tables: ``with`` commits at its end, rolls back on an error."""
+        """A write transaction over other programs' tables: ``with`` commits at its end, rolls back on an error.
+
+        A write by a store, or another transaction, inside it and on its thread would wait for itself, and is refused
+        at once (``InvalidInputError``).
+        """
 
     def migrate_all(self) -> dict[str, int]:
         """Creates or brings the file to this release's schema; module → version."""

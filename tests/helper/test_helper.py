@@ -306,11 +306,13 @@ def test_an_interrupted_proposal_is_withdrawn(waits: Any, inbox: Inbox, number: 
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, b"")
-    announced, ended = err.decode().splitlines()
+    announced, *doubt, ended = err.decode().splitlines()
     assert written.id in announced  # so that who reads the log knows what it waits for
     assert ended == "bot-bottle-sidecar: interrupted"
-    item = inbox.read(written.id)
-    assert (item.state, item.withdrawn_reason) == ("withdrawn", "the requester was interrupted")
+    # It does not stay for a broker's word that is slow to come, and says so; the broker does what it read all the same.
+    assert not doubt or "may stay pending" in doubt[0]
+    eventually(lambda: inbox.read(written.id).state == "withdrawn")
+    assert inbox.read(written.id).withdrawn_reason == "the requester was interrupted"
 
 
 @over_both

@@ -11,6 +11,7 @@ from pathlib import Path
 
 # From below to above; what stands on one line may use each other, but not in a circle.
 FLOORS = [
+    ["patience"],
     ["error"],
     ["clock", "diff", "process", "rules", "state", "user", "visible"],
     ["file"],

@@ -200,24 +200,35 @@ def test_a_process_without_descriptors_left_is_told(db: Path) -> None:
     def act(db: str) -> None:
         import resource
 
-        from bot_bottle import BotBottleError, Proposal, QueueStore
+        from bot_bottle import BotBottleError, Inbox, Keys, Proposal, QueueStore
 
-        queue = QueueStore("dev", db)
+        queue, inbox = QueueStore("dev", db), Inbox(db)
+        known = queue.list_pending_proposals()[0].id
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        for limit in range(4, 20):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
-            try:
-                queue.write_proposal(Proposal.new("dev", "t", f"x {limit}"))
-            except BotBottleError as error:
-                assert error.exit_code == 1, error
-            else:
-                print("written")
+        verbs = {
+            "written": lambda limit: queue.write_proposal(Proposal.new("dev", "t", f"x {limit}")),
+            "waited": lambda _limit: queue.wait_for_response(known, timeout=0),
+            "watched": lambda _limit: list(inbox.watch(0, timeout=0)),
+            "key": lambda _limit: Keys(db).rotate(),
+        }
+        for verb, run in verbs.items():
+            QueueStore("dev", db).close()
+            for limit in range(4, 24):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+                try:
+                    run(limit)
+                except BotBottleError as error:
+                    if error.exit_code != 6:
+                        assert f"EMFILE, its limit is {limit}" in str(error), (verb, error)
+                        assert error.exit_code == 1, error
+                        continue
+                print(verb)
 
     filled(db, 1)
     with Process(act, db) as child:
-        written = child.ends().split()
-    assert len(QueueStore("dev", db).list_pending_proposals()) == 1 + len(written)
-    assert written
+        done = child.ends().split()
+    assert len(QueueStore("dev", db).list_pending_proposals()) == 1 + done.count("written")
+    assert set(done) == {"written", "waited", "watched", "key"}
     assert_sound(db)
 
 

@@ -19,7 +19,7 @@ from bot_bottle import (
     SchemaTooNewError,
 )
 from checkout import CHECKOUT
-from store_process import Process, assert_sound, proposal, witness
+from store_process import Process, assert_sound, decide, proposal, witness
 
 MIGRATIONS = CHECKOUT / "migrations"
 MODULES = sorted(path.name for path in MIGRATIONS.iterdir() if path.is_dir())
@@ -373,3 +373,25 @@ def test_a_killed_transaction_never_was(db: Path, database: Database, queue: Que
     queue.write_proposal(proposal())
     assert database.query("SELECT * FROM forge_issues") == []
     assert_sound(db)
+
+
+def test_a_write_inside_one_s_own_transaction_is_refused_at_once(db: Path, database: Database, inbox: Inbox) -> None:
+    queue = QueueStore("dev", db)
+    written = queue.write_proposal(proposal())
+    with database.transaction() as transaction:
+        # Each would wait for its own thread, until the busy timeout.
+        for write in (
+            lambda: queue.write_proposal(proposal()),
+            lambda: decide(inbox, written),
+            lambda: database.transaction().__enter__(),
+            lambda: database.rollback("queue_store", to=0),
+            lambda: database.restore(db),
+            lambda: database.migrate("other", []),
+        ):
+            with pytest.raises(InvalidInputError, match=r"own transaction\(\)"):
+                write()
+        assert [item.proposal for item in inbox.pending()] == [written]
+        assert transaction.execute("SELECT 1 AS one") == [{"one": 1}]
+    decide(inbox, written)
+    with database.transaction():
+        pass

@@ -628,6 +628,40 @@ def test_a_callback_is_given_the_error(
 
 
 @over_both
+def test_a_wait_inside_a_callback_ends_by_its_timeout(queue: QueueStore, inbox: Inbox) -> None:
+    written, other = queue.write_proposal(proposal()), queue.write_proposal(proposal())
+    ended: Future[Response] = Future()
+
+    def callback(_answer: object) -> None:
+        try:
+            ended.set_result(queue.wait_for_response(other.id, timeout=0.2))
+        except WaitTimeoutError as error:
+            ended.set_exception(error)
+
+    queue.begin_wait(written.id, callback)
+    decide(inbox, written)
+    with pytest.raises(WaitTimeoutError):
+        ended.result(LATE)
+    assert queue.wait_for_response(written.id, timeout=LATE).status == "approved"  # others are served again
+
+
+def test_a_wait_inside_a_callback_ends_by_its_answer(queue: QueueStore, inbox: Inbox) -> None:
+    written, other = queue.write_proposal(proposal()), queue.write_proposal(proposal())
+    begun = threading.Event()
+    ended: Future[Response] = Future()
+
+    def callback(_answer: object) -> None:
+        begun.set()
+        ended.set_result(queue.wait_for_response(other.id))
+
+    queue.begin_wait(written.id, callback)
+    decide(inbox, written)
+    assert begun.wait(LATE)
+    response = decide(inbox, other)
+    assert ended.result(LATE) == response
+
+
+@over_both
 def test_a_callback_that_raises_is_reported_and_harms_nobody(
     queue: QueueStore, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,7 +71,7 @@ def _verdict(error: BaseException) -> tuple[int, str, dict[str, Any]]:
 
         return verdict(error)
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "", {}
+        return INTERRUPTED, str(error), {}
     if isinstance(error, OSError):
         reason = error.strerror or str(error)
         return 1, f"{error.filename}: {reason}" if error.filename else reason, {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from bot_bottle import AuditStore, Inbox, InboxItem, Response, Review
+from bot_bottle.cli.interrupt import told
 from bot_bottle.cli.screen import answered, interactive, say
 from bot_bottle.errors import InvalidInputError
 from bot_bottle.operator import decisions
@@ -129,3 +130,4 @@ def say_what_holds(item: InboxItem, answer: Response) -> None:
     """Says what a decision has done."""
     for text, tone in decisions.told(item, answer):
         say(text, tone)
+    told()

@@ -7,6 +7,7 @@ import sys
 from bot_bottle import Inbox, InboxItem, Response, Review
 from bot_bottle.cli.asking import ask, ask_why_yes, modified, say_what_holds
 from bot_bottle.cli.declare import command, option
+from bot_bottle.cli.interrupt import told, undone_or_told
 from bot_bottle.cli.options import duration, hash_option, json_option, notes_option, pending_id, yes_option
 from bot_bottle.cli.screen import interactive, print_in_pages, print_json
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
@@ -32,14 +33,15 @@ def approve(proposal_id: str, notes: str, grant: str | None, reviewed: str | Non
     It shows the proposal and asks first, which needs a terminal, unless --hash says what you have
     looked at, or --yes. What is approved is what was shown: its hash goes with the decision.
     """
-    with Inbox() as inbox:
-        review = inbox.review(proposal_id)
-        decisions.check_hash(review, reviewed)
-        if review.item.state == "pending" and not (yes or reviewed or as_json):
-            _ask(inbox, review, notes, grant)
-            return
-        answer = decisions.decide(inbox, review, "approved", surface="cli", notes=notes, grant=grant)
-    _print_answer(review.item, answer, as_json)
+    with undone_or_told():
+        with Inbox() as inbox:
+            review = inbox.review(proposal_id)
+            decisions.check_hash(review, reviewed)
+            if review.item.state == "pending" and not (yes or reviewed or as_json):
+                _ask(inbox, review, notes, grant)
+                return
+            answer = decisions.decide(inbox, review, "approved", surface="cli", notes=notes, grant=grant)
+        _print_answer(review.item, answer, as_json)
 
 
 def _ask(inbox: Inbox, review: Review, notes: str, grant: str | None) -> None:
@@ -86,11 +88,12 @@ def reject(proposal_id: str, notes: str, remember: float | None, reviewed: str |
         from bot_bottle.policy import rules
 
         rules.read()  # rules that cannot be added to are an error before the decision
-    with Inbox() as inbox:
-        review = inbox.review(proposal_id)
-        decisions.check_hash(review, reviewed)
-        answer = decisions.decide(inbox, review, "rejected", surface="cli", notes=notes)
-    _print_answer(review.item, answer, as_json)
+    with undone_or_told():
+        with Inbox() as inbox:
+            review = inbox.review(proposal_id)
+            decisions.check_hash(review, reviewed)
+            answer = decisions.decide(inbox, review, "rejected", surface="cli", notes=notes)
+        _print_answer(review.item, answer, as_json)
     if remember is not None:
         _remember(review, remember, notes, as_json)
 
@@ -119,15 +122,16 @@ def modify(proposal_id: str, source: str | None, notes: str, reviewed: str | Non
     Without --file the proposed file opens in $VISUAL or $EDITOR. Left unchanged or empty, nothing is
     decided.
     """
-    with Inbox() as inbox:
-        review = inbox.review(proposal_id)
-        decisions.check_hash(review, reviewed)
-        if source is not None:
-            final = _read(source)
-            answer = decisions.decide(inbox, review, "modified", surface="cli", notes=notes, final_file=final)
-        else:
-            answer = modified(inbox, review, notes)
-    _print_answer(review.item, answer, as_json)
+    with undone_or_told():
+        with Inbox() as inbox:
+            review = inbox.review(proposal_id)
+            decisions.check_hash(review, reviewed)
+            if source is not None:
+                final = _read(source)
+                answer = decisions.decide(inbox, review, "modified", surface="cli", notes=notes, final_file=final)
+            else:
+                answer = modified(inbox, review, notes)
+        _print_answer(review.item, answer, as_json)
 
 
 def _read(source: str) -> bytes:
@@ -149,5 +153,6 @@ def _read(source: str) -> bytes:
 def _print_answer(item: InboxItem, answer: Response, as_json: bool) -> None:
     if as_json:
         print_json(answer.to_dict())
+        told()
         return
     say_what_holds(item, answer)

@@ -7,6 +7,7 @@ from collections import Counter
 from bot_bottle import Inbox, InboxItem, Response, Review
 from bot_bottle.cli.asking import QUIT, ask
 from bot_bottle.cli.declare import command
+from bot_bottle.cli.interrupt import told, undone_or_told
 from bot_bottle.cli.options import bottle_option
 from bot_bottle.cli.review import print_review
 from bot_bottle.cli.screen import answered, interactive, print_in_pages, say
@@ -28,13 +29,13 @@ def review(bottle: str | None) -> None:
     """
     if not interactive():
         raise InvalidInputError("review needs a terminal; 'bot-bottle pending' prints what waits")
-    with Inbox() as inbox:
+    with undone_or_told(), Inbox() as inbox:
         _walk(inbox, bottle, pages=True)
 
 
 def in_plain_lines(bottle: str | None) -> None:
     """``bot-bottle supervise --plain``: a numbered list and prompts, and nothing that a screen reader misses."""
-    with Inbox() as inbox:
+    with undone_or_told(), Inbox() as inbox:
         known: set[str] = set()
         while True:
             items = inbox.pending(bottle)
@@ -112,6 +113,7 @@ def _answer(inbox: Inbox, proposal_id: str, *, pages: bool, others: str) -> str:
             answer = ask(inbox, found, show, others=others)
         except BotBottleError as error:
             say(str(error), "alarm")
+            told()
             continue
         if isinstance(answer, Response):
             return answer.status

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bot_bottle_routes::quoted;
-use bot_bottle_store::{AuditStore, Broker, DB_PATH_IN_CONTAINER, Error, GrantStore, QueueStore};
+use bot_bottle_store::{AuditStore, Broker, DB_PATH_IN_CONTAINER, Error, GrantStore, QueueStore, ask_while_waiting};
 
 use crate::network::Network;
 
@@ -109,8 +109,8 @@ impl Settings {
         })?;
         let cert_file = variable("SUPERVISE_TLS_CERT_FILE").map(PathBuf::from);
         let stopping = stopping.clone();
-        let broker =
-            Broker::new(&url, Path::new(&token_file), cert_file.as_deref(), move || stopping.load(Ordering::Relaxed))?;
+        ask_while_waiting(move || stopping.load(Ordering::Relaxed));
+        let broker = Broker::new(&url, Path::new(&token_file), cert_file.as_deref())?;
         Ok(Stores {
             queue: QueueStore::over(&self.slug, &broker)?.trusting(keys),
             grants: GrantStore::over(&broker).trusting(keys),

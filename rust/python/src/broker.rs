@@ -6,7 +6,7 @@ use bot_bottle_store as store;
 use pyo3::prelude::*;
 
 use crate::convert::dict;
-use crate::error::{ToPy, interrupted};
+use crate::error::ToPy;
 
 /// The way to the host's broker (``bot-bottle serve``), for the stores of one bottle's sidecar.
 ///
@@ -30,7 +30,7 @@ impl Broker {
     #[new]
     #[pyo3(signature = (url, token_file, cert_file = None))]
     fn new(url: &str, token_file: PathBuf, cert_file: Option<PathBuf>) -> PyResult<Self> {
-        store::Broker::new(url, &token_file, cert_file.as_deref(), interrupted).to_py().map(Broker)
+        store::Broker::new(url, &token_file, cert_file.as_deref()).to_py().map(Broker)
     }
 
     /// The URL as given.

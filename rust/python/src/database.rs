@@ -46,8 +46,12 @@ impl Transaction {
 
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         let own = slf.get();
-        let begun = slf.py().detach(|| own.db.transaction()).to_py()?;
-        *own.under_way.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+        let begin = || {
+            let begun = own.db.transaction()?;
+            *own.under_way.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+            Ok(())
+        };
+        slf.py().detach(begin).to_py()?;
         Ok(slf)
     }
 
@@ -138,6 +142,9 @@ impl Database {
     }
 
     /// A write transaction over other programs' tables: ``with`` commits at its end, rolls back on an error.
+    ///
+    /// A write by a store, or another transaction, inside it and on its thread would wait for itself, and is refused
+    /// at once (``InvalidInputError``).
     fn transaction(&self) -> Transaction {
         Transaction { db: self.0.clone(), under_way: Mutex::new(None) }
     }

@@ -41,7 +41,11 @@ pub fn interrupted() -> bool {
 }
 
 fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
-    if let (Error::Interrupted, Some(raised)) = (error, RAISED.take()) {
+    // Taken in any case: an error that is none of its own ends the call as well.
+    let raised = RAISED.take();
+    if error == &Error::Interrupted
+        && let Some(raised) = raised
+    {
         return Ok(raised);
     }
     let module = match error {
@@ -50,7 +54,11 @@ fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     };
     let class = module.getattr(error.class())?;
     let value = class.call((error.to_string(),), Some(&attributes(py, error)?))?;
-    Ok(PyErr::from_value(value))
+    let built = PyErr::from_value(value);
+    if raised.is_some() {
+        built.set_cause(py, raised);
+    }
+    Ok(built)
 }
 
 fn attributes<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {

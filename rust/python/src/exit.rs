@@ -1,4 +1,5 @@
-//! Which threads may still enter an interpreter that is ending? Only the one that ends it.
+//! Which interpreter is entered, and which threads may still enter one that is ending? The main one; only the one that
+//! ends it.
 //!
 //! A thread that waits without the GIL enters now and then, for signals or with an answer. Once `Py_FinalizeEx` has run,
 //! `PyGILState_Ensure` reads a null pointer (CPython up to 3.13 at least), and whether it has cannot be asked without a race.
@@ -9,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi::{PyInterpreterState_Get, PyInterpreterState_GetID};
 use pyo3::prelude::*;
 
 /// How long an exit waits for callbacks that run.
@@ -19,6 +22,19 @@ static ENDING: OnceLock<ThreadId> = OnceLock::new();
 
 /// How many threads are in `enter`, under the process that counted: a fork leaves its parent's threads behind.
 static INSIDE: AtomicU64 = AtomicU64::new(0);
+
+/// `PyGILState_Ensure` always enters the main interpreter: a wait that was begun in another would end among objects that
+/// are not its own. CPython from 3.12 on refuses to load this module in one that has a GIL of its own; not so the others.
+pub fn refuse_sub_interpreter(_py: Python<'_>) -> PyResult<()> {
+    // SAFETY: this thread is attached to an interpreter, as `_py` shows, so there is a current one.
+    let id = unsafe { PyInterpreterState_GetID(PyInterpreterState_Get()) };
+    if id == 0 {
+        return Ok(());
+    }
+    let reason =
+        "bot_bottle does not support sub-interpreters; import it in the main interpreter, or in a process of its own";
+    Err(PyImportError::new_err(reason))
+}
 
 /// Runs `with` inside the interpreter; not at all, and `None`, once another thread is ending it.
 pub fn enter<T>(with: impl FnOnce(Python<'_>) -> T) -> Option<T> {

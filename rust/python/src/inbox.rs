@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bot_bottle_store as store;
@@ -15,6 +16,16 @@ use crate::values::{Change, InboxItem, Response, Review};
 
 /// How many changes an iterator reads at once.
 const BATCH: u32 = 256;
+
+/// Counted before Python can run a signal's handler, which may ask for it.
+static COMMITTED: AtomicU64 = AtomicU64::new(0);
+
+/// How many decisions this process has committed by :meth:`Inbox.decide`, those among them whose managed file is not
+/// in effect yet. It counts before a signal's handler can run, so a handler can tell whether it comes too late.
+#[pyfunction]
+pub fn committed_decisions() -> u64 {
+    COMMITTED.load(Ordering::SeqCst)
+}
 
 /// The operator's view across all bottles. Opening it finishes managed files that a crash left half done.
 #[pyclass(frozen, module = "bot_bottle")]
@@ -174,7 +185,11 @@ impl Inbox {
             surface,
             grant,
         };
-        py.detach(|| self.0.decide(&decision)).to_py().map(Response)
+        let decided = py.detach(|| self.0.decide(&decision));
+        if matches!(decided, Ok(_) | Err(store::Error::ManagedFile { .. })) {
+            COMMITTED.fetch_add(1, Ordering::SeqCst);
+        }
+        decided.to_py().map(Response)
     }
 
     /// An iterator of changes after ``since`` (a ``Change.seq``; ``None``: from now on, ``0``: all there are).

@@ -83,8 +83,11 @@ fn new_id() -> String {
 /// writer), ``DatabaseCorruptError``, ``DatabaseUnavailableError``, ``SchemaTooNewError``,
 /// ``MigrationError``, ``UnsafeMountError`` or ``ClosedError``; these are not repeated below. A read on
 /// a database that does not exist returns nothing and creates nothing; the first write creates it. No
-/// call holds the GIL while it blocks or runs SQL. A forked child is refused
-/// (``DatabaseUnavailableError``) what its parent had open: SQLite's locks do not survive a fork.
+/// call holds the GIL while it blocks or runs SQL. All that one call waits for takes 30 s at most. Signals are
+/// seen to at least every 100 ms meanwhile, and an exception that a handler raises ends the call, which has
+/// then written nothing. A handler that uses the same database inside the call that it interrupts is refused
+/// (``InvalidInputError``), as is a write inside the thread's own :meth:`Database.transaction`. A forked child
+/// is refused (``DatabaseUnavailableError``) what its parent had open: SQLite's locks do not survive a fork.
 ///
 /// A sidecar's stores also work over the host's broker (``broker=``, see :class:`Broker`), with the same
 /// verbs, types, errors and waits. There a method may also raise ``AccessDeniedError``, at once for what only
@@ -94,6 +97,8 @@ fn new_id() -> String {
 /// acknowledgement was lost.
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    exit::refuse_sub_interpreter(module.py())?;
+    store::ask_while_waiting(error::interrupted);
     module.py().import("atexit")?.call_method1("register", (wrap_pyfunction!(exit::end, module)?,))?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("DB_PATH_IN_CONTAINER", store::DB_PATH_IN_CONTAINER)?;
@@ -115,6 +120,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(bot_bottle_root, module)?)?;
     module.add_function(wrap_pyfunction!(host_db_path, module)?)?;
     module.add_function(wrap_pyfunction!(new_id, module)?)?;
+    module.add_function(wrap_pyfunction!(inbox::committed_decisions, module)?)?;
     module.add_function(wrap_pyfunction!(values::_rebuild, module)?)?;
     module.add_class::<values::Proposal>()?;
     module.add_class::<values::Response>()?;

@@ -183,8 +183,10 @@ impl QueueStore {
     /// Starts the same wait without blocking; ``callback`` is called once with what it would return or raise.
     ///
     /// The call comes from the process's one watcher thread, or from this one if the answer is
-    /// there already; it must be short. Once the interpreter ends (``atexit``) nobody is called, and
-    /// a call that runs is given a second; before Python 3.14 one that takes longer aborts the process.
+    /// there already; it must be short. A blocking wait inside it ends like any other, but all other waits of
+    /// the process stand still meanwhile, and over a broker it needs a timeout. Once the interpreter ends
+    /// (``atexit``) nobody is called, and a call that runs is given a second; before Python 3.14 one that takes
+    /// longer aborts the process.
     /// ``AsyncQueueStore`` builds on this.
     #[pyo3(signature = (proposal_id, callback, timeout = None))]
     fn begin_wait(

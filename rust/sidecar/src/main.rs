@@ -9,12 +9,13 @@ mod place;
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bot_bottle_store::{
     AuditEntry, AuditFields, Error, InboxItem, MAX_PAYLOAD_BYTES, Proposal, QueueStore, Response, Result,
-    STATUS_REJECTED, now, visible,
+    STATUS_REJECTED, ask_while_waiting, now, visible, within,
 };
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
@@ -188,8 +189,8 @@ impl Verb {
 }
 
 impl Queue {
-    fn open(&self, interrupted: &Interrupted) -> Result<QueueStore> {
-        self.place.queue(&self.bottle, interrupted)
+    fn open(&self) -> Result<QueueStore> {
+        self.place.queue(&self.bottle)
     }
 }
 
@@ -225,58 +226,65 @@ fn run(verb: Verb) -> Result<u8> {
             keep,
             waiting,
         } => {
+            // Before signals are taken: reading may never end.
+            let payload = payload(&file)?;
             // Before anything is queued: a signal from here on finds its proposal withdrawn.
             let interrupted = if wait { signals()? } else { Interrupted::default() };
             let proposal = Proposal::new(
                 &queue.bottle,
                 &tool,
-                &payload(&file)?,
+                &payload,
                 &justification,
                 current_hash.as_deref(),
                 expires_in,
                 fingerprint.as_deref(),
             )?;
-            let store = queue.open(&interrupted)?;
-            let queued = store.write_proposal(&proposal)?;
-            if !wait {
-                print(queue.place.json, &pending(&queued.id), || queued.id.clone());
-                return Ok(0);
-            }
-            if !queue.place.json {
-                let _ = writeln!(std::io::stderr(), "waiting for the operator's decision on proposal {}", queued.id);
-            }
+            let store = queue.open()?;
             // Under the id of this request: another's identical one is not this one's to withdraw.
-            let waited = await_answer(&store, &queue, &proposal.id, &waiting, &interrupted);
-            if matches!(waited, Err(Error::Interrupted)) && !keep {
+            let asked = store.write_proposal(&proposal);
+            // Only over a broker may it be queued all the same.
+            let may_be_queued = asked.is_ok() || store.location().contains("://");
+            let waited = asked.and_then(|queued| {
+                if !wait {
+                    print(queue.place.json, &pending(&queued.id), || queued.id.clone());
+                    return Ok(0);
+                }
+                if !queue.place.json {
+                    let _ =
+                        writeln!(std::io::stderr(), "waiting for the operator's decision on proposal {}", queued.id);
+                }
+                await_answer(&store, &queue, &proposal.id, &waiting, &interrupted)
+            });
+            if matches!(waited, Err(Error::Interrupted)) && may_be_queued && !keep {
                 interrupted.store(false, Ordering::Relaxed); // a second signal ends this too
-                store.withdraw_proposal(&proposal.id, "the requester was interrupted")?;
+                take_back(&store, &proposal.id);
             }
             waited
         }
         Verb::Wait { id, queue, waiting } => {
             let interrupted = signals()?;
-            await_answer(&queue.open(&interrupted)?, &queue, &id, &waiting, &interrupted)
+            await_answer(&queue.open()?, &queue, &id, &waiting, &interrupted)
         }
         Verb::Show { id, queue } => {
-            let item = queue.open(&Interrupted::default())?.inspect(&id)?;
+            let item = queue.open()?.inspect(&id)?;
             let item = item.ok_or(Error::NotFound { what: "proposal", id })?;
             print(queue.place.json, &as_json(&item), || describe(&item));
             Ok(0)
         }
         Verb::Pending { queue } => {
-            let listed = queue.open(&Interrupted::default())?.list_pending_proposals()?;
+            let listed = queue.open()?.list_pending_proposals()?;
             let line =
                 |p: &Proposal| format!("{}  {}  {}  {}", p.id, p.tool, p.arrival_timestamp, one_line(&p.justification));
             print(queue.place.json, &as_json(&listed), || listed.iter().map(line).collect::<Vec<_>>().join("\n"));
             Ok(0)
         }
         Verb::Withdraw { id, queue, reason } => {
-            queue.open(&Interrupted::default())?.withdraw_proposal(&id, &reason)?;
+            queue.open()?.withdraw_proposal(&id, &reason)?;
             print(queue.place.json, &answer(&id, "withdrawn", &reason), || format!("withdrawn {id}"));
             Ok(0)
         }
         Verb::Archive { id, queue } => {
-            queue.open(&Interrupted::default())?.archive_proposal(&id)?;
+            queue.open()?.archive_proposal(&id)?;
             print(queue.place.json, &answer(&id, "archived", ""), || format!("archived {id}"));
             Ok(0)
         }
@@ -307,9 +315,29 @@ fn run(verb: Verb) -> Result<u8> {
     }
 }
 
+/// How long an interrupted program tries to take back what it asked: whoever pressed Ctrl-C wants it to end.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+/// Withdraws what an interrupted requester proposed, or says that it still waits.
+fn take_back(store: &QueueStore, id: &str) {
+    match within(FAREWELL, || store.withdraw_proposal(id, "the requester was interrupted")) {
+        // Interrupted before it was queued.
+        Ok(()) | Err(Error::NotFound { .. }) => {}
+        Err(error) => {
+            let why = visible(&error.to_string(), false).into_owned();
+            let _ =
+                writeln!(std::io::stderr(), "bot-bottle-sidecar: proposal {id} may stay pending ({why}); withdraw it");
+        }
+    }
+}
+
 /// Set once SIGINT, SIGTERM or SIGHUP came.
+static INTERRUPTED: LazyLock<Interrupted> = LazyLock::new(Interrupted::default);
+
+/// From now on these signals end what waits, not the program.
 fn signals() -> Result<Interrupted> {
-    let flag = Interrupted::default();
+    let flag = INTERRUPTED.clone();
+    ask_while_waiting(|| INTERRUPTED.load(Ordering::Relaxed));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, flag.clone()).map_err(|error| cannot("signals", &error))?;
     }

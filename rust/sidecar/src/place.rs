@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bot_bottle_store::{AuditStore, Broker, Database, Error, GrantStore, Keyring, QueueStore, Result, TrustedKey};
@@ -55,7 +55,7 @@ fn missing(what: &'static str, reason: &str) -> Error {
 }
 
 impl Place {
-    fn way(&self, interrupted: &Interrupted) -> Result<Way> {
+    fn way(&self) -> Result<Way> {
         if let Some(path) = &self.db {
             return Ok(Way::File(path.clone()));
         }
@@ -68,17 +68,15 @@ impl Place {
         let token_file = named(&self.token_file, "SUPERVISE_TOKEN_FILE")
             .ok_or_else(|| missing("--token-file", "or SUPERVISE_TOKEN_FILE is needed to speak to a broker"))?;
         let cert_file = named(&self.cert_file, "SUPERVISE_TLS_CERT_FILE");
-        let interrupted = interrupted.clone();
-        let asked = move || interrupted.load(Ordering::Relaxed);
-        Broker::new(&url, &token_file, cert_file.as_deref(), asked).map(Way::Broker)
+        Broker::new(&url, &token_file, cert_file.as_deref()).map(Way::Broker)
     }
 
     fn keys(&self) -> Option<PathBuf> {
         self.operator_keys.clone().or_else(|| variable("SUPERVISE_OPERATOR_KEY_FILE").map(PathBuf::from))
     }
 
-    pub fn queue(&self, bottle: &str, interrupted: &Interrupted) -> Result<QueueStore> {
-        let store = match self.way(interrupted)? {
+    pub fn queue(&self, bottle: &str) -> Result<QueueStore> {
+        let store = match self.way()? {
             Way::File(path) => QueueStore::new(bottle, Some(&path)),
             Way::Broker(broker) => QueueStore::over(bottle, &broker),
         }?;
@@ -86,7 +84,7 @@ impl Place {
     }
 
     pub fn grants(&self) -> Result<GrantStore> {
-        let store = match self.way(&Interrupted::default())? {
+        let store = match self.way()? {
             Way::File(path) => GrantStore::new(Some(&path)),
             Way::Broker(broker) => Ok(GrantStore::over(&broker)),
         }?;
@@ -94,7 +92,7 @@ impl Place {
     }
 
     pub fn audit(&self) -> Result<AuditStore> {
-        match self.way(&Interrupted::default())? {
+        match self.way()? {
             Way::File(path) => AuditStore::new(Some(&path)),
             Way::Broker(broker) => Ok(AuditStore::over(&broker)),
         }
@@ -102,7 +100,7 @@ impl Place {
 
     /// Looks whether it works, and measures how fast.
     pub fn doctor(&self) -> Result<u8> {
-        match self.way(&Interrupted::default())? {
+        match self.way()? {
             Way::File(path) => self.examine_file(&Database::new(Some(&path))?),
             Way::Broker(broker) => self.examine_broker(&broker),
         }

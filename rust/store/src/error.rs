@@ -4,6 +4,8 @@ use std::path::Path;
 
 use rusqlite::ErrorCode;
 
+use crate::patience;
+
 /// Result of everything here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -111,8 +113,16 @@ impl Error {
         Error::NotFound { what, id: id.to_owned() }
     }
 
-    pub(crate) fn unavailable(path: &Path, reason: impl std::fmt::Display) -> Self {
-        Error::Unavailable { path: path.display().to_string(), reason: reason.to_string() }
+    pub(crate) fn unavailable(path: &Path, reason: impl Reason) -> Self {
+        Error::Unavailable { path: path.display().to_string(), reason: reason.words() }
+    }
+
+    /// What a call ends with that does not wait any longer for whoever has this file.
+    pub(crate) fn impatient(path: &Path) -> Self {
+        match patience::was_interrupted() {
+            true => Error::Interrupted,
+            false => Error::Busy { path: path.display().to_string() },
+        }
     }
 
     pub(crate) fn key(path: &Path, reason: impl Into<String>) -> Self {
@@ -192,6 +202,59 @@ impl Error {
     }
 }
 
+/// Why something did not work, in words that say what to do about it.
+pub(crate) trait Reason {
+    fn words(&self) -> String;
+}
+
+impl Reason for std::io::Error {
+    fn words(&self) -> String {
+        self.raw_os_error().and_then(exhausted).unwrap_or_else(|| self.to_string())
+    }
+}
+
+impl Reason for rustix::io::Errno {
+    fn words(&self) -> String {
+        std::io::Error::from(*self).words()
+    }
+}
+
+impl Reason for str {
+    fn words(&self) -> String {
+        self.to_owned()
+    }
+}
+
+impl Reason for String {
+    fn words(&self) -> String {
+        self.clone()
+    }
+}
+
+impl<T: Reason + ?Sized> Reason for &T {
+    fn words(&self) -> String {
+        (**self).words()
+    }
+}
+
+/// What a failed system call says of the files that may be open, if that is it.
+fn exhausted(code: i32) -> Option<String> {
+    use rustix::io::Errno;
+    use rustix::process::{Resource, getrlimit};
+    if code == Errno::NFILE.raw_os_error() {
+        return Some("the whole system has no open file left (ENFILE); see who has them, or raise fs.file-max".into());
+    }
+    let limit = getrlimit(Resource::Nofile).current.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+    (code == Errno::MFILE.raw_os_error()).then(|| {
+        format!("this process has as many files open as it may (EMFILE, its limit is {limit}); close some, or raise it with `ulimit -n`")
+    })
+}
+
+/// The same where SQLite only says that it could not open something: whether another file could be opened now.
+fn exhausted_now() -> Option<String> {
+    std::fs::File::open("/").err().and_then(|error| exhausted(error.raw_os_error()?))
+}
+
 /// The classes a broker's problem may name; of a later release's others only the base is known here.
 const BROKER_CLASSES: [&str; 20] = [
     "InvalidInputError",
@@ -227,7 +290,7 @@ impl From<rusqlite::Error> for Error {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
                 Error::Corrupt { path, reason: error.to_string() }
             }
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy { path },
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::impatient(Path::new("")),
             Some(ErrorCode::OperationInterrupted) => Error::Interrupted,
             Some(ErrorCode::ReadOnly) => {
                 Error::Unavailable { path, reason: "it, or its directory, is not writable".to_owned() }
@@ -235,7 +298,7 @@ impl From<rusqlite::Error> for Error {
             Some(ErrorCode::CannotOpen) => {
                 let reason = "it or its WAL cannot be opened for writing, which readers need too; \
                               is its directory mounted read-only, or another user's?";
-                Error::Unavailable { path, reason: reason.to_owned() }
+                Error::Unavailable { path, reason: exhausted_now().unwrap_or_else(|| reason.to_owned()) }
             }
             Some(ErrorCode::DiskFull) => {
                 Error::Unavailable { path, reason: "no space left on the device; free some and try again".to_owned() }

@@ -13,9 +13,10 @@
 //! | `audit`, `grant` | What was decided, and what does it still allow? |
 //! | `statement` | What do a decision, a registration and a grant say, byte by byte, and whose signature fits? |
 //! | `file` | How is the one file opened, read and written, so that an acknowledged write is really there? |
-//! | `rules`, `state` | What is acceptable, how long is anything waited for, and which states are there? |
+//! | `rules`, `state` | What is acceptable, and which states are there? |
 //! | `clock`, `diff`, `visible`, `user`, `process` | How is a moment written, a change shown, a text made safe to look at; who and what is this process? |
 //! | `error` | What can go wrong, and what is that called? |
+//! | `patience` | How long does a call wait for others, and what ends that early? |
 #![deny(unsafe_code)] // but for file/turn/page.rs
 
 mod audit;
@@ -26,6 +27,7 @@ mod diff;
 mod error;
 mod file;
 mod grant;
+mod patience;
 mod process;
 mod queue;
 mod registration;
@@ -47,6 +49,7 @@ pub use file::database::Database;
 pub use file::layout::{DB_PATH_IN_CONTAINER, bot_bottle_root, host_db_path};
 pub use file::migrations::Step;
 pub use grant::Grant;
+pub use patience::{ask_while_waiting, within};
 pub use queue::changes::Change;
 pub use queue::decide::Decision;
 pub use queue::item::InboxItem;

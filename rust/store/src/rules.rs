@@ -1,6 +1,4 @@
-//! What is acceptable: how long, how many, written how; and how long is anything waited for?
-
-use std::time::Duration;
+//! What is acceptable: how long, how many, written how?
 
 use uuid::Uuid;
 
@@ -62,9 +60,3 @@ pub(crate) fn check_time(what: &'static str, text: &str) -> Result<String> {
         Error::proposal(what, format!("must be RFC 3339 such as 2026-01-31T12:00:00Z, of 1970 or later, not {text:?}"))
     })
 }
-
-/// How long a write waits for other writers: a slow disk, a backup, a prune.
-pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How often one asks that cannot be woken by a signal.
-pub(crate) const SIGNAL_CHECK: Duration = Duration::from_millis(40);

@@ -1,15 +1,11 @@
 //! Who uses this process?
 
-/// The user this process runs as, by the password file's name for it.
+use nix::unistd::{User, getuid};
+
+/// The name of the user this process runs as, from wherever the system has its users: `/etc/passwd`, LDAP, systemd-homed,
+/// macOS Directory Services. `uid:N` where nobody there has a name for it.
 pub(crate) fn os_user() -> String {
-    let uid = rustix::process::getuid().as_raw().to_string();
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    passwd
-        .lines()
-        .find_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            (fields.nth(1)? == uid).then(|| name.to_owned())
-        })
-        .unwrap_or_else(|| format!("uid:{uid}"))
+    let uid = getuid();
+    let found = User::from_uid(uid).ok().flatten().map(|user| user.name).filter(|name| !name.is_empty());
+    found.unwrap_or_else(|| format!("uid:{uid}"))
 }

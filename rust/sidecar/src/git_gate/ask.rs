@@ -105,7 +105,7 @@ impl Operator<'_> {
     /// Returns if the operator approves.
     pub fn ask(&self, payload: &str, justification: &str, fingerprint: &str) -> Outcome<()> {
         let failed = |error: bot_bottle_store::Error| Refusal::new(format!("the operator could not be asked: {error}"));
-        let store = self.place.queue(self.bottle, self.interrupted).map_err(failed)?;
+        let store = self.place.queue(self.bottle).map_err(failed)?;
         let deadline = Instant::now() + self.patience;
         let hung_up = watch_pusher(self.interrupted.clone());
         loop {
@@ -207,7 +207,7 @@ pub fn withdraw_orphans(state: &Path, place: &Place, bottle: &str) {
         if id.ends_with(".new") || lock.try_lock().is_err() {
             continue;
         }
-        let Ok(store) = place.queue(bottle, &Interrupted::default()) else { return };
+        let Ok(store) = place.queue(bottle) else { return };
         // One that was decided meanwhile, or never got into the queue, has nothing to take back.
         let _ = store.withdraw_proposal(&id, "the git gate was killed while it held this push");
         let _ = fs::remove_file(file.path());

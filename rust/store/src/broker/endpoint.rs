@@ -1,9 +1,11 @@
 //! Where is the broker, by the URL that a launch gave its sidecars?
 
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
 
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
@@ -12,6 +14,7 @@ use socket2::SockAddr;
 
 use super::tls;
 use crate::error::{Error, Result};
+use crate::patience::{self, SIGNAL_CHECK};
 
 pub(super) struct Endpoint {
     pub(super) url: String,
@@ -78,7 +81,7 @@ impl Endpoint {
         if !found.is_empty() {
             return Ok(found);
         }
-        let found: Vec<SockAddr> = (host, port).to_socket_addrs()?.map(SockAddr::from).collect();
+        let found = resolve(host, port)?;
         self.found.lock().clone_from(&found);
         Ok(found)
     }
@@ -95,6 +98,28 @@ impl Endpoint {
         // A proposal is written at once, before the handshake has taken place.
         session.set_buffer_limit(None);
         Ok(Some(session))
+    }
+}
+
+/// Looks a name up on a thread of its own: the system's resolver takes as long as it takes, and whoever waits for it may
+/// be told to end.
+fn resolve(host: &str, port: u16) -> io::Result<Vec<SockAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::from((address, port)).into()]);
+    }
+    let (found, result) = sync_channel(1);
+    let host = host.to_owned();
+    let look = move || {
+        let all = (host.as_str(), port).to_socket_addrs().map(|all| all.map(SockAddr::from).collect());
+        let _ = found.send(all); // nobody may wait for it any more
+    };
+    thread::Builder::new().name("bot-bottle-name".to_owned()).spawn(look)?;
+    loop {
+        match result.recv_timeout(SIGNAL_CHECK) {
+            Ok(found) => return found,
+            Err(RecvTimeoutError::Timeout) if !patience::is_over() => {}
+            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "its name is still being looked up")),
+        }
     }
 }
 

@@ -14,9 +14,9 @@ use super::endpoint::Endpoint;
 use super::problem::{self, Verdict};
 use super::reply::Answer;
 use super::tls;
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
+use crate::patience::{self, BUSY_TIMEOUT, SIGNAL_CHECK};
 use crate::process::{Own, PerProcess};
-use crate::rules::{BUSY_TIMEOUT, SIGNAL_CHECK};
 
 /// For how long a verb looks for a broker that does not answer, or is busy: as long as it would wait for a busy file.
 pub(super) const PATIENCE: Duration = BUSY_TIMEOUT;
@@ -30,22 +30,15 @@ const KEPT_FOR: Duration = Duration::from_secs(60);
 pub(super) struct Exchange {
     pub(super) endpoint: Endpoint,
     token_file: PathBuf,
-    interrupted: Box<dyn Fn() -> bool + Send + Sync>,
     /// A forked child makes its own: what it would write on its parent's would be read as the parent's.
     kept: PerProcess<Mutex<Vec<Connection>>>,
 }
 
 impl Exchange {
-    pub(super) fn new(
-        url: &str,
-        token_file: &Path,
-        cert_file: Option<&Path>,
-        interrupted: impl Fn() -> bool + Send + Sync + 'static,
-    ) -> Result<Self> {
+    pub(super) fn new(url: &str, token_file: &Path, cert_file: Option<&Path>) -> Result<Self> {
         Ok(Exchange {
             endpoint: Endpoint::new(url, cert_file)?,
             token_file: token_file.to_owned(),
-            interrupted: Box::new(interrupted),
             kept: PerProcess::new(Mutex::default()),
         })
     }
@@ -63,7 +56,9 @@ impl Exchange {
         patience: Duration,
         stopped: &dyn Fn() -> Result<()>,
     ) -> Result<Vec<u8>> {
-        let end = Instant::now() + patience;
+        // The last request may begin as that ends, and stand behind a writer.
+        let _limit = patience::limit(patience + SILENCE);
+        let end = Instant::now() + patience.min(patience::left());
         let mut backoff = Backoff::default();
         loop {
             stopped()?;
@@ -82,7 +77,7 @@ impl Exchange {
             while let Some(rest) = again.checked_duration_since(Instant::now()) {
                 std::thread::sleep(rest.min(SIGNAL_CHECK));
                 stopped()?;
-                self.check_interrupt()?;
+                check_interrupt()?;
             }
         }
     }
@@ -92,6 +87,7 @@ impl Exchange {
         loop {
             let mut connection = match self.connection() {
                 Ok(connection) => connection,
+                Err(_) if patience::was_interrupted() => return Err(Error::Interrupted),
                 Err(failure) => return Ok(Err(failure)),
             };
             match self.drive(&mut connection, request, stopped)? {
@@ -114,7 +110,9 @@ impl Exchange {
         let mut progress = connection.send(request.to_vec()).and_then(|()| connection.progress());
         loop {
             match progress {
-                Ok(None) if connection.patience_ends(SILENCE) <= Instant::now() => return Ok(Err(silent())),
+                Ok(None) if connection.patience_ends(SILENCE) <= Instant::now() || patience::left().is_zero() => {
+                    return Ok(Err(silent()));
+                }
                 Ok(None) => {}
                 Ok(Some(answer)) => return Ok(Ok(answer)),
                 Err(failure) => return Ok(Err(failure)),
@@ -123,14 +121,10 @@ impl Exchange {
             // A failed sleep (a signal came) is as good as one that is over.
             if !matches!(poll(&mut [connection.poll_fd()], Some(&slice)), Ok(1..)) {
                 stopped()?;
-                self.check_interrupt()?;
+                check_interrupt()?;
             }
             progress = connection.progress();
         }
-    }
-
-    fn check_interrupt(&self) -> Result<()> {
-        if (self.interrupted)() { Err(Error::Interrupted) } else { Ok(()) }
     }
 
     /// A kept connection, or one that is being made.
@@ -181,7 +175,8 @@ impl Exchange {
             let file = self.token_file.display();
             Error::AccessDenied { reason: format!("the token file {file} {why}; start the bottle again to get one") }
         };
-        let text = fs::read_to_string(&self.token_file).map_err(|error| denied(&format!("cannot be read: {error}")))?;
+        let text = fs::read_to_string(&self.token_file)
+            .map_err(|error| denied(&format!("cannot be read: {}", error.words())))?;
         let token = text.trim();
         if token.is_empty() || !token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
             return Err(denied("holds no token"));
@@ -199,13 +194,17 @@ impl Exchange {
             return Err(Error::AccessDenied { reason });
         }
         self.endpoint.forget_addresses();
-        Ok(Error::Unreachable { url, reason: failure.to_string() })
+        Ok(Error::Unreachable { url, reason: failure.words() })
     }
 
     pub(super) fn unreadable(&self, error: &serde_json::Error) -> Error {
         let reason = format!("this release cannot read its answer ({error})");
         Error::Unreachable { url: self.endpoint.url.clone(), reason }
     }
+}
+
+fn check_interrupt() -> Result<()> {
+    if patience::is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
 pub(super) fn silent() -> io::Error {

@@ -28,7 +28,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::process::{Own, PerProcess};
 use exchange::Exchange;
 use poller::Poller;
@@ -56,14 +56,8 @@ struct Links {
 
 impl Broker {
     /// As a launch describes it: `SUPERVISE_URL`, `SUPERVISE_TOKEN_FILE`, for https also `SUPERVISE_TLS_CERT_FILE`.
-    /// `interrupted` is asked every 40 ms while a verb blocks and ends it with its yes.
-    pub fn new(
-        url: &str,
-        token_file: &Path,
-        cert_file: Option<&Path>,
-        interrupted: impl Fn() -> bool + Send + Sync + 'static,
-    ) -> Result<Self> {
-        let exchange = Arc::new(Exchange::new(url, token_file, cert_file, interrupted)?);
+    pub fn new(url: &str, token_file: &Path, cert_file: Option<&Path>) -> Result<Self> {
+        let exchange = Arc::new(Exchange::new(url, token_file, cert_file)?);
         Ok(Broker(Arc::new(Inner { exchange, links: PerProcess::new(Links::default()) })))
     }
 
@@ -87,7 +81,7 @@ impl Inner {
         }
         let started = Poller::start(Arc::downgrade(&self.exchange));
         let url = &self.exchange.endpoint.url;
-        let poller = started.map_err(|error| Error::Unreachable { url: url.clone(), reason: error.to_string() })?;
+        let poller = started.map_err(|error| Error::Unreachable { url: url.clone(), reason: error.words() })?;
         Ok(slot.insert(poller).clone())
     }
 }

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -34,6 +35,7 @@ pub(super) struct Poller {
     wake: PipeWriter,
     /// Kept open as long as the other end, which would otherwise break (SIGPIPE).
     woken: PipeReader,
+    thread: OnceLock<ThreadId>,
 }
 
 #[derive(Default)]
@@ -82,9 +84,10 @@ impl Poller {
         let (reader, writer) = io::pipe()?;
         rustix::io::ioctl_fionbio(&reader, true)?;
         rustix::io::ioctl_fionbio(&writer, true)?;
-        let poller = Arc::new(Poller { shared: Mutex::default(), wake: writer, woken: reader });
+        let poller =
+            Arc::new(Poller { shared: Mutex::default(), wake: writer, woken: reader, thread: OnceLock::new() });
         let own = poller.clone();
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("bot-bottle-wait".to_owned())
             .stack_size(512 << 10)
             .spawn(move || own.run(&broker))?;
@@ -143,6 +146,7 @@ impl Poller {
     }
 
     fn run(&self, broker: &Weak<Exchange>) {
+        self.thread.get_or_init(|| thread::current().id());
         let mut polls: Vec<Poll> = Vec::new();
         loop {
             {
@@ -194,6 +198,10 @@ impl Waits for Poller {
         let waiting = self.shared.lock().waiting.remove(&wait);
         self.wake();
         drop(waiting); // last and without the lock: what the callback holds may have a drop of its own
+    }
+
+    fn is_this_thread(&self) -> bool {
+        self.thread.get() == Some(&thread::current().id())
     }
 }
 

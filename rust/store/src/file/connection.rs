@@ -16,7 +16,7 @@ use crate::file::transaction::Transaction;
 use crate::file::turn::{Turn, Turns};
 use crate::file::wal::{Syncs, WAL_LIMIT, Wal};
 use crate::file::{migrations, mount};
-use crate::rules::BUSY_TIMEOUT;
+use crate::patience;
 
 /// A connection, and which files it reads and writes.
 pub(crate) struct Opened {
@@ -46,11 +46,13 @@ pub(crate) fn is_outdated(slot: &Option<Opened>) -> bool {
 impl Opened {
     /// Guards, then pragmas, then migrations: the order is the point.
     pub(crate) fn open(file: PathBuf) -> Result<Self> {
+        let _patience = patience::begin();
         mount::check(&file)?;
         mount::refuse_planted(&file)?;
         let before = file_id(&file);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(&file, flags).map_err(|error| Error::from(error).at(&file))?;
+        let mut conn = Connection::open_with_flags(&file, flags).map_err(|error| Error::from(error).at(&file))?;
+        be_patient(&mut conn)?;
         let turns = Turns::beside(&file);
         prepare(&conn, turns.as_ref()).map_err(|error| error.at(&file))?;
         let wal = Wal::beside(&file);
@@ -69,12 +71,13 @@ impl Opened {
 
     /// Without a look at its schema, for whoever saves or replaces all of it, whatever is in it.
     pub(crate) fn open_as_it_is(file: PathBuf) -> Result<Self> {
+        let _patience = patience::begin();
         mount::check(&file)?;
         mount::refuse_planted(&file)?;
         let id = file_id(&file);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(&file, flags).map_err(|error| Error::from(error).at(&file))?;
-        conn.busy_timeout(BUSY_TIMEOUT)?;
+        let mut conn = Connection::open_with_flags(&file, flags).map_err(|error| Error::from(error).at(&file))?;
+        be_patient(&mut conn)?;
         // SQLite opens the WAL with the first look.
         conn.query_row("PRAGMA data_version", [], |_| Ok(())).map_err(|error| Error::from(error).at(&file))?;
         let (wal, turns) = (Wal::beside(&file), Turns::beside(&file));
@@ -94,12 +97,13 @@ impl Opened {
         work: impl FnOnce(&Transaction<'_>) -> Result<T>,
         announce: impl FnOnce(&T),
     ) -> Result<(T, Option<Turn>)> {
+        let _patience = patience::begin();
         if self.syncs.get() != syncs {
             let level = if syncs == Syncs::InTurn { "full" } else { "normal" };
             self.conn.pragma_update(None, "synchronous", level)?;
             self.syncs.set(syncs);
         }
-        let turn = self.turns.as_ref().map(Turns::take);
+        let turn = self.turns.as_ref().map(Turns::take).transpose()?;
         let mut tx = Transaction::begin(&self.conn)?;
         // A later release, a rollback or another program's module may have been here since.
         while Some(migrations::schema_version(&tx)?) != self.schema.get() {
@@ -149,8 +153,6 @@ fn follow_schema(conn: &Connection) -> Result<i64> {
 }
 
 fn prepare(conn: &Connection, turns: Option<&Turns>) -> Result<()> {
-    // Long enough for a slow writer; see BUSY_TIMEOUT.
-    conn.busy_timeout(BUSY_TIMEOUT)?;
     // Enough for every statement of this crate.
     conn.set_prepared_statement_cache_capacity(64);
     // One plan per statement, whatever its parameters: the bundled SQLite has STAT4 and would otherwise compile a
@@ -182,18 +184,27 @@ fn prepare(conn: &Connection, turns: Option<&Turns>) -> Result<()> {
     let journal: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     // Readers never block the writer, nor it them; the only mode in which a waiter's look is free.
     if journal != "wal" {
-        let _turn = turns.map(Turns::take);
+        let _turn = turns.map(Turns::take).transpose()?;
         switch_to_wal(conn)?;
     }
     // A decision that was acknowledged survives a power cut.
     conn.pragma_update(None, "synchronous", "full")?;
-    let _turn = if complete { None } else { turns.map(Turns::take) };
+    let _turn = if complete { None } else { turns.map(Turns::take).transpose()? };
     migrations::migrate_all(conn)
 }
 
-/// `PRAGMA journal_mode = WAL` takes an exclusive lock and ignores the busy timeout, so it is asked again.
+/// How many of SQLite's steps go by between two looks at whether a signal came; some milliseconds.
+const STEPS: std::ffi::c_int = 200_000;
+
+/// What this connection waits for and works on ends with the patience of the call it is used in.
+pub(crate) fn be_patient(conn: &mut Connection) -> Result<()> {
+    conn.busy_handler(Some(patience::for_sqlite))?;
+    conn.progress_handler(STEPS, Some(patience::is_interrupted))?;
+    Ok(())
+}
+
+/// `PRAGMA journal_mode = WAL` takes an exclusive lock and asks no busy handler, so it is asked again.
 fn switch_to_wal(conn: &Connection) -> Result<()> {
-    let start = std::time::Instant::now();
     loop {
         match conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0)) {
             Ok(mode) if mode == "wal" => return Ok(()),
@@ -203,9 +214,9 @@ fn switch_to_wal(conn: &Connection) -> Result<()> {
             }
             Err(error)
                 if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
-                    && start.elapsed() < BUSY_TIMEOUT =>
+                    && !patience::is_over() =>
             {
-                std::thread::sleep(Duration::from_millis(2));
+                patience::sleep(Duration::from_millis(2));
             }
             Err(error) => return Err(error.into()),
         }

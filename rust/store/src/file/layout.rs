@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Mode, OFlags, fchmod, fchown};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::file::identity::{FileId, file_id};
 
 /// Where a sidecar finds the host's database.
@@ -89,7 +89,7 @@ pub(crate) fn locate(path: &Path, on_host: bool, create: bool) -> Result<Option<
         return Err(Error::unavailable(path, "it names no file"));
     };
     let dir = fs::canonicalize(dir).map_err(|error| {
-        Error::unavailable(path, format!("its directory {} cannot be used: {error}", dir.display()))
+        Error::unavailable(path, format!("its directory {} cannot be used: {}", dir.display(), error.words()))
     })?;
     crate::file::mount::check(&dir.join(name))?;
     let file = dir.join(name);
@@ -98,7 +98,7 @@ pub(crate) fn locate(path: &Path, on_host: bool, create: bool) -> Result<Option<
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file) {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(Error::unavailable(path, format!("it cannot be created: {error}"))),
+        Err(error) => return Err(Error::unavailable(path, format!("it cannot be created: {}", error.words()))),
     }
     fs::canonicalize(&file).map(Some).map_err(|error| Error::unavailable(path, error))
 }

@@ -4,31 +4,34 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock, Weak};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use rustix::process::{Pid, getpid};
 
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
 use crate::file::connection::{Opened, is_outdated, is_usable};
+use crate::file::slot::{Guard, Slot, this_thread};
 use crate::file::transaction::Transaction;
 use crate::file::wal::{Syncs, WAL_PATIENCE};
 use crate::file::{layout, migrations};
+use crate::patience::{self, BUSY_TIMEOUT};
 use crate::process::{Own, PerProcess};
-use crate::rules::BUSY_TIMEOUT;
 
 /// What the handles of one process on one file share.
 pub(crate) struct Shared {
     pid: Pid,
     pub(crate) path: PathBuf,
     on_host: bool,
+    /// The thread that has a transaction of another program's under way, as [`this_thread`] names it.
+    transaction_of: AtomicUsize,
     /// For writes. Reads have their own, so that they never stand behind a writer that waits its turn.
-    pub(crate) writer: Mutex<Option<Opened>>,
-    pub(crate) reader: Mutex<Option<Opened>>,
+    pub(crate) writer: Slot,
+    pub(crate) reader: Slot,
     guest: OnceLock<Arc<dyn Guest>>,
     /// Whether there was ever a connection.
     opened: AtomicBool,
@@ -111,8 +114,9 @@ impl Registry {
             pid: getpid(),
             path: path.to_owned(),
             on_host,
-            writer: Mutex::new(None),
-            reader: Mutex::new(None),
+            transaction_of: AtomicUsize::new(0),
+            writer: Slot::default(),
+            reader: Slot::default(),
             guest: OnceLock::new(),
             opened: AtomicBool::new(false),
             torn: AtomicBool::new(false),
@@ -141,10 +145,12 @@ impl Shared {
         syncs: Syncs,
         work: impl FnOnce(&Transaction<'_>) -> Result<(T, Rings)>,
     ) -> Result<T> {
-        let mut slot = self.writer.try_lock_for(BUSY_TIMEOUT).ok_or_else(|| self.busy())?;
+        self.refuse_inside_transaction()?;
+        let _patience = patience::begin();
+        let mut slot = self.writer.lock(&self.path)?;
         if !is_usable(&slot) {
-            if slot.is_some() || self.others_are_outdated() {
-                self.abandon(&mut slot);
+            if slot.is_some() || self.others_are_outdated()? {
+                self.abandon(&mut slot)?;
             }
             *slot = self.connect(true)?;
             slot.iter_mut().for_each(|opened| opened.wal.checkpoint_apart(&mut opened.conn));
@@ -163,18 +169,20 @@ impl Shared {
             Ok(done) => done,
             // The file went away under the transaction: whatever SQLite made of that, this is what happened.
             Err(Error::Corrupt { .. } | Error::Unavailable { .. }) if !opened.is_current() => {
-                self.abandon(&mut slot);
+                let _ = self.abandon(&mut slot); // or the next use does it
                 return Err(Error::WriteLost { path: file.display().to_string() });
             }
             Err(error) => return Err(error),
         };
+        // It is written, so no signal takes that back any more.
+        let _quiet = patience::limit_quietly(BUSY_TIMEOUT);
         if wal.is_none() {
             // First, as who waits may begin to wake up. A ring says no more than that it is worth a look.
             rings.ring(&file);
         }
         // An acknowledged write is in the file others read: two `stat`s turn silent loss into an error.
         if !opened.is_current() {
-            self.abandon(&mut slot);
+            let _ = self.abandon(&mut slot);
             return Err(Error::WriteLost { path: file.display().to_string() });
         }
         opened.wal.checkpoint(&opened.conn, turn);
@@ -185,7 +193,7 @@ impl Shared {
             drop(slot); // other threads' writes need not wait
             if wal.sync_data().is_err() {
                 self.torn.store(true, Ordering::Release);
-                let slot = self.writer.try_lock_for(BUSY_TIMEOUT).ok_or_else(|| self.busy())?;
+                let slot = self.writer.lock(&self.path)?;
                 let lost = || Error::WriteLost { path: file.display().to_string() };
                 self.mend(slot.as_ref().ok_or_else(lost)?)?;
             }
@@ -211,7 +219,8 @@ impl Shared {
     }
 
     pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
-        self.read_on(self.reader.lock(), work)
+        let _patience = patience::begin();
+        self.read_on(work)
     }
 
     /// The same, but [`Error::Busy`] where other threads read for longer than that.
@@ -220,18 +229,16 @@ impl Shared {
         patience: Duration,
         work: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<Option<T>> {
-        self.read_on(self.reader.try_lock_for(patience).ok_or_else(|| self.busy())?, work)
+        let _patience = patience::limit(patience);
+        self.read_on(work)
     }
 
-    fn read_on<'s, T>(
-        &'s self,
-        mut slot: MutexGuard<'s, Option<Opened>>,
-        work: impl FnOnce(&Connection) -> Result<T>,
-    ) -> Result<Option<T>> {
+    fn read_on<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
+        let mut slot = self.reader.lock(&self.path)?;
         if !is_usable(&slot) {
             drop(slot);
-            self.close_outdated();
-            slot = self.reader.lock();
+            self.close_outdated()?;
+            slot = self.reader.lock(&self.path)?;
         }
         if slot.is_none() {
             *slot = self.connect(false)?;
@@ -248,13 +255,25 @@ impl Shared {
         result.map(Some)
     }
 
-    fn busy(&self) -> Error {
-        Error::Busy { path: self.path.display().to_string() }
+    /// A write of ours would wait for this thread's own transaction, which waits for it to end.
+    pub(crate) fn refuse_inside_transaction(&self) -> Result<()> {
+        if self.transaction_of.load(Ordering::Relaxed) != this_thread() {
+            return Ok(());
+        }
+        let reason = "would wait for this thread's own transaction() to end; make it before or after that, \
+                      or let the transaction's execute() write what is to be written with it";
+        Err(Error::input("this write", reason))
+    }
+
+    /// From now on, or no longer, this thread has a transaction of its own.
+    pub(crate) fn note_transaction(&self, under_way: bool) {
+        self.transaction_of.store(if under_way { this_thread() } else { 0 }, Ordering::Relaxed);
     }
 
     /// A connection of its own, for work that must not hold up others; `None` while there is no database.
     pub(crate) fn open(&self, create: bool) -> Result<Option<Opened>> {
-        self.close_outdated();
+        let _patience = patience::begin();
+        self.close_outdated()?;
         self.connect(create)
     }
 
@@ -277,33 +296,35 @@ impl Shared {
 
     /// Before anything is opened: SQLite keeps one index of the WAL per file and process, so beside a connection that
     /// still has a removed WAL open a new one would read the new WAL by the old one's index.
-    pub(crate) fn close_outdated(&self) {
+    pub(crate) fn close_outdated(&self) -> Result<()> {
         // Whoever holds the writer checks it as it lets go.
-        let outdated = self.writer.try_lock().is_some_and(|slot| is_outdated(&slot)) || self.others_are_outdated();
+        let outdated = self.writer.try_lock().is_some_and(|slot| is_outdated(&slot)) || self.others_are_outdated()?;
         if outdated {
-            let mut writer = self.writer.lock();
-            self.abandon(&mut writer);
+            self.abandon_all()?;
         }
+        Ok(())
     }
 
-    fn others_are_outdated(&self) -> bool {
-        is_outdated(&self.reader.lock()) || self.guest.get().is_some_and(|guest| guest.is_outdated())
+    fn others_are_outdated(&self) -> Result<bool> {
+        Ok(is_outdated(&*self.reader.lock(&self.path)?) || self.guest.get().is_some_and(|guest| guest.is_outdated()))
     }
 
     /// Closes every connection, for whoever is about to put another file into the place of theirs.
-    pub(crate) fn abandon_all(&self) {
-        self.abandon(&mut self.writer.lock());
+    pub(crate) fn abandon_all(&self) -> Result<()> {
+        let _patience = patience::begin();
+        self.abandon(&mut self.writer.lock(&self.path)?)
     }
 
     /// Closes every connection, all together: SQLite counts a process's locks per file, so one that stays open would
     /// hand lost locks on to the next.
-    fn abandon(&self, writer: &mut MutexGuard<'_, Option<Opened>>) {
-        let mut reader = self.reader.lock();
+    fn abandon(&self, writer: &mut Guard<'_>) -> Result<()> {
+        let mut reader = self.reader.lock(&self.path)?;
         let mut close = || drop((writer.take(), reader.take()));
         match self.guest.get() {
             Some(guest) => guest.abandon(&mut close),
             None => close(),
         }
+        Ok(())
     }
 
     /// The guest of this type, made by its first use. There is one type of guest only.

@@ -15,7 +15,7 @@ use rusqlite::hooks;
 use crate::file::identity::{FileId, look};
 use crate::file::layout;
 use crate::file::turn::{Turn, Turns};
-use crate::rules::BUSY_TIMEOUT;
+use crate::patience;
 
 /// What the WAL is cut back to when it starts anew; SQLite's own checkpoints keep it at a quarter of that.
 pub(crate) const WAL_LIMIT: u32 = 16 << 20;
@@ -113,11 +113,10 @@ impl Wal {
     /// the WAL never starts anew. This one holds off writers until it can. A reader that stays longer than it has
     /// patience is left alone: the next step tries again. Whether all of the WAL is in the database now, on the disk.
     pub(crate) fn restart(&self, conn: &Connection, turns: Option<&Turns>, patience: Duration) -> bool {
-        let _turn = turns.map(Turns::take);
-        let _ = conn.busy_timeout(patience);
-        let blocked = conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0));
-        let _ = conn.busy_timeout(BUSY_TIMEOUT);
-        blocked == Ok(false)
+        // Never ended by a signal: what was written is written.
+        let _patience = patience::limit_quietly(patience);
+        let Ok(_turn) = turns.map(Turns::take).transpose() else { return false };
+        conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0)) == Ok(false)
     }
 
     /// For syncing it. `None` if the one at its path is another.

@@ -10,6 +10,7 @@ use crate::file::bell::Rings;
 use crate::file::database::Database;
 use crate::file::transaction::Transaction;
 use crate::grant::{self, Granted, Scope};
+use crate::patience::{self, SIGNAL_CHECK};
 use crate::queue::changes;
 use crate::queue::item::{self, InboxItem};
 use crate::queue::life;
@@ -46,6 +47,7 @@ pub struct Decision<'a> {
 /// Decides. For a managed file: stages the new content, commits the decision with the intent, puts it in place,
 /// records that. Everything else is one transaction.
 pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response> {
+    let _patience = patience::begin();
     let answer = Response::checked(
         decision.proposal_id,
         decision.status,
@@ -98,22 +100,29 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
         diff: &diff,
         asked_scope: decision.grant,
     };
-    let committed = db.write(|tx| made.commit(tx, staged.as_ref(), scope.as_ref()));
+    let committed = db.write(|tx| {
+        let rings = made.commit(tx, staged.as_ref(), scope.as_ref())?;
+        // Read here, as nothing may keep the answer back once it is committed.
+        let made = item::read(tx, &item.proposal.id)?.and_then(|item| item.response);
+        Ok((made.ok_or_else(|| Error::not_found("response", decision.proposal_id))?, rings))
+    });
     match (committed, staged) {
-        (Ok(()), None) => {}
-        (Ok(()), Some(staged)) => staged.apply(db)?,
+        (Ok(made), None) => Ok(made),
+        (Ok(made), Some(staged)) => {
+            staged.apply(db)?;
+            // Since when it is in effect; not worth waiting for.
+            let _patience = patience::limit_quietly(SIGNAL_CHECK);
+            let now = db.read(|conn| item::read(conn, &item.proposal.id));
+            Ok(now.ok().flatten().flatten().and_then(|item| item.response).unwrap_or(made))
+        }
         (Err(error), staged) => {
             // Of these two nobody knows for sure that nothing was committed.
             if let (Some(staged), Error::WriteLost { .. } | Error::Unavailable { .. }) = (staged, &error) {
                 staged.keep();
             }
-            return Err(error);
+            Err(error)
         }
     }
-    db.read(|conn| item::read(conn, &item.proposal.id))?
-        .flatten()
-        .and_then(|item| item.response)
-        .ok_or_else(|| Error::not_found("response", decision.proposal_id))
 }
 
 fn check_rules(proposal: &Proposal, answer: &Response, scope: Option<&Scope>) -> Result<()> {
@@ -187,7 +196,7 @@ struct Made<'a> {
 
 impl Made<'_> {
     /// Decision, audit entry, grant and intent: all or nothing.
-    fn commit(&self, tx: &Transaction<'_>, staged: Option<&Staged>, scope: Option<&Scope>) -> Result<((), Rings)> {
+    fn commit(&self, tx: &Transaction<'_>, staged: Option<&Staged>, scope: Option<&Scope>) -> Result<Rings> {
         const DECIDE_SQL: &str = "UPDATE proposals SET state = :status
              WHERE id = :id AND state = 'pending' AND archived_at IS NULL
                AND (expires_at IS NULL OR expires_at > :now) AND payload_sha256 = :payload_sha256
@@ -253,8 +262,8 @@ impl Made<'_> {
         changes::record(tx, kind, &proposal.id, &proposal.bottle_slug, &proposal.tool)?;
         match staged {
             // Its waiters go on once the file is in effect, not before.
-            Some(staged) => staged.intend(tx, seq, &now).map(|()| ((), Rings::inbox())),
-            None => Ok(((), Rings::queue(&self.item.queue_key))),
+            Some(staged) => staged.intend(tx, seq, &now).map(|()| Rings::inbox()),
+            None => Ok(Rings::queue(&self.item.queue_key)),
         }
     }
 

@@ -14,26 +14,25 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, named_params};
-use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, fchmod, fchown, flock, openat, renameat, statat, unlinkat,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, fchown, openat, renameat, statat, unlinkat};
 use uuid::Uuid;
 
 use crate::clock;
 use crate::diff::{render_diff, sha256_hex};
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::file::bell::Rings;
 use crate::file::database::Database;
 use crate::file::layout;
+use crate::file::lock::Lock;
 use crate::file::transaction::Transaction;
+use crate::patience;
 use crate::queue::changes;
 use crate::queue::item::{self, InboxItem};
 use crate::queue::life;
 use crate::registration::{Registration, record_damage};
-use crate::rules::{BUSY_TIMEOUT, MAX_PAYLOAD_BYTES};
+use crate::rules::MAX_PAYLOAD_BYTES;
 use crate::state::ChangeKind;
 use crate::statement::Keys;
 
@@ -106,13 +105,13 @@ impl Place {
             return Err(unusable("names no file".to_owned()));
         };
         let real = std::fs::canonicalize(parent)
-            .map_err(|error| unusable(format!("is in a directory that cannot be used: {error}")))?;
+            .map_err(|error| unusable(format!("is in a directory that cannot be used: {}", error.words())))?;
         if real != parent {
             return Err(unusable(format!("is reached through a symlink; its directory is {}", real.display())));
         }
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
         let dir = openat(rustix::fs::CWD, parent, flags, Mode::empty())
-            .map_err(|error| unusable(format!("is in a directory that cannot be opened: {error}")))?;
+            .map_err(|error| unusable(format!("is in a directory that cannot be opened: {}", error.words())))?;
         let place = Place { dir, name: PathBuf::from(name), path: path.to_owned() };
         match statat(&place.dir, &place.name, AtFlags::SYMLINK_NOFOLLOW)
             .map(|stat| FileType::from_raw_mode(stat.st_mode))
@@ -120,7 +119,7 @@ impl Place {
             Ok(FileType::RegularFile) | Err(rustix::io::Errno::NOENT) => Ok(place),
             Ok(FileType::Symlink) => Err(unusable("is a symlink; put the file itself there".to_owned())),
             Ok(_) => Err(unusable("is not a regular file".to_owned())),
-            Err(error) => Err(unusable(format!("cannot be looked at: {error}"))),
+            Err(error) => Err(unusable(format!("cannot be looked at: {}", error.words()))),
         }
     }
 
@@ -207,7 +206,7 @@ pub(crate) struct Staged {
     expected: String,
     /// What lies staged of others.
     left: Vec<String>,
-    lock: Lock,
+    applying: Applying,
 }
 
 impl Drop for Staged {
@@ -222,9 +221,9 @@ impl Drop for Staged {
 impl Staged {
     /// Step 1, after a look whether the file is still the one the proposal was written against.
     pub(crate) fn prepare(db: &Database, id: &str, path: &str, text: &str, base: Option<&str>) -> Result<Self> {
-        let lock = lock(db, BUSY_TIMEOUT)?.ok_or_else(|| Error::Busy { path: path.to_owned() })?;
+        let applying = Applying::take(db)?;
         finish_all(db)?; // decided earlier, so in effect earlier
-        let left = lock.sweep(db)?;
+        let left = applying.sweep(db)?;
         let place = Place::open(Path::new(path))?;
         let before = place.read()?;
         let actual = hash_of(before.as_deref());
@@ -232,15 +231,15 @@ impl Staged {
         if actual != expected {
             return Err(stale(id, path, &expected, &actual));
         }
-        lock.note(left.iter().map(String::as_str).chain([id]))?;
+        applying.note(left.iter().map(String::as_str).chain([id]))?;
         let temp = place.stage(text, id)?;
         let (id, final_sha256) = (id.to_owned(), sha256_hex(text));
-        Ok(Staged { id, place, temp, kept: false, before, final_sha256, expected, left, lock })
+        Ok(Staged { id, place, temp, kept: false, before, final_sha256, expected, left, applying })
     }
 
     /// Nothing of it lies staged any more. A note that stays costs the next inbox a look.
     fn is_done(&self) {
-        let _ = self.lock.note(self.left.iter().map(String::as_str));
+        let _ = self.applying.note(self.left.iter().map(String::as_str));
     }
 
     /// Leaves it for recovery, where the decision may have been committed all the same.
@@ -275,7 +274,7 @@ impl Staged {
         let actual = hash_of(self.place.read().map_err(|error| failed(error.to_string()))?.as_deref());
         if actual != self.expected {
             let error = stale(&self.id, &path, &self.expected, &actual);
-            settle(db, &self.id, Some(&error.to_string()))?;
+            settle(db, &self.id, Some(&error.to_string())).map_err(|error| failed(error.to_string()))?;
             self.kept = false;
             return Err(error);
         }
@@ -293,18 +292,30 @@ fn stale(id: &str, path: &str, expected: &str, actual: &str) -> Error {
     Error::StaleFile { id: id.to_owned(), path: path.to_owned(), expected: known(expected), actual: known(actual) }
 }
 
-/// Held by whoever decides on a managed file; the kernel drops it with a dying process. Let go explicitly: a child forked
-/// meanwhile has the same open file, so closing it here would leave the lock with the child.
-pub(crate) struct Lock {
-    file: File,
+/// Held by whoever decides on a managed file.
+pub(crate) struct Applying {
+    lock: Lock,
     path: PathBuf,
 }
 
-impl Lock {
+impl Applying {
+    /// Waits for whoever else does for as long as the call has patience.
+    fn take(db: &Database) -> Result<Self> {
+        let (file, path) = lock_file(db)?;
+        Ok(Applying { lock: Lock::take(file, &path)?, path })
+    }
+
+    /// `None`: another does.
+    fn try_take(db: &Database) -> Result<Option<Self>> {
+        let (file, path) = lock_file(db)?;
+        let taken = Lock::try_take(file).map_err(|error| Error::unavailable(&path, error))?;
+        Ok(taken.ok().map(|lock| Applying { lock, path }))
+    }
+
     /// Notes of which proposals content may lie staged, for whoever comes after a decider that was killed.
     fn note<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Result<()> {
         let text: String = ids.map(|id| format!("{id}\n")).collect();
-        let written = self.file.set_len(0).and_then(|()| self.file.write_all_at(text.as_bytes(), 0));
+        let written = self.lock.file().set_len(0).and_then(|()| self.lock.file().write_all_at(text.as_bytes(), 0));
         written.map_err(|error| Error::unavailable(&self.path, error))
     }
 
@@ -313,7 +324,7 @@ impl Lock {
     /// proposal of its bottle, is discarded.
     fn sweep(&self, db: &Database) -> Result<Vec<String>> {
         let mut text = Vec::new();
-        let read = (&self.file).take(MOST_NOTED).read_to_end(&mut text);
+        let read = self.lock.file().take(MOST_NOTED).read_to_end(&mut text);
         if read.is_err() || text.is_empty() {
             return Ok(Vec::new());
         }
@@ -349,34 +360,17 @@ fn discard(path: &str, id: &str) {
     }
 }
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // It cannot fail on a lock that is held.
-        let _ = flock(&self.file, FlockOperation::Unlock);
-    }
-}
-
 fn lock_path(database: &Path) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push("-apply");
     PathBuf::from(path)
 }
 
-/// `None`: another has it. Polled, because `flock` has no deadline and a signal handler must not be needed to end it.
-fn lock(db: &Database, patience: Duration) -> Result<Option<Lock>> {
+fn lock_file(db: &Database) -> Result<(File, PathBuf)> {
     let database = db.real_path()?;
     let path = lock_path(&database);
     let file = layout::open_beside(&path, &database).map_err(|error| Error::unavailable(&path, error))?;
-    let deadline = Instant::now() + patience;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Some(Lock { file, path })),
-            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            Err(_) => return Ok(None),
-        }
-    }
+    Ok((file, path))
 }
 
 /// Step 4: the intent is `applied`, or `failed` for the reason given. Nothing if another process was first.
@@ -412,13 +406,14 @@ fn settle(db: &Database, id: &str, failure: Option<&str>) -> Result<()> {
 /// Finishes what a crash between steps 1 and 4 left; how many. A process that is still at it has the lock and is left
 /// alone.
 pub(crate) fn recover(db: &Database) -> Result<usize> {
+    let _patience = patience::begin();
     let noted = std::fs::metadata(lock_path(&db.real_path()?)).is_ok_and(|data| data.len() > 0);
     if !noted && db.read(intended)?.unwrap_or_default().is_empty() {
         return Ok(0);
     }
-    let Some(lock) = lock(db, Duration::ZERO)? else { return Ok(0) };
+    let Some(applying) = Applying::try_take(db)? else { return Ok(0) };
     let finished = finish_all(db)?;
-    lock.sweep(db)?;
+    applying.sweep(db)?;
     Ok(finished)
 }
 
@@ -434,16 +429,17 @@ pub(crate) fn is_intended(tx: &Transaction<'_>, seq: i64) -> Result<bool> {
 
 /// Ends a decision's way to its file, for good: it is in effect by now, or it never will be. Until the lock is dropped no
 /// other begins one.
-pub(crate) fn call_off(db: &Database, id: &str) -> Result<Lock> {
-    let lock = lock(db, BUSY_TIMEOUT)?.ok_or_else(|| Error::Busy { path: db.path().display().to_string() })?;
+pub(crate) fn call_off(db: &Database, id: &str) -> Result<Applying> {
+    let _patience = patience::begin();
+    let applying = Applying::take(db)?;
     let Some(item) = settled(db, id)?.filter(|item| item.apply_state.as_deref() == Some("intended")) else {
-        return Ok(lock);
+        return Ok(applying);
     };
     let wanted = item.response.as_ref().and_then(|response| response.final_sha256.as_deref());
     let is_in_place = item.managed_file.as_deref().is_some_and(|path| seen(path).as_deref() == wanted);
     settle(db, &item.proposal.id, (!is_in_place).then_some(PUT_AWAY))?;
     item.managed_file.iter().for_each(|path| discard(path, &item.proposal.id));
-    Ok(lock)
+    Ok(applying)
 }
 
 /// A decision on its way: proposal, path, and the file's hash before and after.

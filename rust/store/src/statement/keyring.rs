@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{Signature, Statement};
 use crate::clock;
 use crate::diff::sha256_hex;
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::rules::check_name;
 
 /// The first line: the version of the file's format.
@@ -200,7 +200,7 @@ impl Keyring {
 
 /// A small regular file's text; `None` where there is none. A FIFO or a device put there is not waited for.
 pub(crate) fn read_small(path: &Path) -> Result<Option<String>> {
-    let failed = |error: std::io::Error| Error::key(path, error.to_string());
+    let failed = |error: std::io::Error| Error::key(path, error.words());
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     let flags = i32::try_from(flags).map_err(|error| Error::key(path, error.to_string()))?;
     let file = match File::options().read(true).custom_flags(flags).open(path) {

@@ -14,20 +14,21 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use ring::signature::{Ed25519KeyPair, KeyPair};
-use rustix::fs::{FlockOperation, flock};
 
 use super::keyring::{Keyring, Role, TrustedKey, key_id, parse_public, read_small};
 use super::{Signature, Statement};
 use crate::clock;
 use crate::diff::sha256_hex;
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::file::database::Database;
+use crate::file::lock::Lock;
+use crate::patience;
 use crate::rules::{check_name, check_time};
 
 /// PKCS#8 of Ed25519 up to the seed (RFC 8410, section 7).
@@ -353,13 +354,13 @@ impl Keys {
         write_new(Path::new(&fresh), content)
             .and_then(|()| fs::rename(&fresh, path))
             .and_then(|()| File::open(dir)?.sync_all())
-            .map_err(|error| Error::key(path, error.to_string()))
+            .map_err(|error| Error::key(path, error.words()))
     }
 
     /// One process at a time makes or changes keys.
     fn lock(&self) -> Result<Lock> {
         make_dir(&self.dir)?;
-        let failed = |error: std::io::Error| Error::key(&self.dir, error.to_string());
+        let failed = |error: std::io::Error| Error::key(&self.dir, error.words());
         let data = fs::metadata(&self.dir).map_err(failed)?;
         if data.uid() != rustix::process::geteuid().as_raw() {
             return Err(Error::key(&self.dir, format!("it belongs to user {}, not to you", data.uid())));
@@ -368,27 +369,8 @@ impl Keys {
             let reason = format!("others may write to it (mode {:04o}); `chmod 700` it", data.mode() & 0o7777);
             return Err(Error::key(&self.dir, reason));
         }
-        let file = File::open(&self.dir).map_err(failed)?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Lock(file)),
-                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-                Err(error) => return Err(failed(error.into())),
-            }
-        }
-    }
-}
-
-/// Let go explicitly: a child that was forked meanwhile has the same open file.
-struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // It cannot fail on a lock that is held.
-        let _ = flock(&self.0, FlockOperation::Unlock);
+        let _patience = patience::limit(PATIENCE);
+        Lock::take(File::open(&self.dir).map_err(failed)?, &self.dir)
     }
 }
 
@@ -400,7 +382,7 @@ fn refuse_twice(keyring: &Keyring, name: &str) -> Result<()> {
 }
 
 fn make_dir(dir: &Path) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| Error::key(dir, error.to_string()))
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| Error::key(dir, error.words()))
 }
 
 /// Writes a file (0600) that must not be there yet, down to the disk; what an earlier attempt left is replaced.
@@ -416,7 +398,7 @@ fn write_new(path: &Path, content: &[u8]) -> std::io::Result<()> {
 
 /// Under the lock. Whoever reads the file finds all of a key, or none.
 fn make_private(path: &Path, of_host: bool, replace: bool) -> Result<Signer> {
-    let failed = |error: std::io::Error| Error::key(path, error.to_string());
+    let failed = |error: std::io::Error| Error::key(path, error.words());
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)
         .map_err(|error| Error::key(path, format!("the system has no random numbers: {error}")))?;

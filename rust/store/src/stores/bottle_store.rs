@@ -147,8 +147,9 @@ impl BottleStore {
         const ISSUE_SQL: &str = "INSERT INTO bottle_tokens (token_sha256, bottle_slug, created_at)
              VALUES (:sha256, :slug, :now)";
         let mut random = [0; 32];
-        getrandom::fill(&mut random)
-            .map_err(|error| Error::unavailable(Path::new("the system's source of random numbers"), error))?;
+        getrandom::fill(&mut random).map_err(|error| {
+            Error::unavailable(Path::new("the system's source of random numbers"), error.to_string())
+        })?;
         let token = URL_SAFE_NO_PAD.encode(random);
         let sha256 = sha256_hex(&token);
         self.sign(

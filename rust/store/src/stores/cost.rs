@@ -56,7 +56,7 @@ fn count(db: &Database) -> Arc<AtomicI64> {
                 steps.fetch_add(i64::from(statement.get_status(StatementStatus::VmStep)), Ordering::Relaxed);
             }
         };
-        let mut slot = slot.lock();
+        let mut slot = slot.lock(&shared.path).unwrap();
         slot.as_mut().unwrap().conn.trace_v2(TraceEventCodes::SQLITE_TRACE_PROFILE, Some(counted)).unwrap();
     }
     steps

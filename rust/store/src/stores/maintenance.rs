@@ -13,9 +13,11 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
+use crate::file::connection::be_patient;
 use crate::file::database::Database;
 use crate::file::migrations::{self, MODULES};
 use crate::file::{attest, bell, mount};
+use crate::patience;
 use crate::queue::item;
 use crate::statement::Keys;
 use crate::stores::reconcile::reconcile;
@@ -56,6 +58,7 @@ pub struct ModuleStatus {
 impl Database {
     /// Where it is and what it is, without writing or migrating.
     pub fn status(&self) -> Result<Status> {
+        let _patience = patience::limit(Duration::from_secs(5));
         let file = self.real_path()?;
         let size = |suffix: &str| fs::metadata(with_suffix(&file, suffix)).map_or(0, |data| data.len());
         let mount_safe = mount::check(&file).is_ok();
@@ -100,6 +103,7 @@ impl Database {
     /// SQLite's checks, the schema, the audit log against the rows, and what is not as it was signed; in sentences. What
     /// somebody else must have done to a row is left in the audit log, once.
     pub fn check(&self) -> Result<Vec<String>> {
+        let _patience = patience::work();
         let Some(opened) = self.shared()?.open(false)? else { return Ok(Vec::new()) };
         let keys = Keys::of(self);
         let look = || {
@@ -132,6 +136,7 @@ impl Database {
 
     /// A copy of one moment, while others write; its bytes.
     pub fn backup(&self, destination: &Path) -> Result<u64> {
+        let _patience = patience::work();
         let Some(opened) = self.shared()?.open(false)? else {
             return Err(Error::not_found("database", &self.path().display().to_string()));
         };
@@ -163,8 +168,8 @@ pub(crate) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
 pub(crate) fn open_read_only(file: &Path) -> Result<Connection> {
     mount::refuse_planted(&fs::canonicalize(file).map_err(|error| Error::unavailable(file, error))?)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(file, flags).map_err(|error| Error::from(error).at(file))?;
-    conn.busy_timeout(Duration::from_secs(5))?;
+    let mut conn = Connection::open_with_flags(file, flags).map_err(|error| Error::from(error).at(file))?;
+    be_patient(&mut conn)?;
     Ok(conn)
 }
 

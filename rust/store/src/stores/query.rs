@@ -12,7 +12,9 @@ use crate::error::{Error, Result};
 use crate::file::connection::Opened;
 use crate::file::database::Database;
 use crate::file::migrations::{self, MODULES, Step};
-use crate::file::turn::Turn;
+use crate::file::shared::Shared;
+use crate::file::turn::{Turn, Turns};
+use crate::patience;
 
 /// Tables of this crate, which only it writes.
 const OWN_TABLES: [&str; 12] = [
@@ -179,13 +181,19 @@ fn only_own_tables(context: &AuthContext<'_>) -> Authorization {
 impl Database {
     /// One read-only statement over the whole file; SQLite's own authorizer refuses the rest.
     pub fn query(&self, sql: &str, params: &Params, limit: Duration) -> Result<Vec<Row>> {
+        let _patience = patience::begin();
         let Some(mut opened) = self.shared()?.open(false)? else { return Ok(Vec::new()) };
         let deadline = Instant::now().checked_add(limit);
         // It is asked every 1,000 steps of SQLite's machine, some 10 µs.
-        opened.conn.progress_handler(1000, Some(move || deadline.is_some_and(|at| Instant::now() >= at)))?;
+        opened.conn.progress_handler(
+            1000,
+            Some(move || patience::is_interrupted() || deadline.is_some_and(|at| Instant::now() >= at)),
+        )?;
         opened.conn.authorizer(Some(|context: AuthContext<'_>| only_reading(&context)))?;
         run(&opened.conn, sql, params, true).map_err(|error| match error {
-            Error::Interrupted => Error::QueryTimeout { seconds: limit.as_secs_f64().to_string() },
+            Error::Interrupted if !patience::was_interrupted() => {
+                Error::QueryTimeout { seconds: limit.as_secs_f64().to_string() }
+            }
             error => error.at(&opened.file),
         })
     }
@@ -197,13 +205,14 @@ impl Database {
         if MODULES.iter().any(|known| known.name == module) {
             return Err(Error::input("module", format!("{module} is bot-bottle's own; choose another name")));
         }
+        let _patience = patience::begin();
         let compat = compat.unwrap_or(steps.len() as i64);
         if !(0..=steps.len() as i64).contains(&compat) {
             let reason = format!("must be from 0 to {}, the version that the steps make, not {compat}", steps.len());
             return Err(Error::input("compat", reason));
         }
         let mut opened = self.open_to_write()?;
-        let _turn = opened.turns.as_ref().map(crate::file::turn::Turns::take);
+        let _turn = opened.turns.as_ref().map(Turns::take).transpose()?;
         // On only while a step runs: the books of all modules are ours to keep.
         let guarded = Arc::new(AtomicBool::new(false));
         let guard = guarded.clone();
@@ -218,14 +227,18 @@ impl Database {
 
     /// A write transaction over other programs' tables.
     pub fn transaction(&self) -> Result<ForeignTransaction> {
+        let _patience = patience::begin();
+        let shared = self.shared()?;
         let opened = self.open_to_write()?;
-        let turn = opened.turns.as_ref().map(crate::file::turn::Turns::take);
+        let turn = opened.turns.as_ref().map(Turns::take).transpose()?;
         opened.conn.execute_batch("BEGIN IMMEDIATE").map_err(|error| Error::from(error).at(&opened.file))?;
-        ForeignTransaction::new(opened, turn)
+        ForeignTransaction::new(shared, opened, turn)
     }
 
     pub(crate) fn open_to_write(&self) -> Result<Opened> {
-        let opened = self.shared()?.open(true)?;
+        let shared = self.shared()?;
+        shared.refuse_inside_transaction()?;
+        let opened = shared.open(true)?;
         opened.ok_or_else(|| Error::unavailable(self.path(), "it vanished while it was being created; try again"))
     }
 }
@@ -234,21 +247,31 @@ impl Database {
 pub struct ForeignTransaction {
     opened: Opened,
     _turn: Option<Turn>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for ForeignTransaction {
+    fn drop(&mut self) {
+        self.shared.note_transaction(false);
+    }
 }
 
 impl ForeignTransaction {
-    fn new(mut opened: Opened, turn: Option<Turn>) -> Result<Self> {
+    fn new(shared: Arc<Shared>, mut opened: Opened, turn: Option<Turn>) -> Result<Self> {
         opened.conn.authorizer(Some(|context: AuthContext<'_>| only_own_tables(&context)))?;
-        Ok(ForeignTransaction { opened, _turn: turn })
+        shared.note_transaction(true);
+        Ok(ForeignTransaction { opened, _turn: turn, shared })
     }
 
     /// One statement; its rows.
     pub fn execute(&mut self, sql: &str, params: &Params) -> Result<Vec<Row>> {
+        let _patience = patience::begin();
         run(&self.opened.conn, sql, params, false).map_err(|error| error.at(&self.opened.file))
     }
 
     /// Commits, and makes sure that others read it.
     pub fn commit(mut self) -> Result<()> {
+        let _patience = patience::begin();
         self.opened.conn.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
         self.opened.conn.execute_batch("COMMIT").map_err(|error| Error::from(error).at(&self.opened.file))?;
         self.opened.acknowledge()

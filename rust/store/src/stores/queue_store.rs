@@ -341,7 +341,7 @@ impl QueueStore {
     ) -> Result<Response> {
         let ended = match &self.transport {
             Transport::Broker(broker) => {
-                sleeper::block(|done| broker.begin_wait(&self.queue_key, id, timeout, done), interrupted)
+                sleeper::block(id, timeout, |done| broker.begin_wait(&self.queue_key, id, timeout, done), interrupted)
             }
             Transport::File(db) => {
                 let target = Target::Answer { queue_key: self.queue_key.clone(), id: id.to_owned() };

@@ -23,6 +23,7 @@ use crate::file::migrations;
 use crate::file::transaction::Transaction;
 use crate::file::turn::Turns;
 use crate::file::wal::Syncs;
+use crate::patience;
 use crate::queue::changes::{self, Change};
 use crate::stores::maintenance::{ALL_PAGES, copy, create_private, findings, open_read_only, with_suffix};
 use crate::user::os_user;
@@ -30,6 +31,7 @@ use crate::user::os_user;
 impl Database {
     /// Takes one module back, after a copy of the file whose path is returned.
     pub fn rollback(&self, module: &str, to: i64) -> Result<PathBuf> {
+        let _patience = patience::work();
         if !self.real_path()?.exists() {
             return Err(Error::not_found("database", &self.path().display().to_string()));
         }
@@ -62,6 +64,8 @@ impl Database {
 
     /// Replaces the content with a backup's. What was there is saved first; the path of that is returned.
     pub fn restore(&self, source: &Path) -> Result<PathBuf> {
+        self.shared()?.refuse_inside_transaction()?;
+        let _patience = patience::work();
         let staged = Staged::of(self, source)?;
         let file = match self.shared()?.file()? {
             Some(file) => file,
@@ -83,11 +87,12 @@ impl Database {
     /// In the transaction of SQLite's backup: its first step locks out other writers, its last one commits.
     fn replace_content(&self, staged: &Staged, file: &Path, saved: &Saved) -> Result<()> {
         let at_file = |error: rusqlite::Error| Error::from(error).at(file);
-        self.shared()?.close_outdated();
+        let _patience = patience::begin();
+        self.shared()?.close_outdated()?;
         // Whatever schema or damage it has: all of it is replaced.
         let mut opened = Opened::open_as_it_is(file.to_owned())?;
         let turn = opened.turns.take();
-        let _turn = turn.as_ref().map(Turns::take);
+        let _turn = turn.as_ref().map(Turns::take).transpose()?;
         let replacing = Backup::new(&staged.conn, &mut opened.conn).map_err(at_file)?;
         locked(replacing.step(0), file)?;
         saved.fill(file)?;
@@ -104,7 +109,7 @@ impl Database {
     /// Puts the backup in the place of a file that SQLite does not take for a database.
     fn replace_file(&self, staged: &Staged, file: &Path, saved: &Saved) -> Result<()> {
         let failed = |error: std::io::Error| Error::unavailable(file, error);
-        self.shared()?.abandon_all();
+        self.shared()?.abandon_all()?;
         staged.finish(&Before { head: "unreadable".to_owned(), newest: None }, saved)?;
         let new = with_suffix(file, "-restored");
         let _ = fs::remove_file(&new); // of one that was killed
@@ -128,7 +133,7 @@ impl Database {
 /// Waits are SQLite's own, up to its busy timeout.
 fn locked(step: rusqlite::Result<StepResult>, file: &Path) -> Result<()> {
     match step.map_err(|error| Error::from(error).at(file))? {
-        StepResult::Busy | StepResult::Locked => Err(Error::Busy { path: file.display().to_string() }),
+        StepResult::Busy | StepResult::Locked => Err(Error::impatient(file)),
         _ => Ok(()),
     }
 }

@@ -37,11 +37,19 @@ pub struct WaitHandle {
 pub(crate) trait Waits: Send + Sync {
     /// Ends one; its callback is not called any more.
     fn cancel(&self, id: u64);
+
+    /// Whether this is its thread, in a callback: nobody else sees to waits meanwhile.
+    fn is_this_thread(&self) -> bool;
 }
 
 impl WaitHandle {
     pub(crate) fn new(waits: Arc<dyn Waits>, id: u64) -> Self {
         WaitHandle { under_way: Some((waits, id)) }
+    }
+
+    /// Whether it was begun in a callback, so that nobody serves it until that has returned.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.under_way.as_ref().is_some_and(|(waits, _)| waits.is_this_thread())
     }
 
     /// Ends it; its callback is not called any more.

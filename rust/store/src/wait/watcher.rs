@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -21,6 +22,7 @@ use crate::file::bell::{self, Heard, INBOX, Listener};
 use crate::file::connection::Opened;
 use crate::file::shared::Shared;
 use crate::file::transaction::Transaction;
+use crate::patience;
 use crate::queue::changes;
 use crate::queue::life::expire;
 
@@ -100,6 +102,7 @@ pub(crate) struct Watcher {
     wake: PipeWriter,
     /// Kept open as long as the other end, which would otherwise break (SIGPIPE).
     woken: PipeReader,
+    thread: OnceLock<ThreadId>,
 }
 
 /// The watcher's connection, and the `data_version` it saw last, which means nothing on another one.
@@ -113,6 +116,10 @@ impl Waits for Watcher {
         let entry = self.take(&mut self.state.lock(), id);
         self.wake();
         drop(entry); // last and without the lock: what the callback holds may have a drop of its own
+    }
+
+    fn is_this_thread(&self) -> bool {
+        self.thread.get() == Some(&thread::current().id())
     }
 }
 
@@ -133,9 +140,10 @@ impl Watcher {
             connection: Mutex::new(None),
             wake: writer,
             woken: reader,
+            thread: OnceLock::new(),
         });
         let own = watcher.clone();
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("bot-bottle-wait".to_owned())
             .stack_size(512 << 10)
             .spawn(move || own.run(&shared))?;
@@ -212,6 +220,8 @@ impl Watcher {
     }
 
     fn run(&self, shared: &Weak<Shared>) {
+        self.thread.get_or_init(|| thread::current().id());
+        patience::never_ask();
         let mut beat = Instant::now() + HEARTBEAT;
         loop {
             let (ear, limit) = {
@@ -283,7 +293,7 @@ impl Watcher {
         let mut slot = self.connection.lock();
         if !slot.as_ref().is_some_and(|watching| watching.opened.is_current()) {
             drop(slot);
-            shared.close_outdated();
+            shared.close_outdated()?;
             slot = self.connection.lock();
         }
         if slot.is_none() {

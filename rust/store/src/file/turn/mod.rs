@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::process::{Pid, getpid};
 
-use crate::rules::BUSY_TIMEOUT;
+use crate::error::{Error, Result};
+use crate::patience;
 use page::{Counters, Page};
 
 mod page;
@@ -88,9 +89,10 @@ impl Turns {
         Some(Turns { database: database.to_owned(), path, page: Mutex::new(Arc::new(page)) })
     }
 
-    /// Waits its turn, for as long as a connection waits for SQLite's lock at most.
-    pub(crate) fn take(&self) -> Turn {
-        Turn(self.page().and_then(|page| stand(&page, Instant::now() + BUSY_TIMEOUT)))
+    /// Waits its turn for as long as the call has patience.
+    pub(crate) fn take(&self) -> Result<Turn> {
+        let turn = Turn(self.page().and_then(|page| stand(&page)));
+        if patience::was_interrupted() { Err(Error::Interrupted) } else { Ok(turn) }
     }
 
     /// The turn if nobody has it, for work that can wait.
@@ -113,11 +115,11 @@ impl Turns {
     }
 }
 
-/// Draws a ticket and waits until it is served. `None` if it is passed over, its time is up, or the file was cut
-/// short.
-fn stand(page: &Arc<Page>, deadline: Instant) -> Option<Served> {
+/// Draws a ticket and waits until it is served. `None` if it is passed over, its time is up, a signal ends it, or the file
+/// was cut short.
+fn stand(page: &Arc<Page>) -> Option<Served> {
     let ticket = draw(page)?;
-    let served = wait_for(page, ticket, deadline).map(|()| Served::new(page.clone(), ticket));
+    let served = wait_for(page, ticket).map(|()| Served::new(page.clone(), ticket));
     page.let_go(ticket);
     served
 }
@@ -137,7 +139,7 @@ fn draw(page: &Page) -> Option<u32> {
     }
 }
 
-fn wait_for(page: &Page, ticket: u32, deadline: Instant) -> Option<()> {
+fn wait_for(page: &Page, ticket: u32) -> Option<()> {
     let mut counters = page.counters()?;
     let (mut seen, mut since) = (None, Instant::now());
     loop {
@@ -146,8 +148,7 @@ fn wait_for(page: &Page, ticket: u32, deadline: Instant) -> Option<()> {
         if ahead == 0 {
             return Some(());
         }
-        let now = Instant::now();
-        if now >= deadline {
+        if patience::is_over() {
             return None;
         }
         if counters.tickets.load(SeqCst).wrapping_sub(serving) > CROWD {
@@ -159,14 +160,14 @@ fn wait_for(page: &Page, ticket: u32, deadline: Instant) -> Option<()> {
             return None; // it is a later one's turn already
         }
         if seen != Some(serving) {
-            (seen, since) = (Some(serving), now);
+            (seen, since) = (Some(serving), Instant::now());
         }
-        let stood = now - since;
+        let stood = since.elapsed();
         if stood >= LONG_PATIENCE || (stood >= PATIENCE && !page.is_marked()) {
             pass(page, counters, serving, ticket);
             continue;
         }
-        wait(&counters.serving, serving, ticket, PATIENCE.min(deadline - now));
+        wait(&counters.serving, serving, ticket, PATIENCE.min(patience::left()));
         counters = page.counters()?;
     }
 }

@@ -50,7 +50,7 @@ impl Desk {
 
     /// Whether order reigns: of five that come in a row while the turn is taken, each is served in its turn.
     fn is_orderly(&self) {
-        let held = self.turns().take();
+        let held = self.turns().take().unwrap();
         assert!(held.0.is_some());
         let queue = self.queue(1..6);
         drop(held);
@@ -61,7 +61,7 @@ impl Desk {
 }
 
 fn speak(turns: &Turns, number: u32, sender: &Sender<(u32, bool)>) {
-    let turn = turns.take();
+    let turn = turns.take().unwrap();
     sender.send((number, turn.0.is_some())).unwrap();
 }
 
@@ -87,7 +87,7 @@ fn dies(turn: Turn) {
 fn one_turn_at_a_time_and_a_dropped_one_is_free() {
     let desk = Desk::new();
     let (one, two) = (desk.turns(), desk.turns());
-    let held = one.take();
+    let held = one.take().unwrap();
     assert!(two.try_take().is_none());
     drop(held);
     assert!(two.try_take().is_some());
@@ -98,10 +98,10 @@ fn one_turn_at_a_time_and_a_dropped_one_is_free() {
 fn a_turn_is_wanted_while_somebody_waits_for_it() {
     let desk = Desk::new();
     let (one, two) = (desk.turns(), desk.turns());
-    let held = one.take();
+    let held = one.take().unwrap();
     assert!(!held.is_wanted());
     std::thread::scope(|scope| {
-        let next = scope.spawn(|| two.take().is_wanted());
+        let next = scope.spawn(|| two.take().unwrap().is_wanted());
         while !held.is_wanted() {
             std::thread::yield_now();
         }
@@ -125,7 +125,7 @@ fn the_file_is_its_owners_alone() {
 #[test]
 fn who_is_killed_in_its_turn_is_passed_over() {
     let desk = Desk::new();
-    dies(desk.turns().take());
+    dies(desk.turns().take().unwrap());
     let queue = desk.queue(1..4);
     assert_eq!(queue.order(), [1, 2, 3]);
     desk.is_orderly();
@@ -134,7 +134,7 @@ fn who_is_killed_in_its_turn_is_passed_over() {
 #[test]
 fn who_is_killed_while_it_waits_is_passed_over() {
     let desk = Desk::new();
-    let held = desk.turns().take();
+    let held = desk.turns().take().unwrap();
     let one = desk.queue(1..2);
     let (tickets, serving) = desk.numbers();
     desk.put(tickets + 2, serving); // two that will never come
@@ -147,7 +147,7 @@ fn who_is_killed_while_it_waits_is_passed_over() {
 #[test]
 fn many_who_died_in_the_queue_hold_nobody_up() {
     let desk = Desk::new();
-    dies(desk.turns().take());
+    dies(desk.turns().take().unwrap());
     // At a tenth of a second for each, those who live would go without a turn.
     let dead = || {
         let (tickets, serving) = desk.numbers();
@@ -158,14 +158,14 @@ fn many_who_died_in_the_queue_hold_nobody_up() {
     assert_eq!(served, [1, 2, 3]);
     desk.is_orderly();
     desk.put(60_000, 0); // as a sidecar may write them
-    assert!(desk.turns().take().0.is_some());
+    assert!(desk.turns().take().unwrap().0.is_some());
     desk.is_orderly();
 }
 
 #[test]
 fn who_is_at_work_for_long_is_not_passed_over() {
     let desk = Desk::new();
-    let held = desk.turns().take();
+    let held = desk.turns().take().unwrap();
     let queue = desk.queue(1..3);
     // A wait that must not end has no gate: several patiences pass.
     assert!(queue.0.recv_timeout(4 * PATIENCE).is_err());
@@ -177,7 +177,7 @@ fn who_is_at_work_for_long_is_not_passed_over() {
 #[test]
 fn who_is_seen_at_work_for_too_long_is_passed_over() {
     let desk = Desk::new();
-    let held = desk.turns().take();
+    let held = desk.turns().take().unwrap();
     let queue = desk.queue(1..3);
     assert_eq!(queue.order(), [1, 2]);
     drop(held); // too late to have a say
@@ -187,7 +187,7 @@ fn who_is_seen_at_work_for_too_long_is_passed_over() {
 #[test]
 fn who_was_passed_over_goes_on_without_a_turn_and_takes_nobodys() {
     let desk = Desk::new();
-    let stopped = desk.turns().take();
+    let stopped = desk.turns().take().unwrap();
     let waiting = desk.queue(1..2); // sleeps
     desk.put(3, 2); // another has gone past both, and is at it
     drop(stopped);
@@ -198,8 +198,8 @@ fn who_was_passed_over_goes_on_without_a_turn_and_takes_nobodys() {
 #[test]
 fn who_waited_its_time_goes_on_without_a_turn() {
     let desk = Desk::new();
-    let (held, turns) = (desk.turns().take(), desk.turns());
-    assert!(stand(&turns.page().unwrap(), Instant::now() + PATIENCE / 10).is_none());
+    let (held, turns) = (desk.turns().take().unwrap(), desk.turns());
+    assert!(patience::within(PATIENCE / 10, || stand(&turns.page().unwrap())).is_none());
     drop(held);
     desk.is_orderly();
 }
@@ -222,7 +222,7 @@ fn nonsense_in_the_file_costs_no_more_than_one_turn() {
     for (tickets, serving) in [(0, 1), (0, 1 << 31), (1 << 31, 0), (7, u32::MAX - CROWD), (u32::MAX, 5), (CROWD + 1, 0)]
     {
         desk.put(tickets, serving);
-        drop(desk.turns().take());
+        drop(desk.turns().take().unwrap());
         desk.is_orderly();
     }
 }
@@ -240,15 +240,15 @@ fn a_file_without_content_or_with_too_little_is_filled() {
 fn a_file_cut_short_is_not_touched_and_then_mended() {
     let desk = Desk::new();
     let turns = desk.turns();
-    drop(turns.take());
-    let held = turns.take();
+    drop(turns.take().unwrap());
+    let held = turns.take().unwrap();
     let waiting = desk.queue(1..2);
     OpenOptions::new().write(true).open(desk.file()).unwrap().set_len(0).unwrap();
     // Here the counters are gone; reading them would end the process.
     assert!(turns.page.lock().counters().is_none());
     assert_eq!(waiting.0.recv().unwrap(), (1, false));
     drop(held);
-    drop(turns.take());
+    drop(turns.take().unwrap());
     desk.is_orderly();
 }
 
@@ -256,10 +256,10 @@ fn a_file_cut_short_is_not_touched_and_then_mended() {
 fn a_deleted_or_replaced_file_is_left_for_the_one_at_its_path() {
     let desk = Desk::new();
     let (turns, other) = (desk.turns(), desk.turns());
-    let held = turns.take();
+    let held = turns.take().unwrap();
     let before = desk.queue(1..3);
     fs::remove_file(desk.file()).unwrap();
-    let second = other.take(); // in another queue now: the file is there again
+    let second = other.take().unwrap(); // in another queue now: the file is there again
     assert!(second.0.is_some());
     assert_eq!(desk.numbers(), (1, 0));
     // Nobody in the first queue is stuck.
@@ -271,7 +271,7 @@ fn a_deleted_or_replaced_file_is_left_for_the_one_at_its_path() {
     assert!(turns.try_take().is_some());
     fs::rename(desk.file(), desk.dir.path().join("away")).unwrap();
     fs::write(desk.file(), [0; 64]).unwrap();
-    drop(turns.take());
+    drop(turns.take().unwrap());
     assert_eq!(desk.numbers(), (1, 1));
     desk.is_orderly();
 }
@@ -293,16 +293,16 @@ fn what_cannot_be_mapped_or_is_no_file_leaves_the_order_to_sqlite() {
     let turns = desk.turns();
     fs::remove_file(desk.file()).unwrap();
     fs::create_dir(desk.file()).unwrap();
-    assert!(turns.take().0.is_none());
+    assert!(turns.take().unwrap().0.is_none());
     assert!(turns.try_take().is_none());
     fs::remove_dir(desk.file()).unwrap();
-    assert!(turns.take().0.is_some());
+    assert!(turns.take().unwrap().0.is_some());
 }
 
 #[test]
 fn a_copy_in_a_forked_child_gives_nothing_back() {
     let desk = Desk::new();
-    let mut held = desk.turns().take();
+    let mut held = desk.turns().take().unwrap();
     // A fork's child has what its parent has, and another pid.
     held.0.as_mut().unwrap().pid = Pid::INIT;
     drop(held);
