@@ -29,19 +29,19 @@ pub(crate) fn select(rest: &str) -> String {
     format!(
         "SELECT b.slug, b.backend, b.started_at, b.stopped_at,
              (SELECT count(*) FROM {PENDING} AND p.bottle_slug = b.slug
-                AND (p.expires_at IS NULL OR p.expires_at > :now))
+                AND (p.expires_at IS NULL OR p.expires_at > :now)) AS pending
          FROM bottles b {rest}"
     )
 }
 
 pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Bottle> {
     Ok(Bottle {
-        slug: row.get(0)?,
-        backend: row.get(1)?,
-        started_at: row.get(2)?,
-        stopped_at: row.get(3)?,
+        slug: row.get("slug")?,
+        backend: row.get("backend")?,
+        started_at: row.get("started_at")?,
+        stopped_at: row.get("stopped_at")?,
         files: BTreeMap::new(),
-        pending: row.get(4)?,
+        pending: row.get("pending")?,
         damaged: None,
     })
 }

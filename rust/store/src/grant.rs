@@ -80,30 +80,30 @@ pub(crate) const LIVE: &str =
 
 pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Grant> {
     Ok(Grant {
-        id: row.get(0)?,
-        bottle_slug: row.get(1)?,
-        tool: row.get(2)?,
-        fingerprint: row.get(3)?,
-        scope: row.get(4)?,
-        uses_left: row.get(5)?,
-        expires_at: row.get(6)?,
-        proposal_id: row.get(7)?,
-        created_at: row.get(8)?,
-        created_by: row.get(9)?,
-        last_used_at: row.get(10)?,
-        revoked_at: row.get(11)?,
-        revoked_by: row.get(12)?,
-        uses: row.get(13)?,
-        key_id: row.get(14)?,
-        signature: row.get(15)?,
-        live: row.get(16)?,
+        id: row.get("id")?,
+        bottle_slug: row.get("bottle_slug")?,
+        tool: row.get("tool")?,
+        fingerprint: row.get("fingerprint")?,
+        scope: row.get("scope")?,
+        uses_left: row.get("uses_left")?,
+        expires_at: row.get("expires_at")?,
+        proposal_id: row.get("proposal_id")?,
+        created_at: row.get("created_at")?,
+        created_by: row.get("created_by")?,
+        last_used_at: row.get("last_used_at")?,
+        revoked_at: row.get("revoked_at")?,
+        revoked_by: row.get("revoked_by")?,
+        uses: row.get("uses")?,
+        key_id: row.get("key_id")?,
+        signature: row.get("signature")?,
+        live: row.get("live")?,
         damaged: None,
     })
 }
 
 /// The bottles and reasons of the grants that allow nothing, as they are not as they were signed.
 pub(crate) fn damaged(conn: &Connection, keys: &Keys) -> Result<Vec<(String, String)>> {
-    let mut statement = conn.prepare(&format!("SELECT {COLUMNS}, {LIVE} FROM grants ORDER BY id"))?;
+    let mut statement = conn.prepare(&format!("SELECT {COLUMNS}, {LIVE} AS live FROM grants ORDER BY id"))?;
     let mut rows = statement.query(named_params! {":now": clock::now()})?;
     let mut damaged = Vec::new();
     while let Some(row) = rows.next()? {

@@ -46,12 +46,12 @@ pub(crate) const CHANGE_COLUMNS: &str = "seq, kind, proposal_id, bottle_slug, to
 
 pub(crate) fn change_from_row(row: &Row<'_>) -> rusqlite::Result<Change> {
     Ok(Change {
-        seq: row.get(0)?,
-        kind: row.get(1)?,
-        proposal_id: row.get(2)?,
-        bottle_slug: row.get(3)?,
-        tool: row.get(4)?,
-        at: row.get(5)?,
+        seq: row.get("seq")?,
+        kind: row.get("kind")?,
+        proposal_id: row.get("proposal_id")?,
+        bottle_slug: row.get("bottle_slug")?,
+        tool: row.get("tool")?,
+        at: row.get("at")?,
     })
 }
 

@@ -210,7 +210,7 @@ impl Made<'_> {
             ":now": now,
             ":payload_sha256": proposal.payload_sha256,
         })?;
-        let Some(seq) = decided.next()?.map(|row| row.get::<_, i64>(0)).transpose()? else {
+        let Some(seq) = decided.next()?.map(|row| row.get::<_, i64>("seq")).transpose()? else {
             let found = life::find(tx, &proposal.id)?.ok_or_else(|| Error::not_found("proposal", &proposal.id))?;
             return Err(item::why_not(tx, &found)?);
         };

@@ -87,11 +87,12 @@ fn select(rest: &str) -> String {
     let (proposal, response) = (proposal::COLUMNS, Response::COLUMNS);
     format!(
         "SELECT {proposal}, p.queue_key,
-            CASE WHEN p.state = 'pending' AND p.expires_at <= :now THEN 'expired' ELSE p.state END,
-            p.waiting_until, p.state = 'pending' AND p.waiting_until > :now,
+            CASE WHEN p.state = 'pending' AND p.expires_at <= :now THEN 'expired' ELSE p.state END AS state,
+            p.waiting_until, p.state = 'pending' AND p.waiting_until > :now AS waiting,
             (p.requester_left_at IS NULL)
-              + (SELECT count(*) FROM aliases a WHERE a.proposal_seq = p.seq AND a.withdrawn_at IS NULL),
-            p.withdrawn_at, p.withdrawn_reason, p.archived_at, coalesce(m.path, f.path), m.state, m.error,
+              + (SELECT count(*) FROM aliases a WHERE a.proposal_seq = p.seq AND a.withdrawn_at IS NULL) AS requests,
+            p.withdrawn_at, p.withdrawn_reason, p.archived_at, coalesce(m.path, f.path) AS managed_file,
+            m.state AS apply_state, m.error AS apply_error,
             p.base_sha256, {response}
          FROM proposals p
          LEFT JOIN responses r ON r.proposal_seq = p.seq
@@ -103,21 +104,21 @@ fn select(rest: &str) -> String {
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<InboxItem> {
     let proposal = proposal::from_row(row)?;
-    let response = Response::from_row(row, 22, &proposal.id)?;
+    let response = Response::from_row(row, &proposal.id)?;
     Ok(InboxItem {
         proposal,
-        queue_key: row.get(10)?,
-        state: row.get(11)?,
-        waiting_until: row.get(12)?,
-        waiting: row.get::<_, Option<bool>>(13)?.unwrap_or(false),
-        requests: row.get(14)?,
-        withdrawn_at: row.get(15)?,
-        withdrawn_reason: row.get(16)?,
-        archived_at: row.get(17)?,
-        managed_file: row.get(18)?,
-        apply_state: row.get(19)?,
-        apply_error: row.get(20)?,
-        base_sha256: row.get(21)?,
+        queue_key: row.get("queue_key")?,
+        state: row.get("state")?,
+        waiting_until: row.get("waiting_until")?,
+        waiting: row.get::<_, Option<bool>>("waiting")?.unwrap_or(false),
+        requests: row.get("requests")?,
+        withdrawn_at: row.get("withdrawn_at")?,
+        withdrawn_reason: row.get("withdrawn_reason")?,
+        archived_at: row.get("archived_at")?,
+        managed_file: row.get("managed_file")?,
+        apply_state: row.get("apply_state")?,
+        apply_error: row.get("apply_error")?,
+        base_sha256: row.get("base_sha256")?,
         damaged: None,
         response,
     })

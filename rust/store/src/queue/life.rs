@@ -35,7 +35,7 @@ pub(crate) struct Arrival {
 
 impl Arrival {
     pub(crate) fn of(proposal: &Proposal, tx: &Transaction<'_>, queue_key: &str, now: &str) -> Result<Self> {
-        const ARRIVAL_SQL: &str = "SELECT m.path, m.known_sha256, NOT (
+        const ARRIVAL_SQL: &str = "SELECT m.path, m.known_sha256 AS known, NOT (
                  EXISTS (SELECT 1 FROM proposals INDEXED BY proposals_pending WHERE state = 'pending'
                      AND queue_key = ?1 AND bottle_slug = ?2 AND tool = ?3 AND payload_sha256 = ?4)
                  OR EXISTS (SELECT 1 FROM proposals INDEXED BY proposals_pending WHERE state = 'pending'
@@ -43,14 +43,14 @@ impl Arrival {
                  OR EXISTS (SELECT 1 FROM proposals INDEXED BY proposals_expiring WHERE state = 'pending'
                      AND queue_key = ?1 AND expires_at <= ?6)
                  OR EXISTS (SELECT 1 FROM proposals WHERE id = ?7)
-                 OR EXISTS (SELECT 1 FROM aliases WHERE id = ?7))
+                 OR EXISTS (SELECT 1 FROM aliases WHERE id = ?7)) AS clear
              FROM (SELECT 1) LEFT JOIN managed_files m ON m.bottle_slug = ?2 AND m.tool = ?3";
         let Proposal { bottle_slug, tool, payload_sha256, id, .. } = proposal;
         let asked = (queue_key, bottle_slug, tool, payload_sha256, MAX_PENDING_PER_BOTTLE - 1, now, id);
         Ok(tx.prepare_cached(ARRIVAL_SQL)?.query_row(asked, |row| {
-            let path: Option<String> = row.get(0)?;
-            let managed = path.map(|path| Ok::<_, rusqlite::Error>((path, row.get(1)?))).transpose()?;
-            Ok(Arrival { managed, clear: row.get(2)? })
+            let path: Option<String> = row.get("path")?;
+            let managed = path.map(|path| Ok::<_, rusqlite::Error>((path, row.get("known")?))).transpose()?;
+            Ok(Arrival { managed, clear: row.get("clear")? })
         })?)
     }
 }
@@ -72,7 +72,7 @@ pub(crate) fn expire(tx: &Transaction<'_>, queue_key: &str, now: &str) -> Result
     let gone: Vec<(String, String, String)> = tx
         .prepare_cached(EXPIRE_SQL)?
         .query_map(named_params! {":queue_key": queue_key, ":now": now}, |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            Ok((row.get("id")?, row.get("bottle_slug")?, row.get("tool")?))
         })?
         .collect::<rusqlite::Result<_>>()?;
     for (id, bottle_slug, tool) in gone {
@@ -123,7 +123,7 @@ pub(crate) fn pending_twin(
                 ":base": base,
                 ":fingerprint": proposal.about(),
             },
-            |row| Ok((row.get(10)?, from_row(row)?)),
+            |row| Ok((row.get("seq")?, from_row(row)?)),
         )
         .optional()?)
 }
@@ -192,7 +192,7 @@ pub(crate) fn insert(tx: &Transaction<'_>, queue_key: &str, proposal: &Proposal,
 
 /// The row this id leads to, in any queue.
 pub(crate) fn find(conn: &Connection, id: &str) -> Result<Option<Found>> {
-    const FIND_SQL: &str = "SELECT p.seq, p.id, p.queue_key, p.bottle_slug, p.tool, p.state, a.id IS NOT NULL,
+    const FIND_SQL: &str = "SELECT p.seq, p.id, p.queue_key, p.bottle_slug, p.tool, p.state, a.id IS NOT NULL AS alias,
              p.archived_at
          FROM (SELECT :id AS id) asked
          LEFT JOIN aliases a ON a.id = asked.id
@@ -201,14 +201,14 @@ pub(crate) fn find(conn: &Connection, id: &str) -> Result<Option<Found>> {
         .prepare_cached(FIND_SQL)?
         .query_row(named_params! {":id": id}, |row| {
             Ok(Found {
-                seq: row.get(0)?,
-                id: row.get(1)?,
-                queue_key: row.get(2)?,
-                bottle_slug: row.get(3)?,
-                tool: row.get(4)?,
-                state: row.get(5)?,
-                alias: row.get(6)?,
-                archived_at: row.get(7)?,
+                seq: row.get("seq")?,
+                id: row.get("id")?,
+                queue_key: row.get("queue_key")?,
+                bottle_slug: row.get("bottle_slug")?,
+                tool: row.get("tool")?,
+                state: row.get("state")?,
+                alias: row.get("alias")?,
+                archived_at: row.get("archived_at")?,
             })
         })
         .optional()?)

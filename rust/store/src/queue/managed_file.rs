@@ -451,7 +451,9 @@ fn intended(conn: &Connection) -> Result<Vec<Intent>> {
          FROM applies m JOIN proposals p ON p.seq = m.proposal_seq
          WHERE m.state = 'intended' AND m.state <> 'applied' ORDER BY m.proposal_seq";
     let mut statement = conn.prepare_cached(INTENDED_SQL)?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    let rows = statement.query_map([], |row| {
+        Ok((row.get("id")?, row.get("path")?, row.get("expected_sha256")?, row.get("final_sha256")?))
+    })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 

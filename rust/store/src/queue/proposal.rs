@@ -117,19 +117,19 @@ pub(crate) const PENDING: &str = "proposals AS p INDEXED BY proposals_pending WH
 pub(crate) const COLUMNS: &str = "p.id, p.bottle_slug, p.tool, p.proposed_file, p.justification, p.arrival_timestamp, \
                        p.current_file_hash, p.expires_at, p.fingerprint, p.payload_sha256";
 
-/// Reads [`COLUMNS`], which come first in every query that uses it.
+/// Reads [`COLUMNS`].
 pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Proposal> {
     Ok(Proposal {
-        id: row.get(0)?,
-        bottle_slug: row.get(1)?,
-        tool: row.get(2)?,
-        proposed_file: row.get(3)?,
-        justification: row.get(4)?,
-        arrival_timestamp: row.get(5)?,
-        current_file_hash: row.get(6)?,
-        expires_at: row.get(7)?,
-        fingerprint: row.get(8)?,
-        payload_sha256: row.get(9)?,
+        id: row.get("id")?,
+        bottle_slug: row.get("bottle_slug")?,
+        tool: row.get("tool")?,
+        proposed_file: row.get("proposed_file")?,
+        justification: row.get("justification")?,
+        arrival_timestamp: row.get("arrival_timestamp")?,
+        current_file_hash: row.get("current_file_hash")?,
+        expires_at: row.get("expires_at")?,
+        fingerprint: row.get("fingerprint")?,
+        payload_sha256: row.get("payload_sha256")?,
     })
 }
 

@@ -176,38 +176,39 @@ impl Response {
     }
 
     /// `r.…, m.updated_at` of the tables, and the proposed file for the diff of a modification.
-    pub(crate) const COLUMNS: &str = "r.status, r.notes, r.final_file, r.payload_sha256, r.final_sha256, r.decided_by, \
-         r.surface, r.decided_at, CASE m.state WHEN 'applied' THEN m.updated_at END, \
-         CASE r.status WHEN 'modified' THEN p.proposed_file END, p.tool, \
+    pub(crate) const COLUMNS: &str = "r.status, r.notes, r.final_file, r.payload_sha256 AS answered_sha256, \
+         r.final_sha256, r.decided_by, r.surface, r.decided_at, \
+         CASE m.state WHEN 'applied' THEN m.updated_at END AS applied_at, \
+         CASE r.status WHEN 'modified' THEN p.proposed_file END AS modified, p.tool, \
          p.bottle_slug, r.review_sha256, r.scope, r.key_id, r.signature";
 
-    /// Reads [`Response::COLUMNS`] from `first` on; `None` where there is no answer.
-    pub(crate) fn from_row(row: &Row<'_>, first: usize, id: &str) -> rusqlite::Result<Option<Self>> {
-        let Some(status) = row.get(first)? else { return Ok(None) };
-        let final_file: Option<String> = row.get(first + 2)?;
-        let proposed: Option<String> = row.get(first + 9)?;
-        let tool: String = row.get(first + 10)?;
-        let diff = proposed.zip(final_file.clone()).map(|(before, after)| Difference::of(before, after, &tool));
+    /// Reads [`Response::COLUMNS`]; `None` where there is no answer.
+    pub(crate) fn from_row(row: &Row<'_>, id: &str) -> rusqlite::Result<Option<Self>> {
+        let Some(status) = row.get("status")? else { return Ok(None) };
+        let final_file: Option<String> = row.get("final_file")?;
+        let modified: Option<String> = row.get("modified")?;
+        let tool: String = row.get("tool")?;
+        let diff = modified.zip(final_file.clone()).map(|(before, after)| Difference::of(before, after, &tool));
         let signed = SignedDecision {
-            bottle_slug: row.get(first + 11)?,
+            bottle_slug: row.get("bottle_slug")?,
             tool,
-            scope: row.get(first + 13)?,
-            key_id: row.get(first + 14)?,
-            signature: row.get(first + 15)?,
+            scope: row.get("scope")?,
+            key_id: row.get("key_id")?,
+            signature: row.get("signature")?,
         };
         Ok(Some(Response {
             proposal_id: id.to_owned(),
             status,
-            notes: row.get(first + 1)?,
+            notes: row.get("notes")?,
             final_file,
-            payload_sha256: row.get(first + 3)?,
-            review_sha256: row.get(first + 12)?,
-            final_sha256: row.get(first + 4)?,
-            decided_by: row.get(first + 5)?,
-            surface: row.get(first + 6)?,
-            decided_at: row.get(first + 7)?,
+            payload_sha256: row.get("answered_sha256")?,
+            review_sha256: row.get("review_sha256")?,
+            final_sha256: row.get("final_sha256")?,
+            decided_by: row.get("decided_by")?,
+            surface: row.get("surface")?,
+            decided_at: row.get("decided_at")?,
             diff,
-            applied_at: row.get(first + 8)?,
+            applied_at: row.get("applied_at")?,
             signed: Some(signed),
         }))
     }

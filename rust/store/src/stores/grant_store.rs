@@ -79,12 +79,12 @@ impl GrantStore {
         }
         // Grants without a count go first, then the ones that end soonest: a use that was counted is kept.
         let candidates = format!(
-            "SELECT {COLUMNS}, {LIVE} FROM grants WHERE {FILTER} AND {LIVE}
+            "SELECT {COLUMNS}, {LIVE} AS live FROM grants WHERE {FILTER} AND {LIVE}
              ORDER BY uses_left IS NOT NULL, expires_at IS NULL, expires_at, id"
         );
         let spend = format!(
             "UPDATE grants SET uses_left = uses_left - 1, last_used_at = :now WHERE id = :id AND {LIVE}
-             RETURNING {COLUMNS}, {LIVE}"
+             RETURNING {COLUMNS}, {LIVE} AS live"
         );
         let (spent, refused) = db.write(|tx| {
             let mut refused = None;
@@ -149,9 +149,9 @@ impl GrantStore {
         let by = revoked_by.map_or_else(os_user, str::to_owned);
         let revoke = format!(
             "UPDATE grants SET revoked_at = :now, revoked_by = :by WHERE id = :id AND revoked_at IS NULL
-             RETURNING {COLUMNS}, {LIVE}"
+             RETURNING {COLUMNS}, {LIVE} AS live"
         );
-        let known = format!("SELECT {COLUMNS}, {LIVE} FROM grants WHERE id = :id");
+        let known = format!("SELECT {COLUMNS}, {LIVE} AS live FROM grants WHERE id = :id");
         let exists = db.read(|_| Ok(()))?.is_some();
         if !exists || prefix.len() < 4 {
             return Err(Error::not_found("grant", prefix));

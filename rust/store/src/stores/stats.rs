@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::clock;
 use crate::error::Result;
+use crate::file::numbers;
 use crate::queue::proposal::PENDING;
 
 /// Of how many decisions, the newest, the times are told.
@@ -38,8 +39,8 @@ pub(crate) fn of(conn: &Connection) -> Result<Value> {
         Ok((row.get::<_, i64>("pending")?, row.get::<_, i64>("waiting")?, row.get::<_, Option<String>>("oldest")?))
     })?;
     // The log has no gaps.
-    let entries: i64 =
-        conn.prepare_cached("SELECT ifnull(max(seq), 0) FROM audit_entries")?.query_row([], |row| row.get(0))?;
+    let entries = format!("SELECT ifnull({}, 0)", numbers::last("audit_entries"));
+    let entries: i64 = conn.prepare_cached(&entries)?.query_row([], |row| row.get(0))?;
     Ok(json!({
         "by_state": sums(|tally| &tally.2),
         "by_bottle": sums(|tally| &tally.0),

@@ -47,8 +47,8 @@ pub(crate) struct Pending {
 /// at `left_at`.
 fn answers_sql(asked: &str, left_at: &str, from: &str) -> String {
     format!(
-        "SELECT {asked}, p.id, p.state, p.expires_at, {left_at}, p.withdrawn_at, p.withdrawn_reason,
-             m.state, m.path, m.expected_sha256, m.error, m.updated_at, {}
+        "SELECT {asked} AS asked, p.id, p.state, p.expires_at, {left_at} AS left_at, p.withdrawn_at, p.withdrawn_reason,
+             m.state AS apply_state, m.path, m.expected_sha256, m.error, m.updated_at, {}
          FROM {from}
          LEFT JOIN responses r ON r.proposal_seq = p.seq
          LEFT JOIN applies m ON m.proposal_seq = p.seq",
@@ -68,7 +68,7 @@ pub(crate) fn answers(conn: &Connection, queue_key: &str, ids: &[&str]) -> Resul
     });
     let ids = serde_json::Value::from(ids).to_string();
     let mut statement = conn.prepare_cached(&SQL)?;
-    let rows = statement.query_map((ids, queue_key), |row| Ok((row.get(0)?, answer(row)?)))?;
+    let rows = statement.query_map((ids, queue_key), |row| Ok((row.get("asked")?, answer(row)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -86,38 +86,43 @@ pub(crate) fn answer_to(conn: &Connection, queue_key: &str, id: &str) -> Result<
 }
 
 fn answer(row: &Row<'_>) -> rusqlite::Result<Seen> {
-    let Some(id): Option<String> = row.get(1)? else {
-        return Ok(Seen::Ended(Err(Error::not_found("proposal", &row.get::<_, String>(0)?))));
+    let Some(id): Option<String> = row.get("id")? else {
+        return Ok(Seen::Ended(Err(Error::not_found("proposal", &row.get::<_, String>("asked")?))));
     };
-    let state: String = row.get(2)?;
-    let expires_at: Option<String> = row.get(3)?;
+    let state: String = row.get("state")?;
+    let expires_at: Option<String> = row.get("expires_at")?;
     let has_expired = state == "pending" && expires_at.as_ref().is_some_and(|at| *at <= clock::now());
     if state == "expired" || has_expired {
         return Ok(Seen::Ended(Err(Error::Expired { id, expires_at: expires_at.unwrap_or_default() })));
     }
-    let left_at: Option<String> = row.get(4)?;
+    let left_at: Option<String> = row.get("left_at")?;
     if let (Some(at), "pending") = (left_at, state.as_str()) {
         let reason = "withdrawn by the requester".to_owned();
         return Ok(Seen::Ended(Err(Error::Withdrawn { id, at, reason })));
     }
     if state == "withdrawn" {
-        let (at, reason) = (row.get::<_, Option<String>>(5)?, row.get::<_, Option<String>>(6)?);
+        let (at, reason) =
+            (row.get::<_, Option<String>>("withdrawn_at")?, row.get::<_, Option<String>>("withdrawn_reason")?);
         let error = Error::Withdrawn { id, at: at.unwrap_or_default(), reason: reason.unwrap_or_default() };
         return Ok(Seen::Ended(Err(error)));
     }
-    match row.get::<_, Option<String>>(7)?.as_deref() {
+    match row.get::<_, Option<String>>("apply_state")?.as_deref() {
         // Decided, but an approval the agent hears of is already in effect.
         Some("intended") => return Ok(Seen::Open(Some(Pending { row: id, expires_at: None }))),
-        Some("failed") if row.get::<_, Option<String>>(10)?.as_deref() == Some(PUT_AWAY) => {
-            return Ok(Seen::Ended(Err(Error::Withdrawn { id, at: row.get(11)?, reason: PUT_AWAY.to_owned() })));
+        Some("failed") if row.get::<_, Option<String>>("error")?.as_deref() == Some(PUT_AWAY) => {
+            return Ok(Seen::Ended(Err(Error::Withdrawn {
+                id,
+                at: row.get("updated_at")?,
+                reason: PUT_AWAY.to_owned(),
+            })));
         }
         Some("failed") => {
-            let (path, expected) = (row.get(8)?, row.get(9)?);
+            let (path, expected) = (row.get("path")?, row.get("expected_sha256")?);
             return Ok(Seen::Ended(Err(Error::StaleFile { id, path, expected: Some(expected), actual: None })));
         }
         _ => {}
     }
-    Ok(match Response::from_row(row, 12, &id)? {
+    Ok(match Response::from_row(row, &id)? {
         Some(response) => Seen::Ended(Ok(Event::Answer(Box::new(response)))),
         None => Seen::Open(Some(Pending { row: id, expires_at })),
     })
