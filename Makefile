@@ -14,6 +14,7 @@ INSTALL := $(PIP) install --only-binary :all: --require-hashes --requirement
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+ARCHITECTURE := $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(firstword $(subst -, ,$(HOST)))))
 HELPER := target/$(HOST)/helper/bot-bottle-sidecar
 
 EGRESS := target/$(HOST)/release/bot-bottle-egress
@@ -23,7 +24,7 @@ EXTRAS := supervise serve git-gate tui
 RUST_SOURCES := .cargo/config.toml Cargo.toml Cargo.lock $(shell find rust migrations -name '*.rs' -o -name '*.sql' -o -name Cargo.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help build man demo browser test test-latest lint lock bench bench-full sdist-check clean tools
+.PHONY: help build man demo browser test test-latest lint lock bench bench-full sdist-check wheel clean tools
 .DELETE_ON_ERROR:
 
 help: ## print this list
@@ -91,6 +92,13 @@ sdist-check: tools $(BIN)/python ## a wheel built from the sdist alone installs 
 	target/sdist-check/venv/bin/python $(PIP) install --no-index target/sdist-check/*.whl
 	cd target/sdist-check && BOT_BOTTLE_ROOT="$$PWD/root" venv/bin/bot-bottle db migrate
 	cd target/sdist-check && BOT_BOTTLE_ROOT="$$PWD/root" venv/bin/bot-bottle pending
+
+# The wheel carries the static programs for its own architecture, by the name that Docker has for it.
+wheel: build ## a wheel for machines like this one, which images of the sidecars can be built from, into dist
+	rm -rf python/bot_bottle/programs && mkdir -p python/bot_bottle/programs/$(ARCHITECTURE) dist
+	cp $(HELPER) $(EGRESS) python/bot_bottle/programs/$(ARCHITECTURE)
+	PIP_NO_INDEX=1 $(BIN)/maturin build --release --locked --quiet --out dist; built=$$?; \
+	    rm -rf python/bot_bottle/programs; exit $$built
 
 clean: ## remove what the targets above made
 	rm -rf .venv .venv-latest target

@@ -18,7 +18,7 @@ import pytest
 import trustme
 from engine import docker, until_healthy
 
-from bot_bottle import Inbox, Proposal, QueueStore
+from bot_bottle import Inbox, Proposal, QueueStore, __version__
 from bot_bottle.launch.backend import names
 from cli_process import PROGRAMS, Host
 
@@ -281,3 +281,22 @@ def test_the_agent_has_the_terminal(bottle: Bottle) -> None:
         terminal.expect(pexpect.EOF)
         terminal.close()
         assert terminal.exitstatus == 9
+
+
+def test_an_image_of_another_schema_says_which_command_helps(bottle: Bottle) -> None:
+    tables = {"audit_store": 1, "bottle_store": 1, "grant_store": 1, "queue_store": 99}
+    label = f"LABEL bot-bottle.version=9.9.9 bot-bottle.schema={json.dumps(json.dumps(tables))}"
+    tag = f"bot-bottle-test/newer-{bottle.slug}"
+    file = f"FROM {bottle.image}\n{label}\n"
+    subprocess.run(["docker", "build", "--tag", tag, "-"], input=file, text=True, check=True, capture_output=True)
+    try:
+        words = ["run", bottle.slug, "--image", bottle.image, "--sidecars", tag, "--workspace", str(bottle.workspace)]
+        assert "(9.9.9) is newer than this bot-bottle" in bottle.host.run(*words, code=2).stderr
+        start = ["bottle", "start", bottle.slug, "--image", tag, "--run"]
+        assert "pip install --upgrade" in bottle.host.run(*start, code=2).stderr
+        listed = {name: each for each in bottle.host.json("image", "list") for name in each["tags"]}
+        assert listed[f"{tag}:latest"]["misfit"] and not listed[SIDECARS]["misfit"]
+        assert listed[SIDECARS]["version"] == __version__
+    finally:
+        docker("image", "rm", "--force", tag)
+    assert bottle.host.json("bottles", "--all") == []
