@@ -152,8 +152,8 @@ class DatabaseBusyError(BotBottleError):
 
 
 class WriteLostError(DatabaseBusyError):
-    """The database or its WAL was deleted or replaced under this process while it wrote: the write
-    is not in the file others read. The connection has been reopened. Safe to retry."""
+    """The database, its WAL or the index of that was deleted, replaced or cut short under this process
+    while it wrote: the write is not in the file others read. The connection has been reopened. Safe to retry."""
 
 
 class AccessDeniedError(BotBottleError, PermissionError):

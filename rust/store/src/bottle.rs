@@ -6,6 +6,7 @@ use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::file::column::get;
 use crate::queue::proposal::PENDING;
 use crate::registration::Registration;
 use crate::statement::Keys;
@@ -36,12 +37,12 @@ pub(crate) fn select(rest: &str) -> String {
 
 pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Bottle> {
     Ok(Bottle {
-        slug: row.get("slug")?,
-        backend: row.get("backend")?,
-        started_at: row.get("started_at")?,
-        stopped_at: row.get("stopped_at")?,
+        slug: get(row, "slug")?,
+        backend: get(row, "backend")?,
+        started_at: get(row, "started_at")?,
+        stopped_at: get(row, "stopped_at")?,
         files: BTreeMap::new(),
-        pending: row.get("pending")?,
+        pending: get(row, "pending")?,
         damaged: None,
     })
 }

@@ -78,7 +78,7 @@ pub enum Error {
     #[error("{path} was held by another writer for longer than the busy timeout; nothing was written, try again")]
     Busy { path: String },
     #[error(
-        "{path} or its WAL was deleted or replaced while this process wrote: the write is not in the file others read; the connection has been reopened, try again"
+        "{path}, its WAL or the index of that was deleted, replaced or cut short while this process wrote: the write is not in the file others read; the connection has been reopened, try again"
     )]
     WriteLost { path: String },
     #[error("{path} cannot be used: {reason}")]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::entry::{self as audit, AuditEntry, AuditFields};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::file::column::get;
 use crate::file::transaction::Transaction;
 use crate::rules::{check_time, new_id};
 use crate::statement::{GrantStatement, Keyring, Keys, Signature, Signer};
@@ -80,23 +81,23 @@ pub(crate) const LIVE: &str =
 
 pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Grant> {
     Ok(Grant {
-        id: row.get("id")?,
-        bottle_slug: row.get("bottle_slug")?,
-        tool: row.get("tool")?,
-        fingerprint: row.get("fingerprint")?,
-        scope: row.get("scope")?,
-        uses_left: row.get("uses_left")?,
-        expires_at: row.get("expires_at")?,
-        proposal_id: row.get("proposal_id")?,
-        created_at: row.get("created_at")?,
-        created_by: row.get("created_by")?,
-        last_used_at: row.get("last_used_at")?,
-        revoked_at: row.get("revoked_at")?,
-        revoked_by: row.get("revoked_by")?,
-        uses: row.get("uses")?,
-        key_id: row.get("key_id")?,
-        signature: row.get("signature")?,
-        live: row.get("live")?,
+        id: get(row, "id")?,
+        bottle_slug: get(row, "bottle_slug")?,
+        tool: get(row, "tool")?,
+        fingerprint: get(row, "fingerprint")?,
+        scope: get(row, "scope")?,
+        uses_left: get(row, "uses_left")?,
+        expires_at: get(row, "expires_at")?,
+        proposal_id: get(row, "proposal_id")?,
+        created_at: get(row, "created_at")?,
+        created_by: get(row, "created_by")?,
+        last_used_at: get(row, "last_used_at")?,
+        revoked_at: get(row, "revoked_at")?,
+        revoked_by: get(row, "revoked_by")?,
+        uses: get(row, "uses")?,
+        key_id: get(row, "key_id")?,
+        signature: get(row, "signature")?,
+        live: get(row, "live")?,
         damaged: None,
     })
 }

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use crate::audit::entry as audit;
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
+use crate::file::column::get;
 use crate::file::database::Database;
 use crate::file::numbers;
 use crate::file::transaction::Transaction;
@@ -34,15 +35,15 @@ pub(crate) struct Registration {
 impl Registration {
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Registration {
-            slug: row.get("slug")?,
-            backend: row.get("backend")?,
-            transport: row.get("transport")?,
-            generation: row.get("generation")?,
-            started_at: row.get("started_at")?,
-            stopped_at: row.get("stopped_at")?,
+            slug: get(row, "slug")?,
+            backend: get(row, "backend")?,
+            transport: get(row, "transport")?,
+            generation: get(row, "generation")?,
+            started_at: get(row, "started_at")?,
+            stopped_at: get(row, "stopped_at")?,
             files: Vec::new(),
             tokens: Vec::new(),
-            signature: Signature { key_id: row.get("key_id")?, signature: row.get("signature")? },
+            signature: Signature { key_id: get(row, "key_id")?, signature: get(row, "signature")? },
         })
     }
 
@@ -58,11 +59,11 @@ impl Registration {
         let Some(mut found) = found else { return Ok(None) };
         found.files = conn
             .prepare_cached(FILES_SQL)?
-            .query_map(slug, |row| Ok((row.get("tool")?, row.get("path")?)))?
+            .query_map(slug, |row| Ok((get(row, "tool")?, get(row, "path")?)))?
             .collect::<rusqlite::Result<_>>()?;
         found.tokens = conn
             .prepare_cached(TOKENS_SQL)?
-            .query_map(slug, |row| row.get("token_sha256"))?
+            .query_map(slug, |row| get(row, "token_sha256"))?
             .collect::<rusqlite::Result<_>>()?;
         Ok(Some(found))
     }
@@ -143,7 +144,7 @@ impl Registration {
 pub(crate) fn damaged(conn: &Connection, keys: &Keys) -> Result<Vec<(String, String)>> {
     let slugs: Vec<String> = conn
         .prepare_cached("SELECT slug FROM bottles ORDER BY slug")?
-        .query_map([], |row| row.get(0))?
+        .query_map([], |row| get(row, 0))?
         .collect::<rusqlite::Result<_>>()?;
     let mut damaged = Vec::new();
     for slug in slugs {
@@ -181,7 +182,7 @@ fn is_noted(conn: &Connection, slug: &str, reason: &str) -> Result<bool> {
         "SELECT EXISTS (SELECT 1 FROM audit_entries WHERE bottle_slug = :slug AND component = 'host'
          AND operator_action = :action AND operator_notes = :notes)";
     let asked = named_params! {":slug": slug, ":action": DAMAGED, ":notes": reason};
-    Ok(conn.prepare_cached(NOTED_SQL)?.query_row(asked, |row| row.get(0))?)
+    Ok(conn.prepare_cached(NOTED_SQL)?.query_row(asked, |row| get(row, 0))?)
 }
 
 /// A slug and words that keep the log's rules, of ones that may break any.

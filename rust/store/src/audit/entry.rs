@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use crate::clock;
 use crate::diff::{hex, sha256_hex};
 use crate::error::{Error, Result};
-use crate::file::numbers;
 use crate::file::transaction::Transaction;
+use crate::file::{column, numbers};
 use crate::rules::{
     MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text, check_time,
 };
@@ -124,11 +124,11 @@ impl AuditEntry {
     }
 
     pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let mut texts = [None; TEXTS];
+        let mut texts = [const { None }; TEXTS];
         for (at, text) in texts.iter_mut().enumerate() {
-            *text = row.get_ref(at)?.as_str_or_null()?;
+            *text = column::text(row, at)?;
         }
-        Ok(AuditEntry::new(texts, row.get(TEXTS)?))
+        Ok(AuditEntry::new(texts.each_ref().map(Option::as_deref), row.get(TEXTS)?))
     }
 }
 

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::file::identity::FileId;
 use crate::file::layout;
+use crate::file::turn::lost_pages;
 use crate::process::{Own, PerProcess};
 
 type Anchors = Mutex<HashMap<FileId, Weak<Anchor>>>;
@@ -29,11 +30,16 @@ fn anchors() -> Arc<Own<Anchors>> {
 }
 
 /// Held by each connection; the last one's is let go before SQLite closes, which may then remove the WAL itself.
-pub(crate) struct Anchor(File);
+pub(crate) struct Anchor {
+    file: File,
+    /// How many pages of mapped files were lost before the first of these connections was opened.
+    lost: u64,
+}
 
 impl Anchor {
-    /// Holds the file that a connection is open on. `None` if another one is at the path by now.
-    pub(crate) fn hold(path: &Path, id: FileId) -> Option<Arc<Self>> {
+    /// Holds the file that a connection is open on, which was opened after `lost` pages were lost. `None` if another one is
+    /// at the path by now.
+    pub(crate) fn hold(path: &Path, id: FileId, lost: u64) -> Option<Arc<Self>> {
         let anchors = anchors();
         let mut all = anchors.lock();
         let anchor = match all.get(&id).and_then(Weak::upgrade) {
@@ -45,13 +51,24 @@ impl Anchor {
                     return None;
                 }
                 all.retain(|_, anchor| anchor.strong_count() > 0);
-                let anchor = Arc::new(Anchor(file));
+                let anchor = Arc::new(Anchor { file, lost });
                 all.insert(id, Arc::downgrade(&anchor));
                 anchor
             }
         };
         anchor.set(true);
         Some(anchor)
+    }
+
+    /// How many pages were lost before the connections on a file that are open already, if there are any.
+    pub(crate) fn lost_before(id: FileId) -> Option<u64> {
+        anchors().lock().get(&id).and_then(Weak::upgrade).map(|anchor| anchor.lost)
+    }
+
+    /// Whether the connections' index of the WAL is still the one that others see. They share it with each other: it is not,
+    /// until all of them are closed, once one has lost a page of it.
+    pub(crate) fn is_whole(&self) -> bool {
+        lost_pages() == self.lost
     }
 
     /// Before its connection is closed: SQLite may need the file for itself.
@@ -78,11 +95,11 @@ impl Anchor {
             l_len: SHARED_SIZE as _,
             l_pid: 0,
         };
-        let _ = fcntl(&self.0, FcntlArg::F_OFD_SETLK(&lock));
+        let _ = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&lock));
     }
 
     #[cfg(not(target_os = "linux"))]
     fn set(&self, _held: bool) {
-        let _ = &self.0;
+        let _ = &self.file;
     }
 }

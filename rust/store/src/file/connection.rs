@@ -1,7 +1,7 @@
 //! What does a connection settle when it is opened, and how does it know that its files are still the database's?
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::file::anchor::Anchor;
 use crate::file::attest::{self, For};
 use crate::file::identity::{FileId, file_id};
 use crate::file::transaction::Transaction;
-use crate::file::turn::{Turn, Turns};
+use crate::file::turn::{Turn, Turns, lost_pages};
 use crate::file::wal::{Syncs, WAL_LIMIT, Wal};
 use crate::file::{migrations, mount};
 use crate::patience;
@@ -50,13 +50,18 @@ impl Opened {
         mount::check(&file)?;
         mount::refuse_planted(&file)?;
         let before = file_id(&file);
+        let lost = before.and_then(Anchor::lost_before).unwrap_or_else(lost_pages);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut conn = Connection::open_with_flags(&file, flags).map_err(|error| Error::from(error).at(&file))?;
         be_patient(&mut conn)?;
+        commit_only_whole(&mut conn, lost)?;
         let turns = Turns::beside(&file);
-        prepare(&conn, turns.as_ref()).map_err(|error| error.at(&file))?;
+        prepare(&conn, turns.as_ref()).map_err(|error| match lost == lost_pages() {
+            true => error.at(&file),
+            false => cut_short(&file),
+        })?;
         let wal = Wal::beside(&file);
-        let anchor = before.and_then(|id| Anchor::hold(&file, id));
+        let anchor = before.and_then(|id| Anchor::hold(&file, id, lost));
         Ok(Opened {
             conn,
             file,
@@ -75,19 +80,34 @@ impl Opened {
         mount::check(&file)?;
         mount::refuse_planted(&file)?;
         let id = file_id(&file);
+        let lost = id.and_then(Anchor::lost_before).unwrap_or_else(lost_pages);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut conn = Connection::open_with_flags(&file, flags).map_err(|error| Error::from(error).at(&file))?;
         be_patient(&mut conn)?;
+        commit_only_whole(&mut conn, lost)?;
         // SQLite opens the WAL with the first look.
         conn.query_row("PRAGMA data_version", [], |_| Ok(())).map_err(|error| Error::from(error).at(&file))?;
         let (wal, turns) = (Wal::beside(&file), Turns::beside(&file));
-        let anchor = id.and_then(|id| Anchor::hold(&file, id));
+        let anchor = id.and_then(|id| Anchor::hold(&file, id, lost));
         Ok(Opened { conn, file, wal, id, syncs: Cell::new(Syncs::InTurn), schema: Cell::new(None), turns, anchor })
     }
 
-    /// Whether database and WAL at their paths are still the files this connection has open.
+    /// Whether database and WAL at their paths are still the files this connection has open, and no page of what it has
+    /// mapped was lost.
     pub(crate) fn is_current(&self) -> bool {
-        self.wal.is_current() && file_id(&self.file) == self.id
+        self.is_whole() && self.wal.is_current() && file_id(&self.file) == self.id
+    }
+
+    fn is_whole(&self) -> bool {
+        self.anchor.as_ref().is_none_or(|anchor| anchor.is_whole())
+    }
+
+    /// What was read or written since the index of the WAL lost a page may be of any moment.
+    pub(crate) fn check_whole(&self) -> Result<()> {
+        if self.is_whole() {
+            return Ok(());
+        }
+        Err(cut_short(&self.file))
     }
 
     /// With the turn it was done in. `announce` is called with the result before it is committed.
@@ -136,6 +156,16 @@ impl Drop for Opened {
             anchor.let_go();
         }
     }
+}
+
+fn cut_short(file: &Path) -> Error {
+    Error::unavailable(file, "its -shm file was cut short meanwhile; it is opened anew with the next use, so try again")
+}
+
+/// What was read through an index of the WAL with a hole in it is of any moment, an empty file to begin with: nothing is
+/// written on top of that, neither rows nor a schema.
+fn commit_only_whole(conn: &mut Connection, lost: u64) -> Result<()> {
+    Ok(conn.commit_hook(Some(move || lost_pages() != lost))?)
 }
 
 /// Whether this release still fits, with whatever is missing brought back.

@@ -17,6 +17,7 @@
 pub(crate) mod anchor;
 pub(crate) mod attest;
 pub(crate) mod bell;
+pub(crate) mod column;
 pub(crate) mod connection;
 pub(crate) mod database;
 pub(crate) mod identity;

@@ -17,6 +17,7 @@ use crate::file::bell::Rings;
 use crate::file::connection::{Opened, is_outdated, is_usable};
 use crate::file::slot::{Guard, Slot, this_thread};
 use crate::file::transaction::Transaction;
+use crate::file::turn::survive_lost_pages;
 use crate::file::wal::{Syncs, WAL_PATIENCE};
 use crate::file::{layout, migrations};
 use crate::patience::{self, BUSY_TIMEOUT};
@@ -245,6 +246,8 @@ impl Shared {
         }
         let Some(opened) = slot.as_ref() else { return Ok(None) };
         let result = work(&opened.conn).map_err(|error| error.at(&opened.file));
+        // Whatever it says: it may have been read from an index of the WAL with a hole in it. The next use opens it anew.
+        opened.check_whole()?;
         if let Err(Error::Unavailable { .. }) = result {
             // The schema may have gone from under it. A later release's is told as such; the next use looks at it anew.
             let newer = migrations::versions(&opened.conn).and_then(|found| migrations::refuse_newer(&found));
@@ -282,6 +285,9 @@ impl Shared {
         match layout::locate(&self.path, self.on_host, create)? {
             Some(file) => {
                 Registry::current().refuse_inherited(&file)?;
+                if self.on_host {
+                    survive_lost_pages();
+                }
                 self.opened.store(true, Ordering::Release);
                 Opened::open(file).map(Some)
             }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::error::Result;
+use crate::file::column::get;
 use crate::file::numbers;
 use crate::file::transaction::Transaction;
 use crate::state::ChangeKind;
@@ -39,19 +40,19 @@ pub(crate) fn record(tx: &Transaction<'_>, kind: ChangeKind, id: &str, bottle_sl
 /// `seq` of the newest change.
 pub(crate) fn last_change(conn: &Connection) -> Result<i64> {
     static LAST_SQL: LazyLock<String> = LazyLock::new(|| format!("SELECT ifnull({}, 0)", numbers::last("changes")));
-    Ok(conn.prepare_cached(&LAST_SQL)?.query_row([], |row| row.get(0))?)
+    Ok(conn.prepare_cached(&LAST_SQL)?.query_row([], |row| get(row, 0))?)
 }
 
 pub(crate) const CHANGE_COLUMNS: &str = "seq, kind, proposal_id, bottle_slug, tool, at";
 
 pub(crate) fn change_from_row(row: &Row<'_>) -> rusqlite::Result<Change> {
     Ok(Change {
-        seq: row.get("seq")?,
-        kind: row.get("kind")?,
-        proposal_id: row.get("proposal_id")?,
-        bottle_slug: row.get("bottle_slug")?,
-        tool: row.get("tool")?,
-        at: row.get("at")?,
+        seq: get(row, "seq")?,
+        kind: get(row, "kind")?,
+        proposal_id: get(row, "proposal_id")?,
+        bottle_slug: get(row, "bottle_slug")?,
+        tool: get(row, "tool")?,
+        at: get(row, "at")?,
     })
 }
 

@@ -7,6 +7,7 @@ use crate::clock;
 use crate::diff::{render_diff, sha256_hex};
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
+use crate::file::column::get;
 use crate::file::database::Database;
 use crate::file::transaction::Transaction;
 use crate::grant::{self, Granted, Scope};
@@ -210,7 +211,7 @@ impl Made<'_> {
             ":now": now,
             ":payload_sha256": proposal.payload_sha256,
         })?;
-        let Some(seq) = decided.next()?.map(|row| row.get::<_, i64>("seq")).transpose()? else {
+        let Some(seq) = decided.next()?.map(|row| get::<i64>(row, "seq")).transpose()? else {
             let found = life::find(tx, &proposal.id)?.ok_or_else(|| Error::not_found("proposal", &proposal.id))?;
             return Err(item::why_not(tx, &found)?);
         };

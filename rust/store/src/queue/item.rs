@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::file::column::get;
 use crate::queue::life::Found;
 use crate::queue::proposal::{self, Proposal};
 use crate::queue::response::Response;
@@ -107,18 +108,18 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<InboxItem> {
     let response = Response::from_row(row, &proposal.id)?;
     Ok(InboxItem {
         proposal,
-        queue_key: row.get("queue_key")?,
-        state: row.get("state")?,
-        waiting_until: row.get("waiting_until")?,
-        waiting: row.get::<_, Option<bool>>("waiting")?.unwrap_or(false),
-        requests: row.get("requests")?,
-        withdrawn_at: row.get("withdrawn_at")?,
-        withdrawn_reason: row.get("withdrawn_reason")?,
-        archived_at: row.get("archived_at")?,
-        managed_file: row.get("managed_file")?,
-        apply_state: row.get("apply_state")?,
-        apply_error: row.get("apply_error")?,
-        base_sha256: row.get("base_sha256")?,
+        queue_key: get(row, "queue_key")?,
+        state: get(row, "state")?,
+        waiting_until: get(row, "waiting_until")?,
+        waiting: get::<Option<bool>>(row, "waiting")?.unwrap_or(false),
+        requests: get(row, "requests")?,
+        withdrawn_at: get(row, "withdrawn_at")?,
+        withdrawn_reason: get(row, "withdrawn_reason")?,
+        archived_at: get(row, "archived_at")?,
+        managed_file: get(row, "managed_file")?,
+        apply_state: get(row, "apply_state")?,
+        apply_error: get(row, "apply_error")?,
+        base_sha256: get(row, "base_sha256")?,
         damaged: None,
         response,
     })

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, named_params};
 
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::file::column::get;
 use crate::file::numbers;
 use crate::file::transaction::Transaction;
 use crate::queue::changes;
@@ -48,9 +49,9 @@ impl Arrival {
         let Proposal { bottle_slug, tool, payload_sha256, id, .. } = proposal;
         let asked = (queue_key, bottle_slug, tool, payload_sha256, MAX_PENDING_PER_BOTTLE - 1, now, id);
         Ok(tx.prepare_cached(ARRIVAL_SQL)?.query_row(asked, |row| {
-            let path: Option<String> = row.get("path")?;
-            let managed = path.map(|path| Ok::<_, rusqlite::Error>((path, row.get("known")?))).transpose()?;
-            Ok(Arrival { managed, clear: row.get("clear")? })
+            let path: Option<String> = get(row, "path")?;
+            let managed = path.map(|path| Ok::<_, rusqlite::Error>((path, get(row, "known")?))).transpose()?;
+            Ok(Arrival { managed, clear: get(row, "clear")? })
         })?)
     }
 }
@@ -65,14 +66,14 @@ pub(crate) fn expire(tx: &Transaction<'_>, queue_key: &str, now: &str) -> Result
     // Asked first, as an update that returns rows makes a table for them even if there are none: a quarter of a write.
     let any: bool = tx
         .prepare_cached(ANY_SQL)?
-        .query_row(named_params! {":queue_key": queue_key, ":now": now}, |row| row.get(0))?;
+        .query_row(named_params! {":queue_key": queue_key, ":now": now}, |row| get(row, 0))?;
     if !any {
         return Ok(());
     }
     let gone: Vec<(String, String, String)> = tx
         .prepare_cached(EXPIRE_SQL)?
         .query_map(named_params! {":queue_key": queue_key, ":now": now}, |row| {
-            Ok((row.get("id")?, row.get("bottle_slug")?, row.get("tool")?))
+            Ok((get(row, "id")?, get(row, "bottle_slug")?, get(row, "tool")?))
         })?
         .collect::<rusqlite::Result<_>>()?;
     for (id, bottle_slug, tool) in gone {
@@ -123,7 +124,7 @@ pub(crate) fn pending_twin(
                 ":base": base,
                 ":fingerprint": proposal.about(),
             },
-            |row| Ok((row.get("seq")?, from_row(row)?)),
+            |row| Ok((get(row, "seq")?, from_row(row)?)),
         )
         .optional()?)
 }
@@ -134,7 +135,7 @@ pub(crate) fn add_alias(tx: &Transaction<'_>, seq: i64, proposal: &Proposal) -> 
     // Each holds a justification of up to 16 KiB: identical requests are capped like different ones.
     let count: i64 = tx
         .prepare_cached("SELECT count(*) FROM aliases WHERE proposal_seq = ?1")?
-        .query_row([seq], |row| row.get(0))?;
+        .query_row([seq], |row| get(row, 0))?;
     if count >= MAX_PENDING_PER_BOTTLE {
         return Err(Error::proposal(
             "queue",
@@ -152,7 +153,8 @@ pub(crate) fn add_alias(tx: &Transaction<'_>, seq: i64, proposal: &Proposal) -> 
 
 pub(crate) fn check_cap(tx: &Transaction<'_>, queue_key: &str) -> Result<()> {
     let sql = format!("SELECT count(*) FROM {PENDING} AND p.queue_key = :queue_key");
-    let pending: i64 = tx.prepare_cached(&sql)?.query_row(named_params! {":queue_key": queue_key}, |row| row.get(0))?;
+    let pending: i64 =
+        tx.prepare_cached(&sql)?.query_row(named_params! {":queue_key": queue_key}, |row| get(row, 0))?;
     if pending < MAX_PENDING_PER_BOTTLE {
         return Ok(());
     }
@@ -201,14 +203,14 @@ pub(crate) fn find(conn: &Connection, id: &str) -> Result<Option<Found>> {
         .prepare_cached(FIND_SQL)?
         .query_row(named_params! {":id": id}, |row| {
             Ok(Found {
-                seq: row.get("seq")?,
-                id: row.get("id")?,
-                queue_key: row.get("queue_key")?,
-                bottle_slug: row.get("bottle_slug")?,
-                tool: row.get("tool")?,
-                state: row.get("state")?,
-                alias: row.get("alias")?,
-                archived_at: row.get("archived_at")?,
+                seq: get(row, "seq")?,
+                id: get(row, "id")?,
+                queue_key: get(row, "queue_key")?,
+                bottle_slug: get(row, "bottle_slug")?,
+                tool: get(row, "tool")?,
+                state: get(row, "state")?,
+                alias: get(row, "alias")?,
+                archived_at: get(row, "archived_at")?,
             })
         })
         .optional()?)
@@ -231,7 +233,7 @@ pub(crate) fn leave(tx: &Transaction<'_>, found: &Found, id: &str) -> Result<()>
 pub(crate) fn others_ask(tx: &Transaction<'_>, found: &Found) -> Result<bool> {
     const OTHERS_SQL: &str = "SELECT (SELECT requester_left_at IS NULL FROM proposals WHERE seq = :seq)
              OR EXISTS (SELECT 1 FROM aliases WHERE proposal_seq = :seq AND withdrawn_at IS NULL)";
-    Ok(tx.prepare_cached(OTHERS_SQL)?.query_row(named_params! {":seq": found.seq}, |row| row.get(0))?)
+    Ok(tx.prepare_cached(OTHERS_SQL)?.query_row(named_params! {":seq": found.seq}, |row| get(row, 0))?)
 }
 
 pub(crate) fn withdraw(tx: &Transaction<'_>, found: &Found, reason: &str) -> Result<()> {

@@ -23,6 +23,7 @@ use crate::clock;
 use crate::diff::{render_diff, sha256_hex};
 use crate::error::{Error, Reason, Result};
 use crate::file::bell::Rings;
+use crate::file::column::get;
 use crate::file::database::Database;
 use crate::file::layout;
 use crate::file::lock::Lock;
@@ -389,7 +390,7 @@ fn settle(db: &Database, id: &str, failure: Option<&str>) -> Result<()> {
             .prepare_cached(SETTLE_SQL)?
             .query_row(
                 named_params! {":seq": found.seq, ":state": state, ":error": failure, ":now": clock::now()},
-                |row| row.get(0),
+                |row| get(row, 0),
             )
             .optional()?;
         let Some(final_sha256) = settled else { return Ok(((), Rings::NONE)) };
@@ -424,7 +425,7 @@ pub(crate) const PUT_AWAY: &str = "put away before its file was in effect; the f
 pub(crate) fn is_intended(tx: &Transaction<'_>, seq: i64) -> Result<bool> {
     const IS_INTENDED_SQL: &str =
         "SELECT EXISTS (SELECT 1 FROM applies WHERE proposal_seq = :seq AND state = 'intended')";
-    Ok(tx.prepare_cached(IS_INTENDED_SQL)?.query_row(named_params! {":seq": seq}, |row| row.get(0))?)
+    Ok(tx.prepare_cached(IS_INTENDED_SQL)?.query_row(named_params! {":seq": seq}, |row| get(row, 0))?)
 }
 
 /// Ends a decision's way to its file, for good: it is in effect by now, or it never will be. Until the lock is dropped no
@@ -452,7 +453,7 @@ fn intended(conn: &Connection) -> Result<Vec<Intent>> {
          WHERE m.state = 'intended' AND m.state <> 'applied' ORDER BY m.proposal_seq";
     let mut statement = conn.prepare_cached(INTENDED_SQL)?;
     let rows = statement.query_map([], |row| {
-        Ok((row.get("id")?, row.get("path")?, row.get("expected_sha256")?, row.get("final_sha256")?))
+        Ok((get(row, "id")?, get(row, "path")?, get(row, "expected_sha256")?, get(row, "final_sha256")?))
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::clock;
 use crate::diff::sha256_hex;
 use crate::error::{Error, Result};
+use crate::file::column::get;
 use crate::rules::{
     MAX_FINGERPRINT_BYTES, MAX_JUSTIFICATION_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text, check_time,
     new_id,
@@ -120,16 +121,16 @@ pub(crate) const COLUMNS: &str = "p.id, p.bottle_slug, p.tool, p.proposed_file, 
 /// Reads [`COLUMNS`].
 pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Proposal> {
     Ok(Proposal {
-        id: row.get("id")?,
-        bottle_slug: row.get("bottle_slug")?,
-        tool: row.get("tool")?,
-        proposed_file: row.get("proposed_file")?,
-        justification: row.get("justification")?,
-        arrival_timestamp: row.get("arrival_timestamp")?,
-        current_file_hash: row.get("current_file_hash")?,
-        expires_at: row.get("expires_at")?,
-        fingerprint: row.get("fingerprint")?,
-        payload_sha256: row.get("payload_sha256")?,
+        id: get(row, "id")?,
+        bottle_slug: get(row, "bottle_slug")?,
+        tool: get(row, "tool")?,
+        proposed_file: get(row, "proposed_file")?,
+        justification: get(row, "justification")?,
+        arrival_timestamp: get(row, "arrival_timestamp")?,
+        current_file_hash: get(row, "current_file_hash")?,
+        expires_at: get(row, "expires_at")?,
+        fingerprint: get(row, "fingerprint")?,
+        payload_sha256: get(row, "payload_sha256")?,
     })
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diff::{render_diff, sha256_hex};
 use crate::error::{Error, Result};
+use crate::file::column::get;
 use crate::rules::{MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_text, check_time};
 use crate::state::{STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, check_surface};
 use crate::statement::{DecisionStatement, Keyring, Signature};
@@ -184,31 +185,31 @@ impl Response {
 
     /// Reads [`Response::COLUMNS`]; `None` where there is no answer.
     pub(crate) fn from_row(row: &Row<'_>, id: &str) -> rusqlite::Result<Option<Self>> {
-        let Some(status) = row.get("status")? else { return Ok(None) };
-        let final_file: Option<String> = row.get("final_file")?;
-        let modified: Option<String> = row.get("modified")?;
-        let tool: String = row.get("tool")?;
+        let Some(status) = get(row, "status")? else { return Ok(None) };
+        let final_file: Option<String> = get(row, "final_file")?;
+        let modified: Option<String> = get(row, "modified")?;
+        let tool: String = get(row, "tool")?;
         let diff = modified.zip(final_file.clone()).map(|(before, after)| Difference::of(before, after, &tool));
         let signed = SignedDecision {
-            bottle_slug: row.get("bottle_slug")?,
+            bottle_slug: get(row, "bottle_slug")?,
             tool,
-            scope: row.get("scope")?,
-            key_id: row.get("key_id")?,
-            signature: row.get("signature")?,
+            scope: get(row, "scope")?,
+            key_id: get(row, "key_id")?,
+            signature: get(row, "signature")?,
         };
         Ok(Some(Response {
             proposal_id: id.to_owned(),
             status,
-            notes: row.get("notes")?,
+            notes: get(row, "notes")?,
             final_file,
-            payload_sha256: row.get("answered_sha256")?,
-            review_sha256: row.get("review_sha256")?,
-            final_sha256: row.get("final_sha256")?,
-            decided_by: row.get("decided_by")?,
-            surface: row.get("surface")?,
-            decided_at: row.get("decided_at")?,
+            payload_sha256: get(row, "answered_sha256")?,
+            review_sha256: get(row, "review_sha256")?,
+            final_sha256: get(row, "final_sha256")?,
+            decided_by: get(row, "decided_by")?,
+            surface: get(row, "surface")?,
+            decided_at: get(row, "decided_at")?,
             diff,
-            applied_at: row.get("applied_at")?,
+            applied_at: get(row, "applied_at")?,
             signed: Some(signed),
         }))
     }

@@ -129,7 +129,9 @@ impl AuditStore {
                     let _snapshot = opened.conn.unchecked_transaction()?;
                     reconcile(&opened.conn, head)
                 };
-                let (report, mismatches) = verified().map_err(|error: Error| error.at(&opened.file))?;
+                let verified = verified().map_err(|error: Error| error.at(&opened.file));
+                opened.check_whole()?;
+                let (report, mismatches) = verified?;
                 let Some(first) = mismatches.first() else { return Ok(report) };
                 let reason = match mismatches.len() {
                     1 => first.reason.clone(),

@@ -10,6 +10,7 @@ use crate::bottle::{Bottle, from_row, select, settle};
 use crate::diff::sha256_hex;
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
+use crate::file::column::get;
 use crate::file::database::Database;
 use crate::file::layout;
 use crate::file::transaction::Transaction;
@@ -123,7 +124,7 @@ impl BottleStore {
                 grant::end_with_bottle(tx, slug)?;
                 let ids: Vec<String> = tx
                     .prepare(&format!("SELECT p.id FROM {PENDING} AND p.bottle_slug = :slug"))?
-                    .query_map(named_params! {":slug": slug}, |row| row.get(0))?
+                    .query_map(named_params! {":slug": slug}, |row| get(row, 0))?
                     .collect::<rusqlite::Result<_>>()?;
                 let mut withdrawn = 0;
                 for id in &ids {
@@ -208,7 +209,7 @@ impl BottleStore {
         let slug = self.db.read(|conn| {
             let params = named_params! {":sha256": sha256};
             let slug: Option<String> =
-                conn.prepare_cached(CHECK_SQL)?.query_row(params, |row| row.get(0)).optional()?;
+                conn.prepare_cached(CHECK_SQL)?.query_row(params, |row| get(row, 0)).optional()?;
             let Some(slug) = slug else { return Ok(None) };
             Ok(Some((Registration::read_verified(conn, &keys, &slug), slug)))
         })?;

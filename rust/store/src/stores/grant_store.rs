@@ -10,6 +10,7 @@ use crate::broker::Broker;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
+use crate::file::column::get;
 use crate::grant::{self, COLUMNS, Grant, LIVE, from_row};
 use crate::registration::record_damage;
 use crate::rules::{check_name, check_text};
@@ -159,7 +160,7 @@ impl GrantStore {
         db.write(|tx| {
             let ids: Vec<String> = tx
                 .prepare_cached("SELECT id FROM grants WHERE id >= ?1 AND id < ?1 || '~' ORDER BY id LIMIT 6")?
-                .query_map([prefix], |row| row.get(0))?
+                .query_map([prefix], |row| get(row, 0))?
                 .collect::<rusqlite::Result<_>>()?;
             let id = match ids.as_slice() {
                 [] => return Err(Error::not_found("grant", prefix)),

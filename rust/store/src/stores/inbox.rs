@@ -7,6 +7,7 @@ use rusqlite::{Connection, Params, named_params};
 
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::file::column::get;
 use crate::file::database::Database;
 use crate::file::numbers::END;
 use crate::queue::changes::{CHANGE_COLUMNS, Change, change_from_row, last_change};
@@ -94,7 +95,7 @@ impl Inbox {
             let mut statement = conn.prepare_cached(BY_PREFIX_SQL)?;
             let to = format!("{prefix}~"); // sorts after every hex digit and hyphen
             let ids: Vec<String> = statement
-                .query_map(named_params! {":from": prefix, ":to": to}, |row| row.get(0))?
+                .query_map(named_params! {":from": prefix, ":to": to}, |row| get(row, 0))?
                 .collect::<rusqlite::Result<_>>()?;
             match ids.as_slice() {
                 [] => Ok(None),

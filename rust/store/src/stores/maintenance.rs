@@ -120,7 +120,9 @@ impl Database {
             wrong.extend(damaged.into_iter().map(|(slug, reason)| (slug, reason, "it allows nothing")));
             Ok((all, wrong))
         };
-        let (mut all, wrong) = look().map_err(|error: Error| error.at(&opened.file))?;
+        let looked = look().map_err(|error: Error| error.at(&opened.file));
+        opened.check_whole()?;
+        let (mut all, wrong) = looked?;
         drop(opened);
         for (told, (slug, reason, way_out)) in wrong.iter().enumerate() {
             if told == MOST_FINDINGS {
@@ -142,7 +144,7 @@ impl Database {
         };
         refuse_own_names(self, &opened.file, destination)?;
         create_private(destination)?;
-        let copied = copy(&opened.conn, destination);
+        let copied = copy(&opened.conn, destination).and_then(|bytes| opened.check_whole().map(|()| bytes));
         if copied.is_err() {
             let _ = fs::remove_file(destination);
         }

@@ -8,6 +8,7 @@ use crate::audit::entry as audit;
 use crate::clock;
 use crate::error::Result;
 use crate::file::bell::Rings;
+use crate::file::column::get;
 use crate::file::database::Database;
 use crate::file::transaction::Transaction;
 use crate::user::os_user;
@@ -94,8 +95,8 @@ fn ended(conn: &Connection, after: i64, before: &str) -> Result<Option<Window>> 
     let mut rows = statement.query(named_params! {":after": after, ":before": before, ":look": LOOK})?;
     while let Some(row) = rows.next()? {
         let window = window.get_or_insert_with(|| Window { last: after, found: Vec::new() });
-        window.last = row.get("seq")?;
-        if row.get::<_, Option<bool>>("ended")? == Some(true) {
+        window.last = get(row, "seq")?;
+        if get::<Option<bool>>(row, "ended")? == Some(true) {
             window.found.push(window.last);
         }
     }
@@ -130,10 +131,10 @@ fn forgotten(conn: &Connection, before: &str) -> Result<Option<i64>> {
     let mut statement = conn.prepare_cached(FORGOTTEN_SQL)?;
     let mut rows = statement.query(named_params! {":before": before})?;
     while let Some(row) = rows.next()? {
-        if !row.get::<_, bool>("old")? {
+        if !get::<bool>(row, "old")? {
             break;
         }
-        last = Some(row.get("seq")?);
+        last = Some(get(row, "seq")?);
     }
     Ok(last)
 }

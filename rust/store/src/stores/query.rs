@@ -190,12 +190,14 @@ impl Database {
             Some(move || patience::is_interrupted() || deadline.is_some_and(|at| Instant::now() >= at)),
         )?;
         opened.conn.authorizer(Some(|context: AuthContext<'_>| only_reading(&context)))?;
-        run(&opened.conn, sql, params, true).map_err(|error| match error {
+        let found = run(&opened.conn, sql, params, true).map_err(|error| match error {
             Error::Interrupted if !patience::was_interrupted() => {
                 Error::QueryTimeout { seconds: limit.as_secs_f64().to_string() }
             }
             error => error.at(&opened.file),
-        })
+        });
+        opened.check_whole()?;
+        found
     }
 
     /// Brings another program's module to the version its steps make. Copies of that program that know the module up to
@@ -273,6 +275,7 @@ impl ForeignTransaction {
     pub fn commit(mut self) -> Result<()> {
         let _patience = patience::begin();
         self.opened.conn.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
+        self.opened.check_whole()?;
         self.opened.conn.execute_batch("COMMIT").map_err(|error| Error::from(error).at(&self.opened.file))?;
         self.opened.acknowledge()
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::clock;
 use crate::error::Result;
+use crate::file::column::get;
 use crate::file::numbers;
 use crate::queue::proposal::PENDING;
 
@@ -36,11 +37,11 @@ pub(crate) fn of(conn: &Connection) -> Result<Value> {
          FROM {PENDING} AND (p.expires_at IS NULL OR p.expires_at > :now)"
     );
     let (pending, waiting, oldest) = conn.prepare_cached(&pending)?.query_row(named_params! {":now": now}, |row| {
-        Ok((row.get::<_, i64>("pending")?, row.get::<_, i64>("waiting")?, row.get::<_, Option<String>>("oldest")?))
+        Ok((get::<i64>(row, "pending")?, get::<i64>(row, "waiting")?, get::<Option<String>>(row, "oldest")?))
     })?;
     // The log has no gaps.
     let entries = format!("SELECT ifnull({}, 0)", numbers::last("audit_entries"));
-    let entries: i64 = conn.prepare_cached(&entries)?.query_row([], |row| row.get(0))?;
+    let entries: i64 = conn.prepare_cached(&entries)?.query_row([], |row| get(row, 0))?;
     Ok(json!({
         "by_state": sums(|tally| &tally.2),
         "by_bottle": sums(|tally| &tally.0),
@@ -72,13 +73,13 @@ fn tallies(conn: &Connection, now: &str) -> Result<Vec<Tally>> {
     let mut statement = conn.prepare_cached(TALLIES_SQL)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        all.push((row.get("bottle_slug")?, row.get("tool")?, row.get("state")?, row.get("proposals")?));
+        all.push((get(row, "bottle_slug")?, get(row, "tool")?, get(row, "state")?, get(row, "proposals")?));
     }
     let mut statement = conn.prepare_cached(EXPIRED_SQL)?;
     let mut rows = statement.query(named_params! {":now": now})?;
     while let Some(row) = rows.next()? {
-        let (slug, tool): (String, String) = (row.get("bottle_slug")?, row.get("tool")?);
-        let count: i64 = row.get("proposals")?;
+        let (slug, tool): (String, String) = (get(row, "bottle_slug")?, get(row, "tool")?);
+        let count: i64 = get(row, "proposals")?;
         all.push((slug.clone(), tool.clone(), "pending".to_owned(), -count));
         all.push((slug, tool, "expired".to_owned(), count));
     }
@@ -92,7 +93,7 @@ fn times(conn: &Connection) -> Result<Vec<f64>> {
          CROSS JOIN proposals p ON p.seq = r.proposal_seq";
     let mut statement = conn.prepare_cached(TIMES_SQL)?;
     let times = statement.query_map(named_params! {":most": MOST_TIMED}, |row| {
-        Ok(clock::seconds_between(&row.get::<_, String>("asked")?, &row.get::<_, String>("decided")?))
+        Ok(clock::seconds_between(&get::<String>(row, "asked")?, &get::<String>(row, "decided")?))
     })?;
     let mut times = times.collect::<rusqlite::Result<Vec<_>>>()?;
     times.sort_by(f64::total_cmp);

@@ -20,6 +20,8 @@ use crate::error::{Error, Result};
 use crate::patience;
 use page::{Counters, Page};
 
+pub(crate) use page::{lost_pages, survive_lost_pages};
+
 mod page;
 
 /// How long the queue may stand still while nobody is seen at work: one whose turn it is was killed, or has to be woken

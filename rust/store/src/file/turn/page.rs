@@ -4,7 +4,9 @@
 //! inode, so it is one queue across containers, users and PID namespaces. Mapping is what needs `unsafe`, and this is the
 //! only file of the crate that may use it: whoever writes to the file can put any numbers into it, which is no harm to
 //! memory, or cut it short, which is: touching a page that the file has lost ends the process (SIGBUS). So each access
-//! asks for its length first. What is left is an instant; the `-shm` file, which SQLite maps, never asks.
+//! asks for its length first. What is left is an instant, and the `-shm` file, which SQLite maps and never asks about: on
+//! the host a handler puts an empty page into the place of a lost one, as systemd's journal does, and counts. What was read
+//! or written meanwhile is an error, and everything is opened anew.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_short};
@@ -14,7 +16,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use nix::libc::{self, F_OFD_GETLK, F_OFD_SETLK, F_RDLCK, F_UNLCK, F_WRLCK, SEEK_SET, fcntl};
 use rustix::fs::{FlockOperation, flock};
@@ -141,4 +143,166 @@ impl Drop for Page {
 fn grow(file: &File) -> Result<()> {
     let counters = size_of::<Counters>();
     file.write_all_at(&[0; LENGTH][counters..], counters as u64)
+}
+
+/// Pages that files lost while this process had them mapped.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// How many pages of `-shm` and `-turn` files this process has lost. An index of the WAL with a hole in it is nobody's.
+pub(crate) fn lost_pages() -> u64 {
+    LOST.load(Ordering::SeqCst)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn survive_lost_pages() {}
+
+#[cfg(target_os = "linux")]
+pub(crate) use handler::survive as survive_lost_pages;
+
+#[cfg(target_os = "linux")]
+mod handler {
+    use std::cell::UnsafeCell;
+    use std::mem::MaybeUninit;
+    use std::ptr::{null, null_mut};
+    use std::sync::Once;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use nix::libc;
+
+    use super::LOST;
+
+    /// What other programs, and other code in this one, want done about a SIGBUS that is not of our files.
+    struct Previous(UnsafeCell<MaybeUninit<libc::sigaction>>);
+
+    // SAFETY: written once, before the handler that reads it is there.
+    unsafe impl Sync for Previous {}
+
+    static PREVIOUS: Previous = Previous(UnsafeCell::new(MaybeUninit::zeroed()));
+    static PAGE_SIZE: AtomicUsize = AtomicUsize::new(4096);
+
+    /// Installs the handler, once in a process.
+    pub(crate) fn survive() {
+        static INSTALLED: Once = Once::new();
+        INSTALLED.call_once(|| {
+            // SAFETY: plain calls; all that the handler reads is written before it is there.
+            unsafe {
+                PAGE_SIZE.store(libc::sysconf(libc::_SC_PAGESIZE).unsigned_abs() as usize, Ordering::SeqCst);
+                if libc::sigaction(libc::SIGBUS, null(), PREVIOUS.0.get().cast()) != 0 {
+                    return;
+                }
+                let mut ours: libc::sigaction = std::mem::zeroed();
+                ours.sa_sigaction = on_sigbus as *const () as usize;
+                ours.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+                libc::sigemptyset(&mut ours.sa_mask);
+                libc::sigaction(libc::SIGBUS, &ours, null_mut());
+            }
+        });
+    }
+
+    /// Nothing here but system calls and a buffer on the stack: it may have interrupted anything.
+    extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+        // SAFETY: the kernel passes them as SA_SIGINFO says; `errno` is this thread's, and is put back.
+        unsafe {
+            let errno = *libc::__errno_location();
+            let size = PAGE_SIZE.load(Ordering::SeqCst);
+            let address = (*info).si_addr() as usize;
+            let fault = matches!((*info).si_code, libc::BUS_ADRERR | libc::BUS_OBJERR);
+            if fault && is_of_our_files(address) {
+                let access = libc::PROT_READ | libc::PROT_WRITE;
+                let place = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+                let page = (address & !(size - 1)) as *mut libc::c_void;
+                if libc::mmap(page, size, access, place, -1, 0) != libc::MAP_FAILED {
+                    LOST.fetch_add(1, Ordering::SeqCst);
+                    *libc::__errno_location() = errno;
+                    return;
+                }
+            }
+            let previous = (*PREVIOUS.0.get()).assume_init_ref();
+            match previous.sa_sigaction {
+                libc::SIG_DFL | libc::SIG_IGN => {
+                    // It happens again as soon as this returns, and then what was to happen does.
+                    libc::sigaction(libc::SIGBUS, previous, null_mut());
+                    if !fault {
+                        libc::raise(signal); // sent by somebody: it would not happen again
+                    }
+                }
+                handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
+                    let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+                        std::mem::transmute(handler);
+                    handler(signal, info, context);
+                }
+                handler => {
+                    let handler: extern "C" fn(libc::c_int) = std::mem::transmute(handler);
+                    handler(signal);
+                }
+            }
+            *libc::__errno_location() = errno;
+        }
+    }
+
+    /// Whether the address is in a shared mapping of a file named like SQLite's index of a WAL or like our turns.
+    /// `/proc/self/maps` has a line for each: `from-to rw-s offset device inode path`, in hexadecimal.
+    unsafe fn is_of_our_files(address: usize) -> bool {
+        // SAFETY: a path with its NUL, a buffer with its length.
+        let maps = unsafe { libc::open(c"/proc/self/maps".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+        if maps < 0 {
+            return false;
+        }
+        let mut line = Line::default();
+        let mut ours = false;
+        let mut buffer = [0_u8; 1024];
+        'lines: loop {
+            // SAFETY: as above.
+            let read = unsafe { libc::read(maps, buffer.as_mut_ptr().cast(), buffer.len()) };
+            let Ok(read) = usize::try_from(read) else { break };
+            if read == 0 {
+                break;
+            }
+            for byte in &buffer[..read.min(1024)] {
+                if *byte != b'\n' {
+                    line.take(*byte);
+                } else if line.from <= address && address < line.to {
+                    ours = line.is_ours();
+                    break 'lines;
+                } else {
+                    line = Line::default();
+                }
+            }
+        }
+        // SAFETY: it is open, and nobody else's.
+        unsafe { libc::close(maps) };
+        ours
+    }
+
+    /// As much of a line as matters.
+    #[derive(Default)]
+    struct Line {
+        /// 0 in `from`, 1 in `to`, then the words that follow.
+        field: usize,
+        from: usize,
+        to: usize,
+        shared: bool,
+        /// The newest bytes of it.
+        end: [u8; 16],
+    }
+
+    impl Line {
+        fn take(&mut self, byte: u8) {
+            self.end.copy_within(1.., 0);
+            self.end[15] = byte;
+            let digit = (byte as char).to_digit(16).map(|digit| digit as usize);
+            match (self.field, byte, digit) {
+                (0, b'-', _) | (1.., b' ', _) => self.field += 1,
+                (0, _, Some(digit)) => self.from = self.from << 4 | digit,
+                (1, _, Some(digit)) => self.to = self.to << 4 | digit,
+                (2, b's', _) => self.shared = true,
+                _ => {}
+            }
+        }
+
+        fn is_ours(&self) -> bool {
+            let end = self.end.strip_suffix(b" (deleted)").unwrap_or(&self.end);
+            self.shared && (end.ends_with(b"-shm") || end.ends_with(b"-turn"))
+        }
+    }
 }
