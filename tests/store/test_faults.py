@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -730,3 +731,37 @@ def test_no_acknowledged_row_is_missing_after_another_copy_of_sqlite_dropped_the
     assert len(acknowledged) == 12 * 6
     assert acknowledged <= {row[0] for row in witness(db, "SELECT id FROM proposals")}
     assert_sound(db)
+
+
+# --- lost while it is written
+
+
+@pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize("gone", ["-wal", ""], ids=["the WAL", "the database"])
+def test_a_write_whose_file_goes_during_its_sync_is_not_acknowledged(
+    db: Path, tmp_path: Path, queue: QueueStore, gone: str
+) -> None:
+    def write(db: str) -> None:
+        import os
+
+        from bot_bottle import Proposal, QueueStore, WriteLostError
+
+        queue = QueueStore("dev", db)
+        queue.list_pending_proposals()
+        print(os.getpid())
+        try:
+            print("written", queue.write_proposal(Proposal.new("dev", "t", "x")).id)
+        except WriteLostError as error:
+            print(error)
+
+    queue.write_proposal(proposal())
+    log = tmp_path / "log"
+    stops = ["--trace=fdatasync", "--inject=fdatasync:signal=STOP:when=1", f"--output={log}"]
+    with Process(write, db, strace=stops) as writer:
+        pid = int(writer.says())
+        eventually(lambda: "stopped by SIGSTOP" in log.read_text())
+        os.rename(f"{db}{gone}", tmp_path / "taken")
+        os.kill(pid, signal.SIGCONT)
+        told = writer.ends()
+    assert str(db) in told
+    assert "written" not in told.split()

@@ -101,7 +101,7 @@ def encode(value: Any) -> bytes:
 def problem(error: BotBottleError, status: int | None = None, headers: Mapping[str, str] | None = None) -> Response:
     """The problem as a response. One that is safe to retry says when."""
     content = document(error, status)
-    more = dict(headers or {})
+    more = {"Cache-Control": "no-store", **(headers or {})}
     if isinstance(error, DatabaseBusyError):
         more["Retry-After"] = str(RETRY_AFTER_SECONDS)
     if content["status"] == 401:

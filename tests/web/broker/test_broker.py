@@ -379,3 +379,17 @@ def test_a_proposal_survives_as_it_was_sent(demo: httpx.Client) -> None:
     one = proposed(demo)
     fields = demo.get("/v1/proposals?pending=true").json()["proposals"][0]
     assert as_sent(fields) == one
+
+
+def test_no_answer_is_kept_by_a_cache(demo: httpx.Client) -> None:
+    one = proposed(demo)
+    for path in (
+        "/v1/bottle",
+        "/v1/proposals",
+        f"/v1/proposals/{one.id}",
+        f"/v1/proposals/{one.id}/response",
+        f"/v1/proposals/{one.id}/response?wait=0.01",
+        f"/v1/proposals/{new_id()}",  # a problem
+        "/nowhere",
+    ):
+        assert demo.get(path).headers["cache-control"] == "no-store", path

@@ -110,6 +110,11 @@ impl Opened {
         Err(cut_short(&self.file))
     }
 
+    /// Where database and WAL are, and which files they were when this connection was opened.
+    pub(crate) fn places(&self) -> [(PathBuf, Option<FileId>); 2] {
+        [self.wal.place(), (self.file.clone(), self.id)]
+    }
+
     /// With the turn it was done in. `announce` is called with the result before it is committed.
     pub(crate) fn transact<T>(
         &self,

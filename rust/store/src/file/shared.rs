@@ -15,6 +15,7 @@ use rustix::process::{Pid, getpid};
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
 use crate::file::connection::{Opened, is_outdated, is_usable};
+use crate::file::identity::file_id;
 use crate::file::slot::{Guard, Slot, this_thread};
 use crate::file::transaction::Transaction;
 use crate::file::turn::survive_lost_pages;
@@ -191,12 +192,17 @@ impl Shared {
             opened.wal.restart(&opened.conn, opened.turns.as_ref(), WAL_PATIENCE);
         }
         if let Some(wal) = wal {
+            let places = opened.places();
             drop(slot); // other threads' writes need not wait
             if wal.sync_data().is_err() {
                 self.torn.store(true, Ordering::Release);
                 let slot = self.writer.lock(&self.path)?;
                 let lost = || Error::WriteLost { path: file.display().to_string() };
                 self.mend(slot.as_ref().ok_or_else(lost)?)?;
+            }
+            // Again, as a sync takes long enough for somebody to come between. The next write finds it out for itself.
+            if places.iter().any(|(path, id)| file_id(path) != *id) {
+                return Err(Error::WriteLost { path: file.display().to_string() });
             }
             rings.ring(&file);
         }

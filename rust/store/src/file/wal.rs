@@ -70,6 +70,11 @@ impl Wal {
         }
     }
 
+    /// Where it is, and which file that was when the connection was opened.
+    pub(crate) fn place(&self) -> (PathBuf, Option<FileId>) {
+        (self.path.clone(), self.id)
+    }
+
     /// Whether it is still what is at its path.
     pub(crate) fn is_current(&self) -> bool {
         let (id, bytes) = look(&self.path).unzip();
