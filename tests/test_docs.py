@@ -72,6 +72,15 @@ def test_yaml_is_yaml(page: Path) -> None:
         assert yaml.safe_load(block)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_tests_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text())
+    assert named or page.name != "security.md"
+    for file, test in named:
+        assert (ROOT / file).is_file(), file
+        assert not test or re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text(), re.M), f"{file}::{test}"
+
+
 def readme_commands() -> list[str]:
     text = "\n".join(block for _, block in blocks(README, "sh")).replace("\\\n", " ")
     return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
