@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
 from contextlib import closing
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bot_bottle import AuditEntry, AuditStore, BottleStore, GrantStore, Inbox, QueueStore
+from bot_bottle import AuditEntry, AuditStore, BottleStore, GrantStore, Inbox, Proposal, QueueStore
 from cli_process import MORE_ROUTES, ROUTES, Host
 
 
@@ -411,3 +412,23 @@ def test_a_table_is_drawn_without_what_rich_has_besides(host: Host) -> None:
     assert "rich.table" in imported
     unneeded = {"asyncio", "subprocess", "rich.syntax", "rich.markdown", "pygments", "bot_bottle.cli.review"}
     assert not imported & unneeded
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["approve", "\udcff"], "UTF-8 text"),
+        (["show", "0192\udcff"], "UTF-8 text"),
+        (["history", "--bottle", "\udcff"], "UTF-8 text"),
+        (["history", "--limit", str(2**32)], "is more than"),
+        (["watch", "--since", str(2**63)], "is more than"),
+        (["db", "rollback", "queue_store", "--to", "9" * 30, "--yes"], "is more than"),
+    ],
+)
+def test_what_no_argument_can_be_is_refused_as_such(host: Host, arguments: list[str], says: str) -> None:
+    QueueStore("dev").write_proposal(Proposal.new("dev", "capability-block", "x"))
+    said = host.run(*arguments, code=2).stderr
+    assert says in said
+    assert "a bug" not in said
+    if says == "UTF-8 text":
+        assert json.loads(host.run(*arguments, "--json", code=2).stderr)["error"] == "InvalidInputError"

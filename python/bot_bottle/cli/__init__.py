@@ -10,7 +10,7 @@ import os
 import sys
 
 from bot_bottle import visible
-from bot_bottle.errors import BotBottleError
+from bot_bottle.errors import BotBottleError, InvalidInputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ def main() -> int:
             import traceback
 
             traceback.print_exc()
+        if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+            # Python makes surrogates of the bytes of an argument that are no UTF-8, and the core takes only text.
+            error = InvalidInputError(f"arguments must be UTF-8 text, unlike {error.object[:80]!r}")
         code, message, data = _verdict(error)
         if message:
             _report(code, type(error).__name__, message, data, as_json=bool(shared.get("json")))

@@ -27,10 +27,10 @@ class MisuseError(Exception):
 
 
 class Whole:
-    """A whole number, ``least`` or more."""
+    """A whole number, ``least`` or more, up to what the core counts with."""
 
-    def __init__(self, least: int) -> None:
-        self.least = least
+    def __init__(self, least: int, most: int = 2**31 - 1) -> None:
+        self.least, self.most = least, most
 
     def __call__(self, text: str) -> int:
         try:
@@ -39,6 +39,8 @@ class Whole:
             raise BadValueError(f"'{text}' is not a whole number") from None
         if number < self.least:
             raise BadValueError(f"{number} is less than {self.least}")
+        if number > self.most:
+            raise BadValueError(f"{text[:40]} is more than {self.most}")
         return number
 
 

@@ -107,11 +107,25 @@ def _remember(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
     return value
 
 
+class _Whole(click.IntRange):
+    """Its help says nothing of the most: nobody means so many."""
+
+    def __init__(self, read: Whole) -> None:
+        super().__init__(min=read.least)
+        self.read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number > self.read.most:
+            self.fail(f"{number} is more than {self.read.most}", param, ctx)
+        return number
+
+
 def _type(read: Callable[[str], Any]) -> click.ParamType[Any] | Callable[[str], Any]:
     if isinstance(read, OneOf):
         return click.Choice(read.words)
     if isinstance(read, Whole):
-        return click.IntRange(min=read.least)
+        return _Whole(read)
 
     def checked(text: str) -> Any:
         try:

@@ -23,7 +23,7 @@ from bot_bottle.operator import feed, words
 )
 @option(
     "--since",
-    type=Whole(0),
+    type=Whole(0, 2**63 - 1),
     metavar="N",
     help="Begin after event N (an event's seq); 0 is all there are. Without it: from now on.",
 )
