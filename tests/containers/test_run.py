@@ -244,6 +244,23 @@ def test_a_running_agent_and_foreign_containers_are_left_alone(bottle: Bottle) -
     assert first.communicate("heard", timeout=60)[0] == "heard" and first.returncode == 0
 
 
+def test_a_bottle_is_stopped_with_its_agent_at_work(bottle: Bottle) -> None:
+    agent = subprocess.Popen(
+        [
+            PROGRAMS / "bot-bottle",
+            *bottle.words(agent=("sh", "-c", "trap 'exit 5' TERM; echo at work; sleep 1000 & wait")),
+        ],
+        env=bottle.host.environment(**bottle.settings),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert agent.stdout and agent.stdout.readline() == "at work\n"
+    bottle.host.run("bottle", "stop", bottle.slug, "--yes", "--run")
+    assert agent.wait(timeout=60) == 5
+    for kind in ("container", "network"):
+        assert bottle.slug not in docker(kind, "ls", *(["--all"] if kind == "container" else []))
+
+
 def test_an_image_without_the_program_is_refused_with_what_to_do(bottle: Bottle) -> None:
     words = [word for word in bottle.words("--agent", "claude", agent=()) if word != "--"]
     done = bottle.host.run(*words, code=2, **bottle.settings)

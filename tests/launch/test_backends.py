@@ -199,7 +199,7 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     script = directory / "docker"
     script.write_text(
         f"#!/usr/bin/env python3\nimport json, os, sys\n"
-        f"if sys.argv[1:3] == ['image', 'inspect']: sys.exit(print('[{{}}]'))\n"
+        f"if sys.argv[2] == 'inspect': sys.exit(print('[{{}}]'))\n"
         f"open({str(calls)!r}, 'a').write(json.dumps(['docker', *sys.argv[1:]]) + chr(10))\n"
         f"print('0123abcd')\nsys.exit(7 if os.environ.get('FAIL_AT') in sys.argv else 0)\n"
     )

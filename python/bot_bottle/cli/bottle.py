@@ -13,9 +13,9 @@ from bot_bottle.cli.declare import MisuseError, OneOf, argument, group, option
 from bot_bottle.cli.options import json_option, tool_file, yes_option
 from bot_bottle.cli.screen import confirm, print_json, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
-from bot_bottle.launch import address, docker, managed
+from bot_bottle.launch import address, client, docker, managed
 from bot_bottle.launch import image as images
-from bot_bottle.launch.backend import IMAGE, NAMES, load
+from bot_bottle.launch.backend import IMAGE, NAMES, load, names
 from bot_bottle.states import Transport
 from bot_bottle.supervise import Plan, Supervise
 
@@ -132,14 +132,19 @@ def stop(slug: str, run: bool, yes: bool, as_json: bool) -> None:
     known = BottleStore().read_bottle(slug)
     if known is None:
         raise NotFoundError(f"there is no bottle {slug!r}: 'bot-bottle bottle list --all' lists them")
+    working = run and known.backend == "docker" and _agent_runs(slug)
     if known.stopped_at is None:
         pending = f"{known.pending} pending proposals are" if known.pending != 1 else "1 pending proposal is"
         confirm(
-            f"Stop {slug}? {pending} withdrawn, and its token and its grants end.",
+            f"Stop {slug}? {'Its agent is at work and ends, ' if working else ''}{pending} withdrawn, "
+            "and its token and its grants end.",
             yes=yes,
             undecided=f"{slug} goes on",
         )
     commands = load(known.backend).stop(slug)
+    if working:
+        # Its network cannot be removed while it is there; it was started to be removed when it ends.
+        commands.insert(0, ["docker", "stop", names(slug).agent])
     withdrawn = Supervise().stop(slug)
     if run:
         _run_all(commands, keep_going=True)
@@ -152,6 +157,11 @@ def stop(slug: str, run: bool, yes: bool, as_json: bool) -> None:
 
 
 bottle.commands["list"] = bottles
+
+
+def _agent_runs(slug: str) -> bool:
+    found = client.inspect("container", names(slug).agent) or {}
+    return bool(found.get("State", {}).get("Running"))
 
 
 def _explain(plan: Plan) -> None:
