@@ -72,7 +72,32 @@ def explained(target: Command | Group) -> click.Command:
         commands = {name: explained(command) for name, command in target.commands.items()}
         return click.Group(target.name, commands=commands, help=text)
     parameters = [_parameter(each) for each in target.parameters]
-    return click.Command(target.name, callback=target.function, params=parameters, help=text)
+    last = next((each.name for each in target.parameters if each.rest), None)
+    if last is None:
+        return click.Command(target.name, callback=target.function, params=parameters, help=text)
+    return _WithRest(target, last, callback=target.function, params=parameters, help=text)
+
+
+class _WithRest(click.Command):
+    """A command with an argument for what follows ``--``; click would fill the arguments before it from there too."""
+
+    def __init__(self, declared: Command, last: str, **more: Any) -> None:
+        super().__init__(declared.name, **more)
+        self.declared = declared
+        self.last = last
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        takes_a_word = {
+            flag for each in self.declared.parameters for flag, sets in each.switches().items() if sets is None
+        }
+        end = 0
+        while end < len(args) and args[end] != "--":
+            end += 2 if args[end] in takes_a_word else 1
+        left = super().parse_args(ctx, args[:end])
+        if (extra := ctx.params[self.last]) and not ctx.resilient_parsing:
+            ctx.fail(f"Got unexpected extra arguments ({' '.join(extra)}): a command of several words comes after --")
+        ctx.params[self.last] = tuple(args[end + 1 :])
+        return left
 
 
 def _parameter(declared: Parameter) -> click.Parameter:
