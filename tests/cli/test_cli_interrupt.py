@@ -224,3 +224,24 @@ def test_a_decision_whose_file_is_still_to_be_noted_is_told_in_spite_of_ctrl_c(h
         _, err = tracer.communicate(timeout=SOON)
     assert f"proposal {proposed.id} is decided" in err
     assert tracer.returncode == 1
+
+
+def test_ctrl_c_ends_a_restore_whose_backup_is_another_programs(host: Host, tmp_path: Path) -> None:
+    proposed = host.propose()
+    backup = tmp_path / "backup.db"
+    host.run("db", "backup", backup)
+    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], isolation_level=None).execute('BEGIN EXCLUSIVE'); "
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{code}print('held', flush=True); sys.stdin.read()", backup],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as hold:
+        assert hold.stdout and hold.stdout.readline() == b"held\n"
+        command = started(host, "bot-bottle", "db", "restore", backup, "--yes")
+        eventually(lambda: command.poll() is not None or has_open(backup)(command.pid))
+        command.send_signal(signal.SIGINT)
+        out, err = command.communicate(timeout=SOON)
+        hold.communicate(b"")
+    assert (command.returncode, out, err) == (130, "", "")
+    with Inbox() as inbox, AuditStore() as log:
+        assert inbox.read(proposed.id).state == "pending" and not log.read_audit_entries()

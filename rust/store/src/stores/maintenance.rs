@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::backup::Backup;
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
@@ -25,6 +25,9 @@ use crate::{grant, registration};
 
 /// A backup in one step, so in one read transaction: in smaller ones every write by others would start it over.
 pub(crate) const ALL_PAGES: i32 = i32::MAX;
+
+/// While one of the two files is another's.
+const NEXT_TRY: Duration = Duration::from_millis(5);
 
 /// So many are told one by one, and left in the log: whoever can write to the file could make millions.
 const MOST_FINDINGS: usize = 100;
@@ -245,9 +248,22 @@ pub(crate) fn create_private(path: &Path) -> Result<()> {
 pub(crate) fn copy(from: &Connection, to: &Path) -> Result<u64> {
     let mut target =
         Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    Backup::new(from, &mut target)?.run_to_completion(ALL_PAGES, Duration::from_millis(5), None)?;
+    copy_pages(&Backup::new(from, &mut target)?, to)?;
     // A backup is one file: without this, opening it would leave a WAL beside it.
     target.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))?;
     target.close().map_err(|(_, error)| error)?;
     fs::metadata(to).map(|data| data.len()).map_err(|error| Error::unavailable(to, error))
+}
+
+/// Copies all of it; waits for those who have one of the two files as any call waits. `file` is named if that takes too long.
+pub(crate) fn copy_pages(backup: &Backup<'_, '_>, file: &Path) -> Result<()> {
+    let _patience = patience::begin();
+    loop {
+        match backup.step(ALL_PAGES)? {
+            StepResult::Done => return Ok(()),
+            StepResult::More => {}
+            _ if patience::is_over() => return Err(Error::impatient(file)),
+            _ => patience::sleep(NEXT_TRY),
+        }
+    }
 }

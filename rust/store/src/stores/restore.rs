@@ -8,7 +8,6 @@ use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
@@ -25,7 +24,7 @@ use crate::file::turn::Turns;
 use crate::file::wal::Syncs;
 use crate::patience;
 use crate::queue::changes::{self, Change};
-use crate::stores::maintenance::{ALL_PAGES, copy, create_private, findings, open_read_only, with_suffix};
+use crate::stores::maintenance::{ALL_PAGES, copy, copy_pages, create_private, findings, open_read_only, with_suffix};
 use crate::user::os_user;
 
 impl Database {
@@ -183,9 +182,7 @@ impl Staged {
         // backup's header says.
         let mut conn = Connection::open("")?;
         let backup = open_read_only(source)?;
-        Backup::new(&backup, &mut conn)?
-            .run_to_completion(ALL_PAGES, Duration::from_millis(5), None)
-            .map_err(|error| at_source(error.into()))?;
+        copy_pages(&Backup::new(&backup, &mut conn)?, source).map_err(at_source)?;
         let versions = migrations::versions(&conn).map_err(at_source)?;
         if versions.is_empty() {
             return Err(Error::input("backup", format!("{} is not a bot-bottle database", source.display())));
