@@ -124,6 +124,9 @@ static void text(sqlite3_stmt *statement, int index, const char *value) {
     sqlite3_bind_text(statement, index, value, -1, SQLITE_STATIC);
 }
 
+/* As long as a key's id and a signature are. */
+#define SIGNED "'0123456789abcdef', hex(zeroblob(44))"
+
 static sqlite3_stmt *begin, *commit, *propose, *changed, *decide, *respond, *last, *append, *grant, *look, *list, *tail;
 static char payload[1024], hash[65], bell[4096];
 static const char *const at = "2026-01-31T12:00:00.000000Z";
@@ -141,13 +144,15 @@ static void open_database(const char *path) {
                       " VALUES (?1, ?2, ?3, 'egress-allow', ?4)");
     decide = prepare("UPDATE proposals SET state = 'approved' WHERE id = ?1 AND state = 'pending' RETURNING seq");
     respond = prepare("INSERT INTO responses (proposal_seq, status, notes, payload_sha256, final_sha256, decided_by,"
-                      " surface, decided_at) VALUES (?1, 'approved', '', ?2, ?2, 'root', 'api', ?3)");
+                      " surface, decided_at, review_sha256, key_id, signature)"
+                      " VALUES (?1, 'approved', '', ?2, ?2, 'root', 'api', ?3, ?2, " SIGNED ")");
     last = prepare("SELECT seq, entry_hash FROM audit_entries ORDER BY seq DESC LIMIT 1");
     append = prepare("INSERT INTO audit_entries (seq, timestamp, bottle_slug, component, operator_action,"
                      " operator_notes, justification, diff, decided_by, surface, prev_hash, entry_hash)"
                      " VALUES (?1, ?2, ?3, 'egress-allow', 'approved', '', 'because', '', 'root', 'api', ?4, ?4)");
     grant = prepare("INSERT INTO grants (id, bottle_slug, tool, fingerprint, scope, uses_left, proposal_id, created_at,"
-                    " created_by) VALUES (?1, ?2, 'egress-allow', 'api.example.com', 'uses', 3, ?1, ?3, 'root')");
+                    " created_by, key_id, signature)"
+                    " VALUES (?1, ?2, 'egress-allow', 'api.example.com', 'uses', 3, ?1, ?3, 'root', " SIGNED ")");
     look = prepare("SELECT r.status FROM proposals p JOIN responses r ON r.proposal_seq = p.seq WHERE p.id = ?1");
     list = prepare("SELECT id, bottle_slug, tool, proposed_file, justification, arrival_timestamp, payload_sha256"
                    " FROM proposals INDEXED BY proposals_pending"
@@ -198,6 +203,7 @@ static void answer(const char *id, int with_grant) {
     if (with_grant) {
         text(grant, 1, id), text(grant, 2, "c"), text(grant, 3, at);
         run(grant);
+        audit("c");
     }
     text(changed, 1, "approved"), text(changed, 2, id), text(changed, 3, "c"), text(changed, 4, at);
     run(changed);
