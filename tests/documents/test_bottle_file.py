@@ -64,6 +64,12 @@ def test_another_version_is_refused_before_its_keys_are_looked_at(text: str) -> 
         bottle_file.load(text + "later = 1\n")
 
 
+@pytest.mark.parametrize("text", ["version = ", "version = 1\nbottle = " + "[" * 5000, "version = " + "1" * 5000])
+def test_what_is_no_toml_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(InvalidInputError, match="is not TOML"):
+        bottle_file.load(text)
+
+
 @pytest.fixture
 def project(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "Project X"

@@ -129,6 +129,7 @@ def test_quiet_hours_tell_nothing_and_everything_after_them() -> None:
     ("text", "said"),
     [
         ("[notify", "cannot be read"),
+        ("notify = " + "[" * 5000, "cannot be read"),
         ("[notify]\nloud = true", "loud in [notify] is not known"),
         ("[notify]\nquiet = '25:00-7:00'", "22:00-07:00"),
         ("[notify.channels.a]\nkind = 'pigeon'", "needs kind = one of bell"),

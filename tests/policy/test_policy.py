@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot_bottle import AuditStore, Inbox, InvalidInputError, Proposal, render_diff
-from bot_bottle.policy import replay, rules, watching
+from bot_bottle.documents import toml
+from bot_bottle.policy import rules, watching
 from bot_bottle.policy.judging import judge, matches
 from bot_bottle.policy.rules import Policy
 from bot_bottle.policy.subject import Subject, before, of_review
@@ -50,6 +51,7 @@ def rule(text: str) -> str:
     ("text", "said"),
     [
         ("[[rule", "policy.toml"),
+        ("rule = " + "[" * 5000, "policy.toml"),
         ("rules = []", "rules in the file is not known"),
         ("[[rule]]\ntool = 'x'", "each rule needs a name"),
         (rule("colour = 'red'\ntool = 'x'"), "colour in rule 'a' is not known"),
@@ -393,7 +395,7 @@ def test_what_was_decided_alike_three_times_is_suggested_with_its_evidence(host:
 
 def test_a_rule_s_text_is_quoted_whatever_is_in_it() -> None:
     for text in ('"', "\\", 'a"\nverdict = "approve', "\x7f\x00", "ü"):
-        (found,) = rules.parse(rule(f"tool = 'x'\nreason = {replay.quoted(f'-{text}')}")).rules
+        (found,) = rules.parse(rule(f"tool = 'x'\nreason = {toml.quoted(f'-{text}')}")).rules
         assert found.reason == f"-{text}"
 
 

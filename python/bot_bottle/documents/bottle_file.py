@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+from bot_bottle.documents import toml
 from bot_bottle.errors import InvalidInputError
 
 NAME: Final = "bottle.toml"
 VERSION: Final = 1
-MAX_BYTES: Final = 64 * 1024
 
 
 def schema() -> dict[str, Any]:
@@ -28,11 +26,9 @@ def load(text: str) -> dict[str, Any]:
     Raises:
         InvalidInputError: it is not TOML, or not what the schema admits; one sentence that names the key.
     """
-    # Python 3.10 has no tomllib; bot-bottle brings tomli there, which is the same.
-    toml: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        table: dict[str, Any] = toml.loads(text)
-    except (toml.TOMLDecodeError, RecursionError) as error:
+        table = toml.loads(text)
+    except ValueError as error:
         raise InvalidInputError(f"{NAME} is not TOML: {error}") from None
     # First: a later format may have other keys.
     version = table.pop("version", None)
@@ -78,5 +74,4 @@ def write(settings: dict[str, Any]) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_toml, value))}]"
-    # A basic string of TOML escapes as JSON does, but for DEL.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return toml.quoted(value)

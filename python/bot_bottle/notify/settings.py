@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
-from importlib import import_module
 from typing import Any, NamedTuple
 
 from bot_bottle import bot_bottle_root
+from bot_bottle.documents import toml
 from bot_bottle.errors import InvalidInputError
 from bot_bottle.operator import hours
 from bot_bottle.operator.hours import Hours
@@ -53,11 +52,9 @@ def read() -> Settings:
     Raises:
         InvalidInputError: something in the file is not understood; the message names it.
     """
-    # Python 3.10 has no tomllib; bot-bottle brings tomli there, which is the same.
-    toml: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
         with open(path(), "rb") as file:
-            table = toml.load(file)
+            table = toml.loads(file.read().decode())
     except FileNotFoundError:
         return Settings()
     except (OSError, ValueError) as error:

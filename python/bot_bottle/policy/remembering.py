@@ -9,8 +9,8 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from bot_bottle import bot_bottle_root
+from bot_bottle.documents import toml
 from bot_bottle.policy import rules
-from bot_bottle.policy.replay import quoted
 
 if TYPE_CHECKING:
     from bot_bottle import Proposal
@@ -35,7 +35,7 @@ def remember(proposal: Proposal, seconds: float, reason: str = "") -> datetime:
         "sha256": proposal.payload_sha256,
         "reason": reason.strip()[:_MOST_REASON] or _REASON,
     }
-    text = "".join(f"{name} = {quoted(value)}\n" for name, value in fields.items())
+    text = "".join(f"{name} = {toml.quoted(value)}\n" for name, value in fields.items())
     os.makedirs(bot_bottle_root(), mode=0o700, exist_ok=True)
     # A file of its own: the one with the rules is replaced, and a lock on it would go with the old one.
     with open(os.path.join(bot_bottle_root(), "policy.toml.lock"), "w") as lock:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from bot_bottle import AuditStore
+from bot_bottle.documents import toml
 from bot_bottle.errors import InvalidInputError
 from bot_bottle.operator import scopes
 from bot_bottle.policy.judging import judge, matches
@@ -114,15 +115,4 @@ def _reason(found: Sequence[Past]) -> str:
 def _toml(verdict: str, bottle: str, tool: str, key: str, value: str, reason: str) -> str:
     name = re.sub(r"[^A-Za-z0-9 ._-]", "-", f"{bottle} {value[:16] if key == 'sha256' else value}")[:63].rstrip()
     lines = {"name": name, "verdict": verdict, "bottle": bottle, "tool": tool, key: value, "reason": reason}
-    return "[[rule]]\n" + "".join(f"{each} = {quoted(text)}\n" for each, text in lines.items())
-
-
-def quoted(text: str) -> str:
-    """``text`` as a basic string of TOML."""
-    return f'"{"".join(map(_escaped, text))}"'
-
-
-def _escaped(character: str) -> str:
-    if character in '"\\':
-        return f"\\{character}"
-    return f"\\u{ord(character):04x}" if ord(character) < 32 or ord(character) == 127 else character
+    return "[[rule]]\n" + "".join(f"{each} = {toml.quoted(text)}\n" for each, text in lines.items())

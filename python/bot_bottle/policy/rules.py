@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from importlib import import_module
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from bot_bottle import bot_bottle_root, sha256_hex
+from bot_bottle.documents import toml
 from bot_bottle.documents.routes import canonical_host
 from bot_bottle.errors import InvalidInputError
 from bot_bottle.operator import hours, scopes, words
@@ -91,8 +90,6 @@ def parse(text: str) -> Policy:
     Raises:
         InvalidInputError: something in it is not understood; the message names it.
     """
-    # Python 3.10 has no tomllib; bot-bottle brings tomli there, which is the same.
-    toml: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
         table = toml.loads(text)
     except ValueError as error:
