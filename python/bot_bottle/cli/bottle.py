@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from bot_bottle.cli.declare import MisuseError, OneOf, argument, group, option
 from bot_bottle.cli.options import json_option, tool_file, yes_option
 from bot_bottle.cli.screen import confirm, print_json, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
-from bot_bottle.launch import address, client, docker, managed
+from bot_bottle.launch import address, client, credentials, docker, managed
 from bot_bottle.launch import image as images
 from bot_bottle.launch.backend import IMAGE, NAMES, load, names
 from bot_bottle.states import Transport
@@ -70,9 +69,7 @@ def start(
     import shlex
 
     if run:
-        for name in passed:
-            if name not in os.environ:
-                raise InvalidInputError(f"--env {name}: there is no such variable in your environment")
+        credentials.require(passed)
         if backend == "docker" and shutil.which("docker"):
             images.require(image)
     tool = load(backend)

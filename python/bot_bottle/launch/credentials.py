@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -70,6 +71,17 @@ class Credential(NamedTuple):
             name = self.name
             return f"set it, or name a source: --secret {name}=file:PATH or --secret '{name}=command:pass show …'"
         return f"nothing came from {self.described}"
+
+
+def require(passed: Iterable[str]) -> None:
+    """Lets pass only variables that ``--env`` can pass on to the sidecars.
+
+    Raises:
+        InvalidInputError: one is not set.
+    """
+    for name in passed:
+        if name not in os.environ:
+            raise InvalidInputError(f"--env {name}: there is no such variable in your environment")
 
 
 def read(text: str) -> Credential:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -211,4 +210,4 @@ def _require(file: Path, architecture: str) -> None:
 def run(words: Sequence[str], *, quiet: bool) -> int:
     """Builds, showing what the engine says unless ``quiet``; its exit code."""
     silent = subprocess.DEVNULL if quiet else sys.stderr
-    return subprocess.run(words, stdin=subprocess.DEVNULL, stdout=silent, stderr=None, env=dict(os.environ)).returncode
+    return subprocess.run(words, stdin=subprocess.DEVNULL, stdout=silent).returncode

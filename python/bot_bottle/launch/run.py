@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -65,9 +65,7 @@ class Launch:
         self.resumes: Final = _runs(wish.slug)
         self.plan: Final = Supervise().preview(wish.slug, transport=wish.transport)
         self.secrets: Final = [credentials.read(text) for text in wish.secrets]
-        for name in wish.passed:
-            if name not in os.environ:
-                raise InvalidInputError(f"--env {name}: there is no such variable in your environment")
+        credentials.require(wish.passed)
         self._coder: Final = wish.agent or (coders.named(wish.command[0]) if wish.command else "shell")
         self.agent: Final = self._agent()
         self.sources: Final = [managed.Source(wish.slug, tool, path) for tool, path in wish.files]
@@ -83,11 +81,7 @@ class Launch:
 
     def commands(self) -> list[list[str]]:
         """What starts the sidecars and makes the agent's container, in order."""
-        sidecars = docker.start(self.plan, image=self.wish.sidecars, passed=self.passed)
-        sidecars[2][2:2] = ["--label", f"{_LABEL}={self._digest(sidecars)}"]
-        agent = docker.create_agent(self.plan, self.agent)
-        agent[2:2] = ["--label", f"{_ROOT_LABEL}={bot_bottle_root()}"]
-        return [*sidecars, agent, self._attach()]
+        return [*self._sidecars()[1], self._create(self.agent), self._attach()]
 
     def compose(self, tell: Callable[[str], None]) -> dict[str, Any]:
         """Registers the bottle and returns the whole of it as a Compose file. Its agent trusts the proxy by variables
@@ -150,8 +144,9 @@ class Launch:
             self._make_agent(tell)
         except BaseException:
             if not self.resumes:
-                for command in [["docker", "rm", "--force", names(self.wish.slug).agent], *docker.stop(self.wish.slug)]:
-                    _quietly(command)
+                client.attempt("rm", "--force", names(self.wish.slug).agent)
+                for command in docker.stop(self.wish.slug):
+                    client.attempt(*command[1:])
                 Supervise().stop(self.wish.slug, reason="it could not be started")
             raise
         return self._attach()
@@ -221,11 +216,19 @@ class Launch:
         entries = presets.expand(dict.fromkeys(wanted), [secret.name for secret in self.secrets])
         return presets.added(before, entries)
 
-    def _digest(self, sidecars: Sequence[Sequence[str]]) -> str:
-        """What tells sidecars that are as wanted from others. Values of secrets are compared with the engine's own."""
-        beside = self.remotes.text if self.remotes else ""
-        whole = json.dumps([sidecars, beside]).encode()
-        return hashlib.sha256(whole).hexdigest()[:16]
+    def _sidecars(self) -> tuple[str, list[list[str]]]:
+        """What tells sidecars that are as wanted from others, and the commands that start them with it as a label.
+        Values of secrets are compared with the engine's own."""
+        sidecars = docker.start(self.plan, image=self.wish.sidecars, passed=self.passed)
+        whole = json.dumps([sidecars, self.remotes.text if self.remotes else ""]).encode()
+        digest = hashlib.sha256(whole).hexdigest()[:16]
+        sidecars[2][2:2] = ["--label", f"{_LABEL}={digest}"]
+        return digest, sidecars
+
+    def _create(self, agent: Agent) -> list[str]:
+        command = docker.create_agent(self.plan, agent)
+        command[2:2] = ["--label", f"{_ROOT_LABEL}={bot_bottle_root()}"]
+        return command
 
     def _attach(self) -> list[str]:
         # Without keys of its own for detaching: its usual Ctrl-P is one that every shell and editor uses.
@@ -258,12 +261,12 @@ class Launch:
         client.run("rm", "--force", name)
 
     def _start_sidecars(self, values: Mapping[str, str], tell: Callable[[str], None]) -> None:
-        *networks, create, connect, start = self.commands()[:-2]
+        digest, (*networks, create, connect, start) = self._sidecars()
         called = names(self.wish.slug)
         environment = {**os.environ, **values}
         found = client.inspect("container", called.sidecars)
         if found is not None:
-            if self._is_as_wanted(found, create, environment):
+            if self._is_as_wanted(found, digest, environment):
                 tell("its sidecars run already")
                 return
             tell("its sidecars are made anew")
@@ -299,13 +302,12 @@ class Launch:
                 what = "leads outside" if inner else "leads nowhere"
                 raise InvalidInputError(f"there is a network {name} that {what}: 'docker network rm {name}' first")
 
-    def _is_as_wanted(self, found: Mapping[str, Any], create: Sequence[str], environment: Mapping[str, str]) -> bool:
-        label = create[create.index("--label") + 1].partition("=")[2]
+    def _is_as_wanted(self, found: Mapping[str, Any], digest: str, environment: Mapping[str, str]) -> bool:
         has = dict(each.partition("=")[::2] for each in found["Config"].get("Env") or [])
         image = client.inspect("image", self.wish.sidecars) or {}
         return bool(
             found["State"]["Running"]
-            and (found["Config"].get("Labels") or {}).get(_LABEL) == label
+            and (found["Config"].get("Labels") or {}).get(_LABEL) == digest
             and found["Image"] == image.get("Id")
             and all(has.get(name) == environment.get(name) for name in self.passed)
             and len(found["NetworkSettings"]["Networks"]) == 2
@@ -317,10 +319,10 @@ class Launch:
         Raises:
             BotBottleError: they ended, or some do not listen within a minute; with their last words.
         """
-        check = ["docker", "exec", names(self.wish.slug).sidecars, "python3", "-m", "bot_bottle.sidecars", "health"]
+        check = ["exec", names(self.wish.slug).sidecars, "python3", "-m", "bot_bottle.sidecars", "health"]
         deadline, said = time.monotonic() + _PATIENCE, ""
         while True:
-            done = client.attempt(*check[1:])
+            done = client.attempt(*check)
             if done.returncode == 0:
                 return
             now = engine.ask([(self.wish.slug, "docker")])[self.wish.slug]
@@ -339,8 +341,7 @@ class Launch:
         name = names(self.wish.slug).agent
         config = (client.inspect("image", agent.image) or {}).get("Config") or {}
         folders = dict(each.partition("=")[::2] for each in config.get("Env") or []).get("PATH", _DEFAULT_PATH)
-        *_, create, _ = self.commands()
-        client.run(*create[1:])
+        client.run(*self._create(agent)[1:])
         try:
             program = agent.command[0]
             if self.wish.command:
@@ -351,16 +352,12 @@ class Launch:
                 raise InvalidInputError(self._lacking(agent))
             if found != program:
                 # Another shell than the one that was hoped for.
-                self._make_again(agent._replace(command=(found,)))
+                client.run("rm", "--force", name)
+                client.run(*self._create(agent._replace(command=(found,)))[1:])
             self._furnish(agent, tell)
         except BaseException:
-            _quietly(["docker", "rm", "--force", name])
+            client.attempt("rm", "--force", name)
             raise
-
-    def _make_again(self, agent: Agent) -> None:
-        client.run("rm", "--force", names(self.wish.slug).agent)
-        command = docker.create_agent(self.plan, agent)
-        client.run("create", "--label", f"{_ROOT_LABEL}={bot_bottle_root()}", *command[2:])
 
     def _lacking(self, agent: Agent) -> str:
         said = f"the image {agent.image} has no program {agent.command[0]} on its PATH"
@@ -369,7 +366,8 @@ class Launch:
         return f"{said}: build one with 'RUN {CODERS[self._coder].package}' and what your project needs"
 
     def _furnish(self, agent: Agent, tell: Callable[[str], None]) -> None:
-        name, called = names(self.wish.slug).agent, names(self.wish.slug)
+        called = names(self.wish.slug)
+        name = called.agent
         uid, gid = (int(number) for number in agent.user.split(":"))
         certificate = client.read(called.sidecars, _CERTIFICATE)
         if certificate is None:
@@ -455,7 +453,3 @@ def _text(path: Path) -> str | None:
         return None if content is None else content.decode()
     except UnicodeDecodeError:
         raise InvalidInputError(f"{path} is not UTF-8 text") from None
-
-
-def _quietly(command: Sequence[str]) -> None:
-    client.attempt(*command[1:])
