@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 from bot_bottle.cli.declare import OneOf, argument, group, option
 from bot_bottle.cli.options import json_option
 from bot_bottle.cli.screen import print_json, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
+from bot_bottle.launch import managed
 
 _SERVICES = {
     "notify": (["notify", "run"], "tell what waits for the operator"),
@@ -55,11 +57,7 @@ def install(name: str, start: bool, as_json: bool) -> None:
     unit = _unit(name)
     if os.path.lexists(unit.path) and not _ours(unit.path):
         raise InvalidInputError(f"{unit.path} is there already, and not from here; remove it first")
-    os.makedirs(os.path.dirname(unit.path), exist_ok=True)
-    new = f"{unit.path}.new"
-    with open(new, "wb") as file:
-        file.write(unit.text)
-    os.replace(new, unit.path)
+    managed.write(Path(unit.path), unit.text)
     if start:
         _call(unit.start)
     if as_json:

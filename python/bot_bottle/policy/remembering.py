@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot_bottle import bot_bottle_root
 from bot_bottle.documents import toml
+from bot_bottle.launch import managed
 from bot_bottle.policy import rules
 
 if TYPE_CHECKING:
@@ -44,18 +45,5 @@ def remember(proposal: Proposal, seconds: float, reason: str = "") -> datetime:
         gap = "\n" if known else ""
         added = f"{known.rstrip()}\n{gap}[[rule]]\n{text}until = {until.isoformat().replace('+00:00', 'Z')}\n".lstrip()
         rules.parse(added)
-        _replace(rules.path(), added)
+        managed.write(Path(rules.path()), added.encode())
     return until
-
-
-def _replace(path: str, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path))  # 0600
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
