@@ -59,7 +59,8 @@ BEGIN
   SELECT RAISE(ABORT, 'a proposal changes state once');
 END;
 
--- How many there are of each kind, kept as rows come, change and go: counting a million takes seconds.
+-- How many there are of each kind, kept as rows come, change and go: counting a million takes seconds. A number that
+-- somebody else wrote there must not end the counting, and with it the write: it is brought between 0 and 2^53 first.
 CREATE TABLE tallies (
   bottle_slug TEXT NOT NULL,
   tool        TEXT NOT NULL,
@@ -71,20 +72,20 @@ CREATE TABLE tallies (
 CREATE TRIGGER proposals_that_come_are_counted AFTER INSERT ON proposals
 BEGIN
   INSERT INTO tallies (bottle_slug, tool, state, proposals) VALUES (NEW.bottle_slug, NEW.tool, NEW.state, 1)
-    ON CONFLICT DO UPDATE SET proposals = proposals + 1;
+    ON CONFLICT DO UPDATE SET proposals = max(0, min(proposals, 9007199254740991)) + 1;
 END;
 
 CREATE TRIGGER proposals_that_change_are_counted AFTER UPDATE OF state ON proposals
 BEGIN
-  UPDATE tallies SET proposals = proposals - 1
+  UPDATE tallies SET proposals = max(1, min(proposals, 9007199254740991)) - 1
     WHERE bottle_slug = OLD.bottle_slug AND tool = OLD.tool AND state = OLD.state;
   INSERT INTO tallies (bottle_slug, tool, state, proposals) VALUES (NEW.bottle_slug, NEW.tool, NEW.state, 1)
-    ON CONFLICT DO UPDATE SET proposals = proposals + 1;
+    ON CONFLICT DO UPDATE SET proposals = max(0, min(proposals, 9007199254740991)) + 1;
 END;
 
 CREATE TRIGGER proposals_that_go_are_counted AFTER DELETE ON proposals
 BEGIN
-  UPDATE tallies SET proposals = proposals - 1
+  UPDATE tallies SET proposals = max(1, min(proposals, 9007199254740991)) - 1
     WHERE bottle_slug = OLD.bottle_slug AND tool = OLD.tool AND state = OLD.state;
 END;
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,18 +19,12 @@ from bot_bottle import AuditIntegrityError, AuditStore, BottleStore, Database, G
 from store_process import decide, proposal, witness
 
 TOOL = "egress-token-allow"
-TABLES = [
-    "proposals",
-    "aliases",
-    "responses",
-    "applies",
-    "changes",
-    "audit_entries",
-    "bottles",
-    "managed_files",
-    "bottle_tokens",
-    "grants",
-]
+# All that the migrations make but the books on them, which decide whether the file is used at all.
+TABLES = sorted(
+    table
+    for file in (Path(__file__).parents[2] / "migrations").glob("*/*.up.sql")
+    for table in re.findall(r"^CREATE TABLE (\w+)", file.read_text(), re.M)
+)
 # By a name, as SQL.
 HOSTILE = {
     "empty": "''",
@@ -165,3 +160,18 @@ def test_a_hostile_value_in_any_column_spoils_its_own_row_alone(copies: list[Pat
             failed[copy.name.split(".", 2)[2]] = f"{type(error).__name__}: {str(error)[:150]}"
     assert tried
     assert failed == {}
+
+
+@pytest.mark.parametrize("number", ["largest", "smallest"])
+def test_a_count_that_somebody_wrote_ends_no_write(tmp_path: Path, number: str) -> None:
+    db = tmp_path / "bot-bottle.db"
+    with Inbox(db) as inbox, QueueStore("dev", db) as queue, Database(db) as database:
+        decide(inbox, queue.write_proposal(proposal("one", slug="dev")))
+        queue.write_proposal(proposal("two", slug="dev"))
+        witness(db, f"UPDATE tallies SET proposals = {HOSTILE[number]}")
+        third = queue.write_proposal(proposal("three", slug="dev"))
+        decide(inbox, third)
+        queue.archive_proposal(third.id)
+        assert database.prune(older_than=0) == 2
+        assert set(inbox.stats()["by_state"]) <= {"pending", "approved"}
+        assert [item.proposal.proposed_file for item in inbox.pending()] == ["two"]

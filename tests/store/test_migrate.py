@@ -272,6 +272,8 @@ OWN = [
     "CREATE TEMP TRIGGER mine AFTER INSERT ON proposals BEGIN SELECT 1; END",
     "UPDATE schema_versions SET version = 7",
     "DELETE FROM schema_steps",
+    "UPDATE tallies SET proposals = 7",
+    "DELETE FROM Applies",
     "INSERT INTO changes VALUES (99, 'approved', 'x', 'x', 'x', 'x')",
     "ATTACH '/tmp/other.db' AS other",
     "PRAGMA writable_schema = ON",

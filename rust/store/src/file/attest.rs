@@ -8,6 +8,7 @@
 //! every start of a program three milliseconds. A test runs them and compares.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
@@ -92,6 +93,15 @@ pub(crate) fn missing(conn: &Connection, found: &[Found]) -> Result<Vec<String>>
 fn expected(found: &[Found]) -> BTreeMap<Key, Made> {
     let at = |module: &Module| found.iter().find(|at| at.module == module.name).map_or(0, |at| at.version);
     migrations::applied(at, !found.is_empty()).flat_map(statements).collect()
+}
+
+/// The tables that only this crate writes, in small letters.
+pub(crate) fn own_tables() -> &'static BTreeSet<String> {
+    static OWN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+        let made = migrations::applied(Module::version, true).flat_map(statements);
+        made.filter(|((kind, _), _)| kind == "table").map(|((_, name), _)| name).collect()
+    });
+    &OWN
 }
 
 /// What the statements of a step make. Each begins a line; a trigger ends with a line of its own.

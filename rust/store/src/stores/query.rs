@@ -9,28 +9,13 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Statement};
 
 use crate::error::{Error, Result};
+use crate::file::attest;
 use crate::file::connection::Opened;
 use crate::file::database::Database;
 use crate::file::migrations::{self, MODULES, Step};
 use crate::file::shared::Shared;
 use crate::file::turn::{Turn, Turns};
 use crate::patience;
-
-/// Tables of this crate, which only it writes.
-const OWN_TABLES: [&str; 12] = [
-    "proposals",
-    "aliases",
-    "responses",
-    "applies",
-    "changes",
-    "audit_entries",
-    "bottles",
-    "bottle_tokens",
-    "managed_files",
-    "grants",
-    "schema_versions",
-    "schema_steps",
-];
 
 /// Pragmas whose argument asks, not sets.
 const ASKING_PRAGMAS: [&str; 11] = [
@@ -159,7 +144,7 @@ fn asks(pragma: &str, value: Option<&str>) -> bool {
 
 /// Leaves other programs their own tables, and nothing that outlives or escapes their transaction.
 fn only_own_tables(context: &AuthContext<'_>) -> Authorization {
-    let own = |table: &str| OWN_TABLES.iter().any(|own| own.eq_ignore_ascii_case(table));
+    let own = |table: &str| attest::own_tables().contains(&table.to_ascii_lowercase());
     let denied = match context.action {
         AuthAction::Attach { .. } | AuthAction::Detach { .. } | AuthAction::Transaction { .. } => true,
         AuthAction::Pragma { pragma_name, pragma_value } => !asks(pragma_name, pragma_value),

@@ -24,7 +24,10 @@ pub(crate) fn of(conn: &Connection) -> Result<Value> {
     let tallies = tallies(conn, &now)?;
     let sums = |of: fn(&Tally) -> &str| {
         let mut sums = BTreeMap::<&str, i64>::new();
-        tallies.iter().for_each(|tally| *sums.entry(of(tally)).or_default() += tally.3);
+        for tally in &tallies {
+            let sum = sums.entry(of(tally)).or_default();
+            *sum = sum.saturating_add(tally.3); // somebody else may have written it
+        }
         sums.retain(|_, sum| *sum > 0);
         sums.into_iter().map(|(name, sum)| (name.to_owned(), Value::from(sum))).collect::<Value>()
     };
