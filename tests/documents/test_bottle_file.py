@@ -70,6 +70,23 @@ def test_what_is_no_toml_is_said_to_be_none(text: str) -> None:
         bottle_file.load(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("version = 0x" + "f" * 5_000, "more than 64 bits"),
+        ("version = 1\ncommand = [-0x" + "f" * 5_000 + "]", "not TOML"),
+        ("version = 1\ncommand = [[9223372036854775808]]", "more than 64 bits"),
+        ("version = 1\nimage." + ".".join("x" * 3_000) + " = 1", "nested too deeply"),
+        ('version = 1\nworkspace = "a\\u0000b"', "without NUL"),
+        ('version = 1\nbottle = "a\\u0000b"', "without NUL"),
+        ('version = 1\ncommand = ["a", "b\\u0000c"]', "have no NUL"),
+    ],
+)
+def test_what_no_program_can_use_is_refused_in_a_sentence(text: str, said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        bottle_file.load(text)
+
+
 @pytest.fixture
 def project(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "Project X"

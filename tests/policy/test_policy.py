@@ -52,6 +52,8 @@ def rule(text: str) -> str:
     [
         ("[[rule", "policy.toml"),
         ("rule = " + "[" * 5000, "policy.toml"),
+        (".".join("x" * 3_000) + " = 1", "nested too deeply"),
+        (rule(f"tool = 'x'\nmax_bytes = 0x{'f' * 5_000}"), "more than 64 bits"),
         ("rules = []", "rules in the file is not known"),
         ("[[rule]]\ntool = 'x'", "each rule needs a name"),
         (rule("colour = 'red'\ntool = 'x'"), "colour in rule 'a' is not known"),

@@ -51,9 +51,12 @@ def _problem(rule: dict[str, Any], value: Any) -> str:
         return "" if value in rule["enum"] else f"is one of {', '.join(rule['enum'])}"
     if rule["type"] == "array":
         fine = isinstance(value, list) and not any(_problem(rule["items"], each) for each in value)
-        return "" if fine else "is a list of texts that are not empty"
+        return "" if fine else "is a list of texts that are not empty and have no NUL"
     if not isinstance(value, str) or not value:
         return "is a text that is not empty"
+    # No word of a command and no path can hold it.
+    if "\0" in value:
+        return "is a text without NUL"
     if "pattern" in rule and not re.search(rule["pattern"].replace("$", r"\Z"), value):
         return f"is of the form {rule['pattern']}"
     return ""
