@@ -132,6 +132,14 @@ def test_an_ssh_remote_needs_a_key_and_a_known_host(host: Host, project: Path, t
         ([], "--image IMAGE"),
         (["--image", "i", "--allow", "pipy"], "'pipy' is neither a host nor one of anthropic, crates"),
         (["--image", "i", "--allow", "a b.com"], "host"),
+        (["--image", "i", "--allow", "a.com\n    tunnel: true"], "host 'a.com\\n    tunnel: true'"),
+        (["--image", "i", "--allow", "a.com #"], "is not a host name"),
+        (["--image", "i", "--allow", 'a.com"'], "is not a host name"),
+        (["--image=--privileged"], "would take it for an option"),
+        (["--image", "i", "--sidecars=--privileged"], "would take it for an option"),
+        (["--image", "i", "--git", "https://[::1/a=x"], "neither an https url nor an ssh one"),
+        (["--image", "i", "--git", "ssh://git.example:port/a=x"], "neither an https url nor an ssh one"),
+        (["--image", "i", "--workspace", "~no such user/x"], "cannot be found"),
         (["--image", "i", "--secret", "KEY=sk-12345"], "does not belong on a command line"),
         (["--image", "i", "--secret", "EGRESS_PORT"], "no name for a secret"),
         (["--image", "i", "--env", "NOT_SET"], "no such variable"),
@@ -154,6 +162,8 @@ def test_what_cannot_be_is_one_sentence(host: Host, words: list[str], reason: st
 def test_without_a_secret_s_value_or_an_engine_nothing_is_done(host: Host, project: Path) -> None:
     words = ["--image", "i", "--workspace", str(project)]
     assert "NOT_SET has no value" in refused(host, *words, "--secret", "NOT_SET")
+    for place in ("command: ", "command:'", "file:~no such user/x"):
+        assert "KEY" in refused(host, *words, "--secret", f"KEY={place}")
     assert "'false' ended with 1" in refused(host, *words, "--secret", "KEY=command:false")
     assert "no Docker Engine answers" in refused(host, *words, DOCKER_HOST=f"unix://{host.root}/no.sock")
     assert "docker is not installed" in refused(host, *words, PATH="/nowhere")

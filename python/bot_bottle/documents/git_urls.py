@@ -16,7 +16,12 @@ def scheme(url: str) -> str:
         return "file"
     if "://" not in url:
         return "ssh" if _SCP_LIKE.fullmatch(url) else ""
-    found = urlsplit(url).scheme
+    try:
+        parts = urlsplit(url)
+        # A port that is no number is found out when it is asked for.
+        found, _ = parts.scheme, parts.port
+    except ValueError:
+        return ""
     return found if found in ("ssh", "https", "file") else ""
 
 

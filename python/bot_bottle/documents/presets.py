@@ -85,6 +85,12 @@ def expand(names: Iterable[str], secrets: Iterable[str] = ()) -> list[Entry]:
     for name in names:
         if name not in PRESETS and "." not in name:
             raise InvalidInputError(f"{name!r} is neither a host nor one of {', '.join(PRESETS)}")
+        if name not in PRESETS:
+            # It becomes a line of YAML, in which it must not say more than a host.
+            try:
+                routes.canonical_host(name.removeprefix("*."))
+            except ValueError as error:
+                raise InvalidInputError(f"host {name!r} {error}") from None
         origin = f"preset {name}" if name in PRESETS else "asked for by name"
         for host in PRESETS.get(name) or (Host(name),):
             lines = [f'- host: "{host.name}"' if host.name.startswith("*") else f"- host: {host.name}"]

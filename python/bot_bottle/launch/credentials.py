@@ -45,7 +45,7 @@ class Credential(NamedTuple):
             try:
                 with Path(self.place).expanduser().open("rb") as file:
                     value = file.read(_MOST_BYTES).decode()
-            except (OSError, UnicodeDecodeError) as error:
+            except (OSError, ValueError, RuntimeError) as error:  # text of another kind, a user who is not known
                 raise InvalidInputError(f"{self.name} cannot be read from {self.place}: {error}") from None
         else:
             value = self._said()
@@ -60,7 +60,7 @@ class Credential(NamedTuple):
         try:
             # Standard error and the terminal stay: it may have to ask for a passphrase.
             done = subprocess.run(shlex.split(self.place), stdout=subprocess.PIPE, text=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, IndexError) as error:  # quotes that do not close, no word at all
             raise InvalidInputError(f"{self.name}: '{self.place}' cannot be run: {error}") from None
         if done.returncode != 0:
             raise InvalidInputError(f"{self.name}: '{self.place}' ended with {done.returncode}")

@@ -196,6 +196,9 @@ class Launch:
                 f"name the image that the agent runs from: --image IMAGE. It needs the agent's program in it, by "
                 f"'{package}' for instance, and whatever your project is built with"
             )
+        for name in (wish.image, wish.sidecars):
+            if name.startswith("-"):
+                raise InvalidInputError(f"{name!r} is no image: the engine would take it for an option")
         workspace, owner = _workspace(wish.workspace)
         environment: dict[str, str | None] = {
             name: None for name in _TERMINAL if wish.terminal and os.environ.get(name)
@@ -420,7 +423,10 @@ def _workspace(path: str) -> tuple[str, str]:
         NotFoundError: it is not there.
         InvalidInputError: it is none that an agent may be given.
     """
-    real = Path(path).expanduser().resolve()
+    try:
+        real = Path(path).expanduser().resolve()
+    except (OSError, RuntimeError) as error:  # a user who is not known, a link that leads to itself
+        raise InvalidInputError(f"the workspace {path} cannot be found: {error}") from None
     if not real.is_dir():
         raise NotFoundError(f"there is no directory {real} for the workspace")
     root = Path(bot_bottle_root()).resolve()
