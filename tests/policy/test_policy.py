@@ -368,6 +368,15 @@ def test_replay_says_what_a_rule_would_have_done_and_where_a_person_did_otherwis
     assert "They are not applied" in host.run("policy", "check").stdout
 
 
+def test_an_approval_that_came_with_a_grant_is_replayed_by_its_own_entry(host: Host) -> None:
+    host.routes_file()
+    asked = host.propose(against=ROUTES, fingerprint="api.github.com:0")
+    host.run("approve", asked.id, "--yes", "--grant", "uses:2")
+    write(host, GITHUB)
+    (found,) = host.json("policy", "test")["rules"]
+    assert (found["matched"], found["otherwise"]) == ([asked.id], [])
+
+
 def test_what_was_decided_alike_three_times_is_suggested_with_its_evidence(host: Host) -> None:
     path = host.routes_file()
     asked = []

@@ -42,12 +42,14 @@ def past(inbox: Inbox, limit: int) -> list[Past]:
         return []
     oldest = min(item.response.decided_at or "" for item in items if item.response)
     with AuditStore(inbox.db_path) as store:
-        diffs = {entry.proposal_id: entry.diff for entry in store.read_audit_entries(since=oldest)}
+        # What a proposal's grant and file left in the log names it too, and has no diff.
+        diffs = {(e.proposal_id, e.operator_action): e.diff for e in store.read_audit_entries(since=oldest)}
     found = []
     for item in items:
         arrived = datetime.fromisoformat(item.proposal.arrival_timestamp.replace("Z", "+00:00")).astimezone()
         status = item.response.status if item.response else ""
-        found.append(Past(item, of_decided(item, diffs.get(item.proposal.id, "")), status, arrived))
+        subject = of_decided(item, diffs.get((item.proposal.id, status), ""))
+        found.append(Past(item, subject, status, arrived))
     return found
 
 
