@@ -72,11 +72,12 @@ def measure(database: Database, *, since: str = "", bottle: str | None = None) -
     expired = database.query(_EXPIRED_SQL.format(seen=seen), given, timeout=_TIMEOUT)
     found: dict[str, Any] = {"views_recorded": known, "total": _figures(decided, expired)}
     for group in GROUPS:
-        names = sorted({str(row[group]) for row in (*decided, *expired) if group in row})
-        found[f"by_{group}"] = {
-            name: _figures(*([row for row in rows if row.get(group) == name] for rows in (decided, expired)))
-            for name in names
-        }
+        parts: dict[str, tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]] = {}
+        for kind, rows in enumerate((decided, expired)):
+            for row in rows:
+                if group in row:
+                    parts.setdefault(str(row[group]), ([], []))[kind].append(row)
+        found[f"by_{group}"] = {name: _figures(*parts[name]) for name in sorted(parts)}
     found["by_day"] = _days(str(row["at"]) for row in decided)
     return found
 
