@@ -34,9 +34,9 @@ def ask(
     ``others`` names what the caller makes of such answers: ``[s]kip [q]uit``. The proposal was just shown; ``show``
     shows it again.
     """
-    from bot_bottle.operator import views
+    from bot_bottle.operator import views, words
 
-    item, at = review.item, views.now()
+    item, at = review.item, words.now()
     try:
         answer = _asked(inbox, review, show, others=others, notes=notes, grant=grant)
         if isinstance(answer, Response):

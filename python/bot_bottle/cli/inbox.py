@@ -74,7 +74,7 @@ def show(proposal_id: str, as_json: bool) -> None:
     from bot_bottle.operator import views
 
     print_review(review)
-    at = views.now()
+    at = words.now()
     views.note([views.View(review.item.proposal.id, review.review_sha256, "cli", at, at)])
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from bot_bottle import GrantStore, Inbox, visible
-from bot_bottle.cli import PROGRAM
+from bot_bottle import GrantStore, Inbox
 from bot_bottle.cli.declare import group, option
 from bot_bottle.cli.options import json_option
-from bot_bottle.cli.screen import print_json, print_table, say
+from bot_bottle.cli.screen import print_json, print_table, say, warn
 from bot_bottle.errors import BotBottleError, InvalidInputError
 from bot_bottle.operator import live, words
 from bot_bottle.operator.alone import alone, running
@@ -56,7 +54,7 @@ def run() -> None:
     settings = _settings()
     with alone("notify"):
         ladder, lock, over = Ladder(settings.quiet), threading.Lock(), threading.Event()
-        outbox, ending, looked = delivery.Outbox(settings.channels, _warn), Ending(), 0.0
+        outbox, ending, looked = delivery.Outbox(settings.channels, warn), Ending(), 0.0
         threading.Thread(target=_follow, args=(ladder, lock, over), daemon=True).start()
         try:
             while True:
@@ -65,13 +63,13 @@ def run() -> None:
                 for rows, reminder in ((new, False), (again, True)):
                     if rows:
                         told = message.about(rows, reminder=reminder)
-                        say(f"{words.clock(_now())}  {told.title}: {told.body}")
+                        say(f"{words.clock(words.now())}  {told.title}: {told.body}")
                         outbox.send(told)
                 if time.monotonic() - looked >= _GRANTS_EVERY and not ladder.quiet_at(datetime.now()):
                     looked = time.monotonic()
                     for grant in ending.due(_grants()):
                         told = message.ending(grant)
-                        say(f"{words.clock(_now())}  {told.title}: {told.body}")
+                        say(f"{words.clock(words.now())}  {told.title}: {told.body}")
                         outbox.send(told)
                 time.sleep(_TICK)
         finally:
@@ -84,16 +82,10 @@ def _grants() -> list[Grant]:
     try:
         return store.list_grants()
     except BotBottleError as error:
-        _warn(f"{error}; trying again")
+        warn(f"{error}; trying again")
         return []
     finally:
         store.close()
-
-
-def _now() -> str:
-    from datetime import timezone
-
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _follow(ladder: Ladder, lock: threading.Lock, over: threading.Event) -> None:
@@ -110,12 +102,8 @@ def _follow(ladder: Ladder, lock: threading.Lock, over: threading.Event) -> None
                     with lock:
                         ladder.merge(rows)
         except BotBottleError as error:
-            _warn(f"{error}; trying again")
+            warn(f"{error}; trying again")
             over.wait(_RETRY)
-
-
-def _warn(text: str) -> None:
-    print(f"{PROGRAM}: {visible(text, multiline=False)}", file=sys.stderr, flush=True)
 
 
 @notify.command()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from bot_bottle import Inbox, visible
-from bot_bottle.cli import PROGRAM
+from bot_bottle import Inbox
 from bot_bottle.cli.declare import Whole, group, option
 from bot_bottle.cli.options import json_option
-from bot_bottle.cli.screen import print_json, print_table, say
+from bot_bottle.cli.screen import print_json, print_table, say, warn
 from bot_bottle.errors import BotBottleError, InvalidInputError
 from bot_bottle.operator import live, words
 from bot_bottle.operator.alone import alone, running
@@ -54,13 +52,13 @@ def run() -> None:
         while True:
             try:
                 with Inbox() as inbox:
-                    watcher = Watcher(inbox, _tell, _warn)
+                    watcher = Watcher(inbox, _tell, warn)
                     for rows in live.follow(inbox, stopped=watcher.look_again):
                         watcher.take(rows)
             except InvalidInputError:
                 raise
             except BotBottleError as error:
-                _warn(f"{error}; trying again")
+                warn(f"{error}; trying again")
                 time.sleep(_RETRY)
 
 
@@ -70,10 +68,6 @@ def _tell(applied: Applied) -> None:
     short = words.short_ids([applied.id])[applied.id]
     about = f"{short}  {applied.tool} of {applied.bottle_slug}"
     say(f"{did:<11}  {about}  by rule '{applied.rule}'{why}", _TONES[applied.did])
-
-
-def _warn(text: str) -> None:
-    print(f"{PROGRAM}: {visible(text, multiline=False)}", file=sys.stderr, flush=True)
 
 
 @policy.command()

@@ -15,7 +15,7 @@ from typing import Any, Final
 from bot_bottle import bot_bottle_root, render_diff
 from bot_bottle.cli.declare import OneOf, command, option
 from bot_bottle.cli.options import yes_option
-from bot_bottle.cli.screen import answered, confirm, interactive, print_quoted, say
+from bot_bottle.cli.screen import answered, confirm, interactive, print_json, print_quoted, say
 from bot_bottle.documents import bottle_file, presets
 from bot_bottle.errors import InvalidInputError
 from bot_bottle.launch import managed
@@ -89,10 +89,7 @@ def init(
       bot-bottle run
     """
     if schema:
-        import json
-
-        # Not ASCII for its own sake: it is for files and editors.
-        say(json.dumps(bottle_file.schema(), indent=2))
+        print_json(bottle_file.schema())
         return
     file = Path.cwd() / NAME
     if file.exists() or file.is_symlink():

@@ -13,6 +13,7 @@ import os
 import sys
 
 from bot_bottle import visible
+from bot_bottle.cli import PROGRAM
 from bot_bottle.errors import BotBottleError, InvalidInputError
 
 TYPE_CHECKING = False
@@ -179,6 +180,11 @@ def say(text: str, tone: Tone = "plain") -> None:
     else:
         sys.stdout.write(f"{visible(text)}\n")
         sys.stdout.flush()
+
+
+def warn(text: str) -> None:
+    """Says on standard error what goes wrong while the command goes on."""
+    print(f"{PROGRAM}: {visible(text, multiline=False)}", file=sys.stderr, flush=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, text_last: bool = False) -> None:

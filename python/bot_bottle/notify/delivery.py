@@ -8,13 +8,13 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime, timezone
 from typing import Any
 
 from bot_bottle import bot_bottle_root
 from bot_bottle.notify.channels import DeliveryError, deliver
 from bot_bottle.notify.message import Message
 from bot_bottle.notify.settings import Channel
+from bot_bottle.operator import words
 
 # After a failure it is tried again after so many seconds each; then the message is given up, the next one is not.
 _PAUSES = (2.0, 10.0, 30.0)
@@ -76,12 +76,12 @@ class Outbox:
                 deliver(channel, message)
             except DeliveryError as error:
                 failures = int(self._status[channel.name].get("failures", 0)) + 1
-                self._note(channel.name, failures=failures, failed_at=_now(), error=str(error))
+                self._note(channel.name, failures=failures, failed_at=words.now(), error=str(error))
                 self._failed(f"{channel.name}: {error}")
                 if pause is None or self._stop.wait(pause):
                     return
             else:
-                self._note(channel.name, failures=0, delivered_at=_now())
+                self._note(channel.name, failures=0, delivered_at=words.now())
                 return
 
     def _note(self, name: str, **news: Any) -> None:
@@ -94,7 +94,3 @@ class Outbox:
                 os.replace(temporary, _file("notify.json"))
             except OSError as error:
                 self._failed(f"{_file('notify.json')} cannot be written: {error.strerror}")
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -53,13 +53,6 @@ class View:
         self.whole_at = whole_at
 
 
-def now() -> str:
-    """This moment, as the store writes it."""
-    from datetime import datetime, timezone
-
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def note(views: Iterable[View], db_path: str | None = None) -> BotBottleError | None:
     """Writes them down, in one transaction. What prevents it is returned: nothing that somebody does depends on it."""
     rows = [vars(view) for view in views]

@@ -53,6 +53,11 @@ def seconds_since(timestamp: str) -> float:
     return (datetime.now(timezone.utc) - moment).total_seconds()
 
 
+def now() -> str:
+    """This moment, as the store writes it."""
+    return days_ago(0)
+
+
 def days_ago(days: int) -> str:
     """The moment so many days before now, as the store writes it."""
     from datetime import datetime, timedelta, timezone

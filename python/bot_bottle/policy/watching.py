@@ -15,7 +15,7 @@ from bot_bottle.errors import (
     ProposalExpiredError,
     ProposalWithdrawnError,
 )
-from bot_bottle.operator import decisions, views
+from bot_bottle.operator import decisions
 from bot_bottle.policy import rules
 from bot_bottle.policy.judging import judge
 from bot_bottle.policy.rules import Policy, Rule
@@ -168,8 +168,7 @@ def note(policy: Policy, former: Policy) -> None:
         text = f"{len(policy.rules)} rules, policy.toml {policy.sha256}" if policy.sha256 else "no rules"
         if (known[-1].operator_notes if known else "no rules") == text:
             return
-        entry = AuditEntry(
-            views.now(),
+        entry = AuditEntry.new(
             _HOST,
             _COMPONENT,
             "policy-changed",

@@ -16,7 +16,7 @@ from textual.widgets import ContentSwitcher, Footer, Input, Label
 
 from bot_bottle import GrantStore, Inbox, Review
 from bot_bottle.errors import BotBottleError, NotFoundError
-from bot_bottle.operator import live, views
+from bot_bottle.operator import live, views, words
 from bot_bottle.operator.review import Section, sections
 from bot_bottle.tui.deciding import SURFACE, Deciding
 from bot_bottle.tui.dialogs import READING_TIME, Dialog, Help
@@ -167,7 +167,7 @@ class Seat(Deciding):
         self._views.put(None)
 
     def _note_view(self, review: Review, *, whole: bool = False) -> None:
-        at = views.now()
+        at = words.now()
         view = views.View(review.item.proposal.id, review.review_sha256, SURFACE, at, at if whole else None)
         self._views.put(view)
 
