@@ -379,3 +379,16 @@ def test_a_diff_says_how_one_becomes_the_other(before: list[str], after: list[st
         if line[0] in " +":
             made.append(line[1:])
     assert made + before[at:] == after
+
+
+def test_the_field_that_is_wrong_is_the_one_that_is_named() -> None:
+    entry, good = ("2026-01-31T12:00:00Z", "dev", "egress", "x"), "a" * 64
+    for field in ("payload_sha256", "final_sha256"):
+        with pytest.raises(InvalidProposalError, match=rf"^{field} must be a SHA-256"):
+            AuditEntry(*entry, **{"payload_sha256": good, "final_sha256": good, field: "zz"})  # type: ignore[arg-type]
+    for field in ("payload_sha256", "review_sha256", "final_sha256"):
+        with pytest.raises(InvalidProposalError, match=rf"^{field} must be a SHA-256"):
+            Response(new_id(), "approved", **{field: "zz"})  # type: ignore[arg-type]
+    for field in ("decided_at", "applied_at"):
+        with pytest.raises(InvalidProposalError, match=rf"^{field} must be RFC 3339"):
+            Response(new_id(), "approved", **{field: "zz"})  # type: ignore[arg-type]

@@ -98,8 +98,8 @@ impl AuditEntry {
         if let Some(id) = fields.proposal_id {
             check_text("proposal_id", id.as_bytes(), 64)?;
         }
-        for hash in [fields.payload_sha256, fields.final_sha256].into_iter().flatten() {
-            check_hash("payload_sha256", hash)?;
+        for (what, hash) in [("payload_sha256", fields.payload_sha256), ("final_sha256", fields.final_sha256)] {
+            hash.map_or(Ok(()), |hash| check_hash(what, hash))?;
         }
         Ok(AuditFields { timestamp: timestamp.as_str(), ..fields }.into())
     }

@@ -164,14 +164,18 @@ impl Response {
 
     /// Checks what a caller filled in beside the answer.
     pub fn check_rest(mut self) -> Result<Self> {
-        for hash in [&self.payload_sha256, &self.review_sha256, &self.final_sha256].into_iter().flatten() {
-            check_hash("payload_sha256", hash)?;
+        for (what, hash) in [
+            ("payload_sha256", &self.payload_sha256),
+            ("review_sha256", &self.review_sha256),
+            ("final_sha256", &self.final_sha256),
+        ] {
+            hash.as_deref().map_or(Ok(()), |hash| check_hash(what, hash))?;
         }
         if let Some(surface) = &self.surface {
             check_surface(surface)?;
         }
-        for at in [&mut self.decided_at, &mut self.applied_at] {
-            *at = at.as_deref().map(|at| check_time("decided_at", at)).transpose()?;
+        for (what, at) in [("decided_at", &mut self.decided_at), ("applied_at", &mut self.applied_at)] {
+            *at = at.as_deref().map(|at| check_time(what, at)).transpose()?;
         }
         Ok(self)
     }
