@@ -44,14 +44,14 @@ class Relay:
         with contextlib.suppress(OSError):  # closed
             while True:
                 client, _ = self._listening.accept()
-                self.connections += 1
                 try:
                     broker = socket.create_connection(("127.0.0.1", self._to))
                 except OSError:  # it is not there; neither is this then
                     client.close()
                     continue
-                with self._lock:
+                with self._lock:  # what is counted is what `cut` ends
                     self._open |= {client, broker}
+                    self.connections += 1
                 losing = threading.Event()
                 for source, target, asks in ((client, broker, True), (broker, client, False)):
                     threading.Thread(target=self._pass, args=(source, target, asks, losing), daemon=True).start()
