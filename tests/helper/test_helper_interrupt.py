@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from accepting import accept
 from bot_bottle import Inbox, QueueStore
 from cli_process import PROGRAMS
 from store_process import eventually, proposal
@@ -126,15 +127,7 @@ class Broker:
         self._behave, self._context = behave, context
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        accept(self._listener, self._serve)
 
     def _serve(self, connection: socket.socket) -> None:
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import BinaryIO
 
 import trustme
 
+from accepting import accept
 from egress_proxy import Proxy
 
 HOSTS = tuple(f"{name}.example.test" for name in ("raw", "plain", "rules", "over", "header", "basic", "query", "own"))
@@ -48,7 +48,7 @@ class RawServer:
         self.requests: list[Carried] = []
         self.answer: bytes = OK
         self.after: Callable[[socket.socket], None] | None = None
-        threading.Thread(target=self._accept, daemon=True).start()
+        accept(self._listener, self._serve)
 
     def clear(self) -> None:
         self.requests.clear()
@@ -60,14 +60,6 @@ class RawServer:
     def connect_to(self) -> str:
         port = self._listener.getsockname()[1]
         return ",".join(f"{host}:443=127.0.0.1:{port}" for host in HOSTS)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
         try:

@@ -124,10 +124,10 @@ pub fn findings(
             // A place is a line of a content, in whichever versions: the oldest.
             let spot = (age, place.line, place.commit.to_owned());
             let spots = everywhere.entry(identity.clone()).or_default();
-            spots
-                .entry((place.line, &leak.found))
-                .and_modify(|old| *old = spot.clone().min(old.clone()))
-                .or_insert(spot);
+            let oldest = spots.entry((place.line, &leak.found)).or_insert_with(|| spot.clone());
+            if spot < *oldest {
+                *oldest = spot;
+            }
             if found.get(&identity).is_some_and(|(first, finding)| (*first, finding.line) <= (age, place.line)) {
                 continue;
             }
