@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -78,13 +77,14 @@ def run(*words: str, environment: Mapping[str, str] | None = None, show: bool = 
     return done.stdout.decode(errors="replace").strip()
 
 
-def attempt(*words: str) -> subprocess.CompletedProcess[bytes]:
+def attempt(*words: str, patience: float = _PATIENCE) -> subprocess.CompletedProcess[bytes]:
     """Runs the client, whatever comes of it.
 
     Raises:
-        InvalidInputError: there is no client.
+        InvalidInputError: there is no client, or it cannot be run.
+        BotBottleError: it has not ended after ``patience`` seconds.
     """
-    done = _run(*words)
+    done = _run(*words, patience=patience)
     if done is None:
         raise InvalidInputError("docker is not installed here")
     return done
@@ -107,6 +107,8 @@ def read(container: str, path: str) -> bytes | None:
     Raises:
         ValueError: it is not a regular file, or too large for one of those that are read here.
     """
+    import tarfile
+
     with subprocess.Popen(
         ["docker", "cp", "--follow-link", f"{container}:{path}", "-"],
         stdout=subprocess.PIPE,
@@ -137,6 +139,8 @@ def write(container: str, files: Mapping[str, File], folders: Mapping[str, tuple
     Raises:
         BotBottleError: the engine refused.
     """
+    import tarfile  # nobody who only asks how bottles are waits for it
+
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for path, (uid, gid) in folders.items():
@@ -161,13 +165,15 @@ def first(container: str, programs: Iterable[str], folders: Sequence[str]) -> st
     return None
 
 
-def _run(*words: str) -> subprocess.CompletedProcess[bytes] | None:
+def _run(*words: str, patience: float = _PATIENCE) -> subprocess.CompletedProcess[bytes] | None:
     try:
-        return subprocess.run(["docker", *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE)
+        return subprocess.run(["docker", *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=patience)
     except FileNotFoundError:
         return None
     except subprocess.TimeoutExpired:
-        raise BotBottleError(f"docker did not answer within {_PATIENCE} s") from None
+        raise BotBottleError(f"docker did not answer within {patience:g} s") from None
+    except OSError as error:
+        raise InvalidInputError(f"docker cannot be run: {error.strerror or error}") from None
 
 
 def _problem(done: subprocess.CompletedProcess[bytes]) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+from bot_bottle.errors import BotBottleError
+from bot_bottle.launch import client
 from bot_bottle.launch.backend import names
 
 _PATIENCE: Final = 30
@@ -89,21 +90,12 @@ def _last_line(container: str) -> str:
 def _said(*words: str) -> tuple[str, str]:
     """What the engine's client says on standard output and on standard error, which is empty if all went well."""
     try:
-        done = subprocess.run(
-            ["docker", *words],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=_PATIENCE,
-        )
-    except FileNotFoundError:
-        return "", "docker is not installed here"
-    except subprocess.TimeoutExpired:
-        return "", f"docker did not answer within {_PATIENCE} s"
-    except OSError as error:
-        return "", f"docker cannot be run: {error.strerror or error}"
-    return done.stdout, done.stderr
+        done = client.attempt(*words, patience=_PATIENCE)
+    except BotBottleError as error:
+        return "", error.message
+    # A program that draws over its line has written several.
+    out, err = (said.decode(errors="replace").replace("\r", "\n") for said in (done.stdout, done.stderr))
+    return out, err
 
 
 def _time(text: str) -> str:
