@@ -8,6 +8,7 @@ import pytest
 from bot_bottle import AuditEntry, AuditStore, QueueStore
 from cli_process import PROGRAMS, ROUTES, Host
 from hostile import EVERYTHING, assert_harmless
+from store_process import witness
 
 
 @pytest.fixture
@@ -180,3 +181,26 @@ def test_the_shell_sees_nothing_an_agent_wrote(host: Host) -> None:
     child.expect(pexpect.EOF)
     assert proposal.id in output.read_text()
     assert not (host.root.parent / "owned").exists()
+
+
+NO_TIMES = ("now", "", "x" * 99, "2026-01-31", "2026-01-31T12:00:00", "-4713-01-01T00:00:00Z", "0001-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize("time", [*NO_TIMES, "9999-12-31T23:59:59.999999-23:59"])
+def test_a_row_whose_time_is_none_ends_no_list(host: Host, proposal_id: str, time: str) -> None:
+    good, asked = host.propose("FROM a\n", tool="capability-block"), host.propose("FROM b\n", tool="capability-block")
+    db = host.root / "db" / "bot-bottle.db"
+    triggers = witness(db, "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
+    # As a sidecar that has the file may, after whatever forbids it.
+    witness(
+        db,
+        "PRAGMA ignore_check_constraints = ON",
+        *(f"DROP TRIGGER {name}" for name, _ in triggers),
+        f"UPDATE proposals SET arrival_timestamp = '{time}', expires_at = '{time}' WHERE id <> '{good.id}'",
+        f"UPDATE responses SET decided_at = '{time}'",
+        *(sql for _, sql in triggers),
+    )
+    for command in ("pending", "history"):
+        assert good.id[:13] in host.run(command).stdout
+    for command in (f"show {asked.id}", "stats", "policy test", "policy suggest"):
+        host.run(*command.split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
     from typing import Final, Literal, Protocol
 
     from bot_bottle import AuditEntry, Grant, InboxItem, Response
@@ -44,13 +45,27 @@ def state(name: str) -> Said:
     return name, _TONES.get(name, "plain")
 
 
-def seconds_since(timestamp: str) -> float:
-    """Seconds from ``timestamp`` until now; negative if it is still to come."""
+def moment(timestamp: str) -> datetime | None:
+    """The moment that ``timestamp`` names, in UTC; ``None`` if it names none that a store would write.
+
+    Whoever can write the file can write anything there, and one row must not end the list that it is in.
+    """
     from datetime import datetime, timezone
 
-    # Python 3.10 does not read the "Z".
-    moment = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
-    return (datetime.now(timezone.utc) - moment).total_seconds()
+    try:
+        # Python 3.10 does not read the "Z".
+        found = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return found.astimezone(timezone.utc) if found.tzinfo and 1970 <= found.year < 9999 else None
+
+
+def seconds_since(timestamp: str) -> float:
+    """Seconds from ``timestamp`` until now; negative if it is still to come, NaN if it is no time."""
+    from datetime import datetime, timezone
+
+    then = moment(timestamp)
+    return float("nan") if then is None else (datetime.now(timezone.utc) - then).total_seconds()
 
 
 def now() -> str:
@@ -66,7 +81,9 @@ def days_ago(days: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time in one unit: ``12 s``, ``4 min``, ``2 h`` or ``3 d``; never negative."""
+    """A length of time in one unit: ``12 s``, ``4 min``, ``2 h`` or ``3 d``; never negative; ``?`` for NaN."""
+    if seconds != seconds:
+        return "?"
     seconds = max(0.0, seconds)
     for limit, divisor, unit in ((100, 1, "s"), (6000, 60, "min"), (172800, 3600, "h")):
         if seconds < limit:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bot_bottle import AuditStore
 from bot_bottle.documents import toml
 from bot_bottle.errors import InvalidInputError
-from bot_bottle.operator import scopes
+from bot_bottle.operator import scopes, words
 from bot_bottle.policy.judging import judge, matches
 from bot_bottle.policy.rules import Policy, Rule, parse
 from bot_bottle.policy.subject import Subject, of_decided
@@ -37,20 +37,25 @@ class Past(NamedTuple):
 
 def past(inbox: Inbox, limit: int) -> list[Past]:
     """What people decided of the newest ``limit`` proposals, newest first."""
-    items = [item for item in inbox.history(limit=limit) if item.response and item.response.surface != "policy"]
-    if not items:
+    timed = []
+    for item in inbox.history(limit=limit):
+        answer = item.response
+        if answer and answer.surface != "policy":
+            arrived, decided = words.moment(item.proposal.arrival_timestamp), words.moment(answer.decided_at or "")
+            # Of a row without its times, which no store wrote, nothing is known.
+            if arrived and decided:
+                timed.append((item, answer.status, arrived.astimezone(), decided))
+    if not timed:
         return []
-    oldest = min(item.response.decided_at or "" for item in items if item.response)
+    oldest = min(decided for *_, decided in timed)
     with AuditStore(inbox.db_path) as store:
         # What a proposal's grant and file left in the log names it too, and has no diff.
-        diffs = {(e.proposal_id, e.operator_action): e.diff for e in store.read_audit_entries(since=oldest)}
-    found = []
-    for item in items:
-        arrived = datetime.fromisoformat(item.proposal.arrival_timestamp.replace("Z", "+00:00")).astimezone()
-        status = item.response.status if item.response else ""
-        subject = of_decided(item, diffs.get((item.proposal.id, status), ""))
-        found.append(Past(item, subject, status, arrived))
-    return found
+        entries = store.read_audit_entries(since=oldest.isoformat())
+        diffs = {(e.proposal_id, e.operator_action): e.diff for e in entries}
+    return [
+        Past(item, of_decided(item, diffs.get((item.proposal.id, status), "")), status, arrived)
+        for item, status, arrived, _ in timed
+    ]
 
 
 class Replayed(NamedTuple):
