@@ -53,10 +53,21 @@ def test_what_cannot_be_scanned_is_an_error() -> None:
         )
 
 
-def explained(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, str]:
-    argv = [sys.executable, "-m", "bot_bottle.sidecars.egress", "scan", *map(str, arguments)]
+def egress(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, str]:
+    argv = [sys.executable, "-m", "bot_bottle.sidecars.egress", *map(str, arguments)]
     done = subprocess.run(argv, input=stdin, capture_output=True)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def explained(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, str]:
+    return egress("scan", *arguments, stdin=stdin)
+
+
+@pytest.mark.parametrize("word", ["--help", "scna"])
+def test_another_word_than_scan_starts_no_proxy(word: str) -> None:
+    code, out, err = egress(word)
+    assert (code, out) == (2, "")
+    assert "scan FILE" in err and "docs/egress.md" in err
 
 
 def test_a_file_is_explained(tmp_path: Path) -> None:

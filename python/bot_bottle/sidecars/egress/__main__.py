@@ -24,12 +24,18 @@ def main() -> int:
         from bot_bottle.sidecars.egress import scan_file
 
         return scan_file.main(sys.argv[2:])
+    if sys.argv[1:]:
+        words = (
+            "it takes no arguments but scan FILE, which says what it would find there; docs/egress.md has its settings."
+        )
+        print(f"egress: {words}", file=sys.stderr)
+        return InvalidInputError.exit_code
     found = shutil.which(PROGRAM, path=sysconfig.get_path("scripts")) or shutil.which(PROGRAM)
     if found is None:
         missing = f"{PROGRAM} is neither in this installation nor on PATH; `make build` makes it, and the image has it."
         print(f"egress: {missing}", file=sys.stderr)
         return InvalidInputError.exit_code
-    os.execv(found, [found, *sys.argv[1:]])  # noqa: S606 - no shell is wanted
+    os.execv(found, [found])  # noqa: S606 - no shell is wanted
 
 
 if __name__ == "__main__":
