@@ -141,6 +141,22 @@ def test_a_bad_environment_is_one_sentence(tmp_path: Path, settings: dict[str, s
     assert done.stderr.startswith("git gate: ") and done.stderr.count("\n") == 1
 
 
+def test_an_installation_without_yaml_is_told_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "upstreams.yaml").write_text("upstreams: []\n")
+    settings = {"SUPERVISE_BOTTLE_SLUG": "demo", "GIT_GATE_UPSTREAMS": str(tmp_path / "upstreams.yaml")}
+    start = "runpy.run_module('bot_bottle.sidecars.git_gate', run_name='__main__')"
+    without = f"import runpy, sys; sys.modules['yaml'] = None; {start}"
+    done = subprocess.run(
+        [sys.executable, "-c", without],
+        env=environment(tmp_path, **settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "git gate: the Python module yaml is missing; install bot-bottle[git-gate]\n"
+
+
 def test_the_upstreams_are_read(tmp_path: Path) -> None:
     for name in ("key", "hosts", "token"):
         (tmp_path / name).touch()

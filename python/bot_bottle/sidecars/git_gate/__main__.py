@@ -16,11 +16,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from bot_bottle.documents.upstreams import Upstream, read_upstreams
 from bot_bottle.errors import BotBottleError, InvalidInputError
 from bot_bottle.sidecars.git_gate.hook import MAX_FILE_BYTES, WAIT_SECONDS, HookSettings, found_program, install
+
+if TYPE_CHECKING:
+    from bot_bottle.documents.upstreams import Upstream
 
 UPSTREAMS_FILE: Final = "/etc/bot-bottle/upstreams.yaml"
 ROOT: Final = "/var/lib/git-gate"
@@ -163,9 +165,15 @@ def main() -> int:
     except BotBottleError as error:
         _say(str(error))
         return error.exit_code
+    except ModuleNotFoundError as error:
+        _say(f"the Python module {error.name} is missing; install bot-bottle[git-gate]")
+        return 1
 
 
 def _read_upstreams(named: str | None) -> Sequence[Upstream]:
+    # Here, not above: it needs a package that only this sidecar has, whose absence main() explains.
+    from bot_bottle.documents.upstreams import read_upstreams
+
     path = Path(named or UPSTREAMS_FILE)
     if not named and not path.exists():
         return ()
