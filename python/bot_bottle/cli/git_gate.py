@@ -61,6 +61,7 @@ def git_gate() -> None:
 @option(
     "--rules",
     type=_existing_file,
+    metavar="FILE",
     help="A gitleaks configuration to use instead of gitleaks' own.",
 )
 @option(

@@ -55,7 +55,10 @@ def build(
             return
         code = images.run(command, quiet=as_json)
     if code != 0:
-        raise BotBottleError(f"'docker build' ended with {code}")
+        raise BotBottleError(
+            f"'docker build' ended with {code}, for the reason above; --python-base and --go-base name "
+            "other base images, --network another network for the build"
+        )
     made = client.inspect("image", tags[0]) or {}
     if as_json:
         print_json({"tags": tags, "id": made.get("Id"), "size": made.get("Size"), "labels": images.labels()})

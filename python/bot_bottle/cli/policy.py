@@ -111,7 +111,7 @@ def test(name: str | None, limit: int, as_json: bool) -> None:
     found = rules.read().rules
     chosen = [rule for rule in found if name in (None, rule.name)]
     if not chosen:
-        what = f"no rule '{name}'" if name is not None else "no rules"
+        what = f"no rule '{name}'" if name is not None else "no rules; 'bot-bottle policy suggest' looks for some"
         raise InvalidInputError(f"{rules.path()} has {what}")
     with Inbox() as inbox:
         decided = replay.past(inbox, limit)

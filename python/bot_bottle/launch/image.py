@@ -191,7 +191,8 @@ def _program(package: Path, name: str, architecture: str, *, installed: bool) ->
             _require(place, architecture)
             return place
     raise InvalidInputError(
-        f"{name} for {architecture} is not in this installation: 'make build' makes it in a checkout, a wheel brings it"
+        f"{name} for {architecture} is not in this installation: install the wheel that 'make wheel' makes "
+        "in a checkout, or name it with --wheel"
     )
 
 
