@@ -1,9 +1,9 @@
 """What does an agent's hook ask, and how is it answered so that the agent does just that?
 
-Each agent starts a program of ours before it acts, writes what it is about to do to that program's standard input as
-JSON, and reads from its exit code and output whether it may. They differ in what counts as a no. Claude Code and Codex
-take an exit code other than 2 for a broken hook and go on as if there were none; Codex and Gemini CLI do the same if
-there is nothing on standard error.
+Each agent says as JSON what it is about to do, and is told whether it may: by a program of ours that it starts, with
+the event on standard input, or by the sidecar of its bottle, to which the event is posted. They differ in what counts
+as a no. Claude Code and Codex take an exit code other than 2 for a broken hook and go on as if there were none; Codex
+and Gemini CLI do the same if there is nothing on standard error.
 """
 
 from __future__ import annotations
@@ -11,7 +11,17 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NamedTuple
 
-from bot_bottle._native import MAX_JUSTIFICATION_BYTES, MAX_PAYLOAD_BYTES, render_diff, sha256_hex, visible
+from bot_bottle._native import (
+    MAX_JUSTIFICATION_BYTES,
+    MAX_PAYLOAD_BYTES,
+    STATUS_MODIFIED,
+    STATUS_REJECTED,
+    Proposal,
+    Response,
+    render_diff,
+    sha256_hex,
+    visible,
+)
 from bot_bottle.errors import InvalidInputError
 
 # The kind of proposal that a hook makes.
@@ -19,6 +29,8 @@ TOOL_RUN_COMMAND: Final = "run-command"
 # A write is in an event with both its old and its new text, escaped.
 MOST_BYTES: Final = 8 * MAX_PAYLOAD_BYTES
 BLOCKED: Final = 2
+# Seconds past the end of a question's time: for the answer of an operator who was in time.
+GRACE: Final = 10
 
 
 class Agent(NamedTuple):
@@ -61,6 +73,13 @@ class Request(NamedTuple):
     """The same for the same action in the same directory, in whatever session: what a grant covers."""
 
 
+class Verdict(NamedTuple):
+    """What an agent is to be told."""
+
+    allowed: bool
+    reason: str = ""
+
+
 class Answer(NamedTuple):
     """What the hook prints, and the code it ends with."""
 
@@ -89,6 +108,30 @@ def read(agent: Agent, event: bytes) -> Request:
     if name not in agent.events:
         raise InvalidInputError(f"a {name} event cannot be answered here, only {' and '.join(agent.events)}")
     return _request(agent, name, tool, given, cwd, session)
+
+
+def proposal(bottle: str, request: Request, seconds: float) -> Proposal:
+    """The question to the operator, which ends after ``seconds``: an answer that comes too late is refused, rather than
+    believed by the operator and heard by nobody."""
+    return Proposal.new(
+        bottle,
+        TOOL_RUN_COMMAND,
+        request.payload,
+        request.justification,
+        expires_in=seconds,
+        fingerprint=request.fingerprint,
+    )
+
+
+def verdict(response: Response) -> Verdict:
+    """What the operator's answer comes to."""
+    if response.status == STATUS_REJECTED:
+        return Verdict(False, f"operator: {response.notes or 'no'}")
+    if response.status == STATUS_MODIFIED:
+        # None of them can be handed another command in a way that all versions obey: it asks again with that one.
+        notes = f"{response.notes}\n" if response.notes else ""
+        return Verdict(False, f"operator: do it like this instead.\n{notes}{response.diff or ''}")
+    return Verdict(True, response.notes)
 
 
 def _of_opencode(document: Any) -> dict[str, Any]:
@@ -160,6 +203,18 @@ def block(agent: Agent, event: str | None, reason: str) -> Answer:
         # The agent falls back on its own prompt where it gets no answer, so this fails closed as well.
         return Answer(0, _specific(event, decision={"behavior": "deny", "message": why}), why)
     return Answer(BLOCKED, "", why)
+
+
+def reply(agent: Agent, event: str, said: Verdict) -> str:
+    """The same as a JSON object, for an agent, or a program that it started, which has posted its event."""
+    if said.allowed:
+        return allow(agent, event, said.reason).out or "{}"
+    why = _cut(agent, said.reason)
+    if agent.name in ("gemini", "opencode"):
+        return json.dumps({"decision": "deny", "reason": why})
+    if event == agent.prompt:
+        return block(agent, event, said.reason).out
+    return _specific(event, permissionDecision="deny", permissionDecisionReason=why)
 
 
 def _specific(event: str, **answer: Any) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from bot_bottle import STATUS_MODIFIED, STATUS_REJECTED, GrantStore, Proposal, QueueStore, Response, render_diff
+from bot_bottle import GrantStore, QueueStore, render_diff
 from bot_bottle.agents import hooks, settings
 from bot_bottle.agents.hooks import AGENTS, Agent, Answer
 from bot_bottle.cli.declare import OneOf, argument, group, option
@@ -31,8 +31,6 @@ from bot_bottle.errors import (
 
 HOST: Final = "host"
 _WAIT: Final = "10m"
-# Past the deadline: for the answer of an operator who was in time.
-_GRACE: Final = 10
 _agent_argument = argument("name", metavar="AGENT", type=OneOf(*AGENTS))
 _bottle_option = option(
     "--bottle", metavar="SLUG", default=HOST, help="Under which name the operator sees what is asked."
@@ -184,7 +182,7 @@ def _answer(agent: Agent, bottle: str, timeout: float) -> Answer:
             signal.setitimer(signal.ITIMER_REAL, max(timeout, 0.1))
             request = hooks.read(agent, _event(agent))
             event = request.event
-            signal.setitimer(signal.ITIMER_REAL, signal.getitimer(signal.ITIMER_REAL)[0] + _GRACE)
+            signal.setitimer(signal.ITIMER_REAL, signal.getitimer(signal.ITIMER_REAL)[0] + hooks.GRACE)
             return _asked(agent, request, bottle, timeout)
     except _EndedError as ended:
         return hooks.block(agent, event, f"blocked: {ended}")
@@ -211,21 +209,13 @@ def _asked(agent: Agent, request: hooks.Request, bottle: str, timeout: float) ->
         BotBottleError: nobody could be asked.
         _EndedError: the wait ended without an answer; the question is withdrawn.
     """
-    proposal = Proposal.new(
-        bottle,
-        hooks.TOOL_RUN_COMMAND,
-        request.payload,
-        request.justification,
-        # An answer that comes too late is refused, rather than believed by the operator and heard by nobody.
-        expires_in=timeout,
-        fingerprint=request.fingerprint,
-    )
+    proposal = hooks.proposal(bottle, request, timeout)
     if GrantStore().use_grant(bottle, hooks.TOOL_RUN_COMMAND, request.fingerprint):
         return hooks.allow(agent, request.event, "allowed before")
     with QueueStore(bottle) as queue:
         queue.write_proposal(proposal)
         try:
-            response = queue.wait_for_response(proposal.id, timeout + _GRACE)
+            response = queue.wait_for_response(proposal.id, timeout + hooks.GRACE)
         except (ProposalExpiredError, WaitTimeoutError):
             raise _EndedError(f"the operator did not decide within {timeout:g} s") from None
         except ProposalWithdrawnError as error:
@@ -234,17 +224,8 @@ def _asked(agent: Agent, request: hooks.Request, bottle: str, timeout: float) ->
             with contextlib.suppress(BotBottleError):
                 queue.withdraw_proposal(proposal.id, "the agent was interrupted")
             raise
-    return _answered(agent, request, response)
-
-
-def _answered(agent: Agent, request: hooks.Request, response: Response) -> Answer:
-    if response.status == STATUS_REJECTED:
-        return hooks.block(agent, request.event, f"operator: {response.notes or 'no'}")
-    if response.status == STATUS_MODIFIED:
-        # None of them can be handed another command in a way that all versions obey: it asks again with that one.
-        notes = f"{response.notes}\n" if response.notes else ""
-        return hooks.block(agent, request.event, f"operator: do it like this instead.\n{notes}{response.diff or ''}")
-    return hooks.allow(agent, request.event, response.notes)
+    said = hooks.verdict(response)
+    return (hooks.allow if said.allowed else hooks.block)(agent, request.event, said.reason)
 
 
 @contextlib.contextmanager

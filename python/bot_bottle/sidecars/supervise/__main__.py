@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot_bottle import AsyncQueueStore, visible
+from bot_bottle import AsyncQueueStore, GrantStore, visible
 from bot_bottle.errors import BotBottleError, DatabaseUnavailableError, InvalidInputError
 from bot_bottle.launch.plan import BOTTLE_DIR_IN_CONTAINER
 from bot_bottle.sidecars import stores
@@ -43,6 +43,7 @@ class Settings:
     progress_every: float
     cooldown: float
     expires: float | None
+    hook_wait: float
     allowed_hosts: tuple[str, ...]
 
     @classmethod
@@ -82,6 +83,7 @@ class Settings:
             progress_every=seconds("PROGRESS_SECONDS", 5.0, least=0.05),
             cooldown=seconds("REJECTION_COOLDOWN_SECONDS", 600.0),
             expires=seconds("EXPIRES_SECONDS", 86400.0) or None,
+            hook_wait=seconds("HOOK_SECONDS", 600.0, least=1.0),
             allowed_hosts=("supervise", "localhost", "127.0.0.1", "[::1]", *(host for host in more_hosts if host)),
         )
 
@@ -144,6 +146,7 @@ def _queue(settings: Settings) -> AsyncQueueStore:
 async def _serve_http(tools: AgentTools, settings: Settings) -> int:
     import uvicorn
 
+    from bot_bottle.sidecars.supervise.agent_hooks import AgentHooks
     from bot_bottle.sidecars.supervise.mcp_server import http_app
 
     class Server(uvicorn.Server):
@@ -151,10 +154,11 @@ async def _serve_http(tools: AgentTools, settings: Settings) -> int:
         def capture_signals(self) -> Iterator[None]:
             yield  # ours, below: uvicorn's would cut the streams before the waits have been answered
 
+    hooks = AgentHooks(tools.queue, GrantStore(**settings.way), settings.slug, settings.hook_wait, tools.stopping)
     listening = _listen(settings.host, settings.port)
     server = Server(
         uvicorn.Config(
-            http_app(tools, settings.allowed_hosts),
+            http_app(tools, hooks, settings.allowed_hosts),
             log_config=None,
             access_log=False,
             server_header=False,

@@ -14,7 +14,7 @@ from mcp.server import Server
 from mcp.server.context import ServerRequestContext
 from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.server.transport_security import TransportSecuritySettings
+from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from mcp_types import (
     INVALID_PARAMS,
     CallToolRequestParams,
@@ -35,6 +35,7 @@ from starlette.types import Receive, Scope, Send
 from bot_bottle import __version__
 from bot_bottle.documents.plain_yaml import quoted
 from bot_bottle.errors import BotBottleError, InvalidInputError
+from bot_bottle.sidecars.supervise.agent_hooks import AgentHooks
 from bot_bottle.sidecars.supervise.agent_tools import AgentTools
 
 # The largest file a tool takes (256 KiB), each byte as a JSON escape of six, and room for the rest.
@@ -103,20 +104,19 @@ def mcp_server(tools: AgentTools) -> Server[Any]:
     )
 
 
-def http_app(tools: AgentTools, allowed_hosts: Iterable[str]) -> Starlette:
-    """MCP at ``/`` and ``/mcp``, ``/healthz`` beside it.
+def http_app(tools: AgentTools, hooks: AgentHooks, allowed_hosts: Iterable[str]) -> Starlette:
+    """MCP at ``/`` and ``/mcp``, ``/hook/AGENT`` and ``/healthz`` beside it.
 
     Args:
         allowed_hosts: what a ``Host`` header may say; without a port, any port goes. ``Origin``, where a client sends
             one, must be one of them too.
     """
     hosts = [pattern for host in allowed_hosts for pattern in ([host] if _has_port(host) else [host, f"{host}:*"])]
+    security = TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[f"http://{host}" for host in hosts])
     manager = StreamableHTTPSessionManager(
         mcp_server(tools),
         stateless=True,
-        security_settings=TransportSecuritySettings(
-            allowed_hosts=hosts, allowed_origins=[f"http://{host}" for host in hosts]
-        ),
+        security_settings=security,
         max_request_body_size=MAX_BODY_BYTES,
     )
 
@@ -129,7 +129,12 @@ def http_app(tools: AgentTools, allowed_hosts: Iterable[str]) -> Starlette:
 
     endpoint = _PostOnly(manager)
     return Starlette(
-        routes=[Route("/healthz", healthz), Route("/", endpoint), Route("/mcp", endpoint)],
+        routes=[
+            Route("/healthz", healthz),
+            *hooks.routes(TransportSecurityMiddleware(security).validate_request),
+            Route("/", endpoint),
+            Route("/mcp", endpoint),
+        ],
         lifespan=lambda app: manager.run(),
     )
 
