@@ -139,6 +139,7 @@ def test_a_command_that_prints_no_table_imports_what_is_listed(
             file=tmp_path / "version.yaml",
             backup=tmp_path / "backup.db",
         )
+    host.root.mkdir(exist_ok=True)
     known = imported(host, "-c", "import bot_bottle", program="python")
     assert "bot_bottle._native" in known
     own = {name for name in imported(host, *shlex.split(line)) - known if name.partition(".")[0] != "bot_bottle"}

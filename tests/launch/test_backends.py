@@ -246,6 +246,7 @@ def test_stop_goes_through_all_and_reports_the_first_failure(host: Host, tool: P
 
 
 def test_mistakes_are_answered_with_a_sentence(host: Host) -> None:
+    host.root.mkdir()
     assert "nope" in host.run("bottle", "stop", "nope", code=4).stderr
     assert "TOOL=PATH" in host.run("bottle", "start", "demo", "--file", "routes.yaml", code=2).stderr
     vm = ("bottle", "start", "demo", "--backend", "smolmachines")

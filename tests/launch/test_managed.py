@@ -103,5 +103,6 @@ def test_a_file_that_no_sidecar_would_load_is_refused_and_nothing_is_registered(
     (tmp_path / "long.yaml").write_text("#" * 300_000)
     os.mkfifo(tmp_path / "pipe")
     assert why in start(host, tmp_path, "--file", word, code=code)
+    host.root.mkdir(exist_ok=True)
     assert host.json("bottles", "--all") == []
     assert not own(host).exists()

@@ -292,6 +292,7 @@ def state(host: Host, name: str) -> dict[str, Any]:
 
 
 def test_a_trial_says_of_each_channel_whether_it_works(host: Host, tmp_path: Path) -> None:
+    host.root.mkdir()
     assert "no channel" in host.run("notify", "test", code=2).stderr
     configure(host, "[notify.channels.good]\nkind = 'exec'\ncommand = 'true'\n[notify.channels.bad]\nkind = 'bell'\n")
     done = host.run("notify", "test", code=1)

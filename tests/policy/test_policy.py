@@ -364,7 +364,7 @@ def test_replay_says_what_a_rule_would_have_done_and_where_a_person_did_otherwis
     printed = host.run("policy", "test").stdout
     assert "github: would have approved 2 of the last 3 decisions: these" in printed
     assert "You decided otherwise on 1 of them." in printed
-    assert "has no rule 'x'" in host.run("policy", "test", "--rule", "x", code=2).stderr
+    assert "no rule 'x'" in host.run("policy", "test", "--rule", "x", code=4).stderr
     assert "They are not applied" in host.run("policy", "check").stdout
 
 

@@ -6,7 +6,7 @@ from bot_bottle import AuditEntry, AuditStore
 from bot_bottle.cli.declare import Whole, group, option
 from bot_bottle.cli.options import bottle_option, digest, json_option, moment
 from bot_bottle.cli.screen import print_fields, print_json, print_quoted, print_table, say
-from bot_bottle.operator import words
+from bot_bottle.operator import known, words
 
 
 @group()
@@ -16,7 +16,9 @@ def audit() -> None:
 
 @audit.command("list")
 @bottle_option
-@option("--component", metavar="NAME", help="Only of this component; for a decision it is the tool.")
+@option(
+    "--component", metavar="NAME", check=known.component, help="Only of this component; for a decision it is the tool."
+)
 @option(
     "--since", type=moment, metavar="TIME", help="Only from this time on (2026-01-31T12:00:00Z), or so long ago (2h)."
 )

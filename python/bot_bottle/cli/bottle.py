@@ -15,6 +15,7 @@ from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.launch import address, client, credentials, docker, managed
 from bot_bottle.launch import image as images
 from bot_bottle.launch.backend import IMAGE, NAMES, load, names
+from bot_bottle.operator.known import bottle as is_bottle
 from bot_bottle.states import Transport
 from bot_bottle.supervise import Plan, Supervise
 
@@ -26,7 +27,7 @@ def bottle() -> None:
     """Start, stop and list bottles."""
 
 
-@bottle.command()
+@bottle.command(begins=True)
 @argument("slug")
 @option("--backend", type=OneOf(*NAMES), default="docker", help="What runs the sidecars.")
 @option(
@@ -128,7 +129,8 @@ def stop(slug: str, run: bool, yes: bool, as_json: bool) -> None:
     """End a bottle: withdraw what is pending, and print or run what stops its sidecars."""
     known = BottleStore().read_bottle(slug)
     if known is None:
-        raise NotFoundError(f"there is no bottle {slug!r}: 'bot-bottle bottle list --all' lists them")
+        is_bottle(slug)
+        raise NotFoundError(f"bottle {slug!r} was never started from here, so there is nothing to stop")
     working = run and known.backend == "docker" and _agent_runs(slug)
     if known.stopped_at is None:
         pending = f"{known.pending} pending proposals are" if known.pending != 1 else "1 pending proposal is"

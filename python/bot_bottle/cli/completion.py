@@ -7,7 +7,7 @@ from bot_bottle.cli.commands import ASKED
 from bot_bottle.cli.declare import OneOf, argument, command
 
 
-@command()
+@command(begins=True)
 @argument("shell", type=OneOf("bash", "zsh", "fish"))
 def completion(shell: str) -> None:
     """Print a script that makes a shell complete ids and more.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SERVE = "import sys; from bot_bottle.cli import main; sys.exit(main())"
 
 
-@command()
+@command(begins=True)
 @option("--no-open", is_flag=True, help="Print the link and open no browser.")
 @option(
     "--operator-listen",

@@ -9,6 +9,7 @@ from bot_bottle.cli.declare import Whole, argument, group, option
 from bot_bottle.cli.options import duration, json_option, yes_option
 from bot_bottle.cli.screen import confirm, print_fields, print_json, print_table, say
 from bot_bottle.errors import DatabaseCorruptError
+from bot_bottle.operator import known
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def db() -> None:
     """Look after the database: state, schema, backups, queries."""
 
 
-@db.command()
+@db.command(begins=True)
 @json_option
 def path(as_json: bool) -> None:
     """Print where the database is."""
@@ -32,7 +33,7 @@ def path(as_json: bool) -> None:
         say(host_db_path())
 
 
-@db.command()
+@db.command(begins=True)
 @json_option
 def status(as_json: bool) -> None:
     """Say what the file is, where it lies and its schema."""
@@ -52,7 +53,7 @@ def status(as_json: bool) -> None:
     print_fields(fields)
 
 
-@db.command()
+@db.command(begins=True)
 @json_option
 def migrate(as_json: bool) -> None:
     """Create the database, or bring it to this release's schema."""
@@ -64,8 +65,15 @@ def migrate(as_json: bool) -> None:
         print_fields([(module, f"schema {version}") for module, version in versions.items()])
 
 
+def _is_module(name: str) -> None:
+    with Database() as database:
+        names = list(database.status()["modules"])
+    if name not in names:
+        raise known.missing("module", name, names, otherwise=f"there are {', '.join(names)}")
+
+
 @db.command()
-@argument("module")
+@argument("module", check=_is_module)
 @option("--to", type=Whole(0), required=True, metavar="N", help="The schema version to go back to.")
 @yes_option
 @json_option
@@ -96,7 +104,7 @@ def backup(dest: str, as_json: bool) -> None:
         say(f"{dest} has {size:,} bytes")
 
 
-@db.command()
+@db.command(begins=True)
 @argument("src")
 @yes_option
 @json_option

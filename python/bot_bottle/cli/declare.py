@@ -7,6 +7,8 @@ longer than a decision does.
 
 from __future__ import annotations
 
+from os import environ
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
     # What a shell is offered: the words that begin so, each with what it is.
     Completions = Callable[[str], Sequence[tuple[str, str]]]
+    # Raises if nothing has the name that it is given.
+    Check = Callable[[str], None]
 
 
 class BadValueError(ValueError):
@@ -80,6 +84,7 @@ class Parameter:
         optional: bool = False,
         rest: bool = False,
         complete: Completions | None = None,
+        check: Check | None = None,
         help: str = "",
     ) -> None:
         self.flags: Final = [name for name in names if name[0] == "-" and "/" not in name]
@@ -97,6 +102,8 @@ class Parameter:
         self.rest: Final = rest
         self.required: Final = required or (self.is_argument and not (optional or rest))
         self.complete: Final = complete
+        # Asked when the command runs: whoever misspells a name is told, and does not read an empty list.
+        self.check: Final = check
         self.help: Final = help
 
     def switches(self) -> dict[str, bool | None]:
@@ -117,11 +124,28 @@ class Parameter:
 class Command:
     """A function that a command line runs."""
 
-    def __init__(self, function: Callable[..., Any], name: str | None) -> None:
+    def __init__(self, function: Callable[..., Any], name: str | None, *, begins: bool = False) -> None:
         self.function: Final = function
+        # It makes the root where there is none; any other command needs one that is there.
+        self.begins: Final = begins
         self.name: Final = name or function.__name__.replace("_", "-")
         self.parameters: Final[list[Parameter]] = vars(function).pop("parameters", [])[::-1]
         self.help: Final = function.__doc__ or ""
+
+    def __call__(self, **values: Any) -> None:
+        """Runs it, if what it names is there.
+
+        Raises:
+            NotFoundError: it is not; the message has what was probably meant.
+        """
+        if not self.begins and "BOT_BOTTLE_ROOT" in environ:
+            from bot_bottle.operator import known
+
+            known.root()
+        for each in self.parameters:
+            if each.check is not None and values[each.name] is not None:
+                each.check(values[each.name])
+        self.function(**values)
 
     def read(self, words: Sequence[str]) -> dict[str, Any] | None:
         """The function's arguments, or ``None`` if the words do not fit or ask for help."""
@@ -183,20 +207,20 @@ class Group:
         self.help: Final = function.__doc__ or ""
         self.commands: Final[dict[str, Command]] = {}
 
-    def command(self, name: str | None = None) -> Callable[[Callable[..., Any]], Command]:
-        """Adds the function below as a command."""
+    def command(self, name: str | None = None, *, begins: bool = False) -> Callable[[Callable[..., Any]], Command]:
+        """Adds the function below as a command, as ``command`` makes one."""
 
         def add(function: Callable[..., Any]) -> Command:
-            made = Command(function, name)
+            made = Command(function, name, begins=begins)
             self.commands[made.name] = made
             return made
 
         return add
 
 
-def command(name: str | None = None) -> Callable[[Callable[..., Any]], Command]:
-    """Makes a command of the function below; its docstring is the help."""
-    return lambda function: Command(function, name)
+def command(name: str | None = None, *, begins: bool = False) -> Callable[[Callable[..., Any]], Command]:
+    """Makes a command of the function below; its docstring is the help. ``begins``: it needs no root, or makes one."""
+    return lambda function: Command(function, name, begins=begins)
 
 
 def group(name: str | None = None) -> Callable[[Callable[..., Any]], Group]:

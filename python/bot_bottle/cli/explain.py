@@ -74,8 +74,8 @@ def explained(target: Command | Group) -> click.Command:
     parameters = [_parameter(each) for each in target.parameters]
     last = next((each.name for each in target.parameters if each.rest), None)
     if last is None:
-        return click.Command(target.name, callback=target.function, params=parameters, help=text)
-    return _WithRest(target, last, callback=target.function, params=parameters, help=text)
+        return click.Command(target.name, callback=target, params=parameters, help=text)
+    return _WithRest(target, last, callback=target, params=parameters, help=text)
 
 
 class _WithRest(click.Command):

@@ -48,7 +48,7 @@ def git_gate() -> None:
     """Have pushes to a bare repository scanned for secrets and held for your decision."""
 
 
-@git_gate.command("install")
+@git_gate.command("install", begins=True)
 @_repository
 @option("--bottle", required=True, metavar="SLUG", help="Whose pushes these are.")
 @option(
@@ -91,7 +91,7 @@ def install_(repository: Path, bottle: str, timeout: float, rules: str | None, m
         say(f"every push will be refused until {program} is installed; then install the git gate again", "waits")
 
 
-@git_gate.command("uninstall")
+@git_gate.command("uninstall", begins=True)
 @_repository
 def uninstall_(repository: Path) -> None:
     """Take the hook out of REPO again; its pushes are not scanned any more."""
@@ -99,7 +99,7 @@ def uninstall_(repository: Path) -> None:
     say(f"pushes to {repository.resolve()} are no longer scanned")
 
 
-@git_gate.command()
+@git_gate.command(begins=True)
 @_repository
 @json_option
 def status(repository: Path, as_json: bool) -> None:

@@ -71,10 +71,10 @@ def _answering(agent: Agent) -> Callable[..., None]:
 
 
 for _agent in AGENTS.values():
-    hook.command(_agent.name)(_answering(_agent))
+    hook.command(_agent.name, begins=True)(_answering(_agent))
 
 
-@hook.command()
+@hook.command(begins=True)
 @_agent_argument
 @option("--every", is_flag=True, help="Before each command and change to a file, not only when it would ask you.")
 @_project_option
@@ -93,7 +93,7 @@ def install(name: str, every: bool, project: bool, bottle: str, timeout: float, 
     _carry_out(change, f"{agent.title} asks here {when}", _left(agent, asks_each=asks_each), yes=yes, as_json=as_json)
 
 
-@hook.command()
+@hook.command(begins=True)
 @_agent_argument
 @_project_option
 @yes_option
@@ -105,7 +105,7 @@ def undo(name: str, project: bool, yes: bool, as_json: bool) -> None:
     _carry_out(change, f"{agent.title} does not ask here any more", "", yes=yes, as_json=as_json)
 
 
-@hook.command()
+@hook.command(begins=True)
 @_agent_argument
 @_project_option
 @json_option

@@ -18,7 +18,7 @@ def image() -> None:
     """Make, list and remove images of the sidecars."""
 
 
-@image.command()
+@image.command(begins=True)
 @option("--tag", metavar="IMAGE", help="What it is called; by default what bottles are started from.")
 @option("--python-base", metavar="IMAGE", help="Debian with Python 3.13 or newer, instead of the official image.")
 @option("--go-base", metavar="IMAGE", help="Debian with Go, which gitleaks is built by, instead of the official image.")
@@ -66,7 +66,7 @@ def build(
         say(f"{tags[0]} is built, {made.get('Size', 0) / 1e6:.0f} MB.")
 
 
-@image.command("list")
+@image.command("list", begins=True)
 @json_option
 def list_images(as_json: bool) -> None:
     """List the images of the sidecars, newest first, and whether they fit this host."""
@@ -92,7 +92,7 @@ def list_images(as_json: bool) -> None:
                 say(reason, "alarm")
 
 
-@image.command()
+@image.command(begins=True)
 @yes_option
 @json_option
 def prune(yes: bool, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from bot_bottle import Keys, TrustedKey
 from bot_bottle.cli.declare import argument, group, option
 from bot_bottle.cli.options import json_option, moment
 from bot_bottle.cli.screen import print_json, print_table, say
-from bot_bottle.operator import words
+from bot_bottle.operator import known, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def show(as_json: bool) -> None:
         say("There is no key yet; one is made when something is first signed.")
 
 
-@keys.command()
+@keys.command(begins=True)
 @json_option
 def rotate(as_json: bool) -> None:
     """Give this host a new key.
@@ -45,7 +45,7 @@ def rotate(as_json: bool) -> None:
         say(f"this host signs with {key.id} from now on")
 
 
-@keys.command()
+@keys.command(begins=True)
 @argument("file")
 @option("--name", required=True, help="What to call it.")
 @json_option
@@ -61,8 +61,14 @@ def trust(file: str, name: str, as_json: bool) -> None:
         say(f"decisions that {key.id} ({key.name}) signs are taken here")
 
 
+def _is_key(key_id: str) -> None:
+    keys = Keys().all()
+    if not any(key.id.startswith(key_id) for key in keys):
+        raise known.missing("key", key_id, [key.id for key in keys], otherwise="'bot-bottle keys show' lists them")
+
+
 @keys.command()
-@argument("key_id", metavar="ID")
+@argument("key_id", metavar="ID", check=_is_key)
 @option("--at", type=moment, metavar="TIME", help="Since when, as a time or an age such as 2h; now by default.")
 @json_option
 def revoke(key_id: str, at: str | None, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from bot_bottle.cli.declare import group, option
 from bot_bottle.cli.options import json_option
 from bot_bottle.cli.screen import print_json, print_table, say, warn
 from bot_bottle.errors import BotBottleError, InvalidInputError
-from bot_bottle.operator import live, words
+from bot_bottle.operator import known, live, words
 from bot_bottle.operator.alone import alone, running
 
 if TYPE_CHECKING:
@@ -137,15 +137,15 @@ def status(as_json: bool) -> None:
     """Say whether somebody is told, and what became of each channel's last messages."""
     from bot_bottle.notify import delivery, settings
 
-    known, at_work, channels = delivery.status(), running("notify"), settings.read().channels
+    last, at_work, channels = delivery.status(), running("notify"), settings.read().channels
     if as_json:
-        listed = [{"name": each.name, "kind": each.kind, **known.get(each.name, {})} for each in channels]
+        listed = [{"name": each.name, "kind": each.kind, **last.get(each.name, {})} for each in channels]
         print_json({"running": at_work, "channels": listed})
         return
     say("'bot-bottle notify run' is at work." if at_work else "Nobody is told: 'bot-bottle notify run' is not at work.")
     rows: list[tuple[Cell, ...]] = []
     for each in channels:
-        of = known.get(each.name, {})
+        of = last.get(each.name, {})
         delivered, failures = of.get("delivered_at"), of.get("failures", 0)
         state: Cell = (
             (f"failing ({failures}x)", "alarm") if failures else ("works", "good") if delivered else "not used yet"
@@ -159,9 +159,11 @@ def _settings(only: str | None = None) -> Settings:
     from bot_bottle.notify import settings
 
     found = settings.read()
-    if only is not None:
-        found = found._replace(channels=tuple(each for each in found.channels if each.name == only))
     if not found.channels:
-        what = f"no channel '{only}'" if only else "no channel"
-        raise InvalidInputError(f"{settings.path()} has {what}; docs/operator.md shows how to write one")
+        raise InvalidInputError(f"{settings.path()} has no channel; docs/operator.md shows how to write one")
+    if only is not None:
+        chosen = tuple(each for each in found.channels if each.name == only)
+        if not chosen:
+            raise known.missing("channel", only, [each.name for each in found.channels], where=f" in {settings.path()}")
+        found = found._replace(channels=chosen)
     return found

@@ -7,6 +7,7 @@ from bot_bottle.cli.declare import argument, group, option
 from bot_bottle.cli.keys import print_keys
 from bot_bottle.cli.options import json_option
 from bot_bottle.cli.screen import print_json, say
+from bot_bottle.operator import known
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,13 @@ def operator() -> None:
     """
 
 
-@operator.command()
+def _is_operator(name: str) -> None:
+    names = [key.name for key in Keys().all() if key.role == "operator"]
+    if name not in names:
+        raise known.missing("operator", name, names, otherwise="'bot-bottle operator list' lists them")
+
+
+@operator.command(begins=True)
 @argument("name")
 @option(
     "--key",
@@ -59,7 +66,7 @@ def list_(as_json: bool) -> None:
 
 
 @operator.command()
-@argument("name")
+@argument("name", check=_is_operator)
 @json_option
 def remove(name: str, as_json: bool) -> None:
     """Take no more decisions of NAME's key; earlier ones stand."""

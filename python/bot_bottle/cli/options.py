@@ -86,7 +86,9 @@ def hash_option(command: F) -> F:
 
 def bottle_option(command: F) -> F:
     """Adds ``--bottle SLUG``; the value is ``None`` without it."""
-    return option("--bottle", metavar="SLUG", complete=_bottles, help="Only what concerns this bottle.")(command)
+    return option(
+        "--bottle", metavar="SLUG", complete=_bottles, check=_is_bottle, help="Only what concerns this bottle."
+    )(command)
 
 
 def pending_id(command: F) -> F:
@@ -97,6 +99,12 @@ def pending_id(command: F) -> F:
 def any_id(command: F) -> F:
     """Adds the argument ``ID`` of a proposal in any state."""
     return argument("proposal_id", metavar="ID", complete=_any_ids)(command)
+
+
+def _is_bottle(slug: str) -> None:
+    from bot_bottle.operator import known
+
+    known.bottle(slug)
 
 
 def _bottles(incomplete: str) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from bot_bottle.cli.declare import Whole, group, option
 from bot_bottle.cli.options import json_option
 from bot_bottle.cli.screen import print_json, print_table, say, warn
 from bot_bottle.errors import BotBottleError, InvalidInputError
-from bot_bottle.operator import live, words
+from bot_bottle.operator import known, live, words
 from bot_bottle.operator.alone import alone, running
 
 if TYPE_CHECKING:
@@ -110,9 +110,10 @@ def test(name: str | None, limit: int, as_json: bool) -> None:
 
     found = rules.read().rules
     chosen = [rule for rule in found if name in (None, rule.name)]
+    if not chosen and name is not None:
+        raise known.missing("rule", name, [rule.name for rule in found], where=f" in {rules.path()}")
     if not chosen:
-        what = f"no rule '{name}'" if name is not None else "no rules; 'bot-bottle policy suggest' looks for some"
-        raise InvalidInputError(f"{rules.path()} has {what}")
+        raise InvalidInputError(f"{rules.path()} has no rules; 'bot-bottle policy suggest' looks for some")
     with Inbox() as inbox:
         decided = replay.past(inbox, limit)
     results = [replay.replay(rule, decided) for rule in chosen]

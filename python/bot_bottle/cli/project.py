@@ -63,7 +63,7 @@ def _agreed(file: Path) -> Path:
     return Path(bot_bottle_root(), "agreed", hashlib.sha256(str(file).encode()).hexdigest() + ".toml")
 
 
-@command()
+@command(begins=True)
 @option("--bottle", metavar="SLUG", help="The bottle's name; the directory's by default.")
 @option("--agent", type=OneOf(*CODERS), help="Who works there.")
 @option("--image", metavar="IMAGE", help="What the agent runs from.")

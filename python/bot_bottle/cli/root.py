@@ -37,7 +37,7 @@ def run(arguments: Sequence[str], shared: dict[str, Any]) -> int:
     try:
         if isinstance(command, Command) and (values := command.read(rest)) is not None:
             shared["json"] = bool(values.get("as_json"))
-            command.function(**values)
+            command(**values)
             return 0
         from bot_bottle.cli import explain
 

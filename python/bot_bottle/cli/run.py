@@ -20,7 +20,7 @@ from bot_bottle.launch.run import Launch, Wish
 from bot_bottle.states import Transport
 
 
-@command()
+@command(begins=True)
 @argument("slug", metavar="[SLUG]", optional=True)
 @argument("words", metavar="[-- COMMAND...]", rest=True)
 @option("--image", metavar="IMAGE", help="What the agent runs from: an image with its program in it.")

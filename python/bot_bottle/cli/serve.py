@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@command()
+@command(begins=True)
 @option(
     "--broker-listen",
     "listen",

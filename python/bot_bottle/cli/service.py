@@ -40,7 +40,7 @@ class _Unit(NamedTuple):
     stop: list[list[str]]
 
 
-@service.command()
+@service.command(begins=True)
 @argument("name", metavar="NAME", type=OneOf(*_SERVICES))
 @option("--start", is_flag=True, help="Start it too, now and with each session; otherwise the commands are printed.")
 @json_option
@@ -70,7 +70,7 @@ def install(name: str, start: bool, as_json: bool) -> None:
             say(f"  {' '.join(command)}")
 
 
-@service.command()
+@service.command(begins=True)
 @argument("name", metavar="NAME", type=OneOf(*_SERVICES))
 @json_option
 def uninstall(name: str, as_json: bool) -> None:
