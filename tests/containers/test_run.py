@@ -18,6 +18,7 @@ import pytest
 import trustme
 from engine import docker, until_healthy
 
+from agent_events import EVENTS
 from bot_bottle import Inbox, Proposal, QueueStore, __version__
 from bot_bottle.launch.backend import names
 from cli_process import PROGRAMS, Host
@@ -317,3 +318,28 @@ def test_an_image_of_another_schema_says_which_command_helps(bottle: Bottle) -> 
     finally:
         docker("image", "rm", "--force", tag)
     assert bottle.host.json("bottles", "--all") == []
+
+
+def test_an_agent_s_hooks_ask_and_cannot_be_taken_out(bottle: Bottle) -> None:
+    event = shlex.quote(json.dumps(EVENTS["codex", "PreToolUse"]))
+    script = (
+        "! touch /etc/codex/requirements.toml /etc/bot-bottle/ask 2>/dev/null || exit 9;"
+        f"echo {event} | sh /etc/bot-bottle/ask codex || exit 1; echo {event} | sh /etc/bot-bottle/ask codex"
+    )
+
+    def answer() -> None:
+        with Inbox() as inbox:
+            left = ["approved", "rejected"]
+            for change in inbox.watch(0, timeout=300):
+                if change.kind == "proposed" and change.bottle_slug == bottle.slug:
+                    proposal = inbox.read(change.proposal_id).proposal
+                    digest = proposal.payload_sha256
+                    inbox.decide(proposal.id, left.pop(0), payload_sha256=digest, notes="as told")
+                    if not left:
+                        return
+
+    operator = threading.Thread(target=answer)
+    operator.start()
+    done = bottle.run("--hooks", "every", script=script, code=2)
+    operator.join(60)
+    assert "{}" in done.stdout and "operator: as told" in done.stdout

@@ -28,6 +28,7 @@ WHOLE: dict[str, Any] = {
     "env": ["EGRESS_PORTS"],
     "sidecars": "mine",
     "transport": "broker",
+    "hooks": "every",
 }
 
 

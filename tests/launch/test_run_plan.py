@@ -170,6 +170,15 @@ def test_without_a_secret_s_value_or_an_engine_nothing_is_done(host: Host, proje
     assert not host.root.exists()
 
 
+def test_hooks_are_put_where_root_keeps_agents_settings(host: Host, project: Path, tmp_path: Path) -> None:
+    assert "/etc/codex/requirements.toml" not in planned(host, project, "--agent", "codex")["files"]
+    plan = planned(host, project, "--agent", "codex", "--hooks", "every")
+    assert plan["hooks"] == "every"
+    assert {"/etc/codex/requirements.toml", "/etc/claude-code/managed-settings.json"} < set(plan["files"])
+    words = ["--image", "i", "--workspace", str(project), "--hooks", "prompts", "--compose", str(tmp_path / "c.json")]
+    assert "leave them out of a Compose file" in refused(host, *words)
+
+
 def test_a_bad_slug_is_refused(host: Host, project: Path) -> None:
     words = ["--image", "i", "--workspace", str(project), "--dry-run"]
     for slug in ("../up", "UPPER", "a/b"):

@@ -21,14 +21,14 @@ _ACTING: Final = {
     "codex": "Bash|apply_patch",
     "gemini": "run_shell_command|write_file|replace",
 }
-_ANY: Final = "*"
+TOOLS_OF_OPENCODE: Final = ("bash", "edit", "write", "patch", "multiedit", "apply_patch")
 # A throw is the tool's error, so this fails closed, also where the program is missing.
 _PLUGIN: Final = """\
 // Written by 'bot-bottle hook install opencode', which also undoes it.
 import {{ spawn }} from "node:child_process"
 
 const PROGRAM = {program}
-const ACTING = ["bash", "edit", "write", "patch", "multiedit", "apply_patch"]
+const ACTING = {acting}
 
 const ask = (event) => new Promise((done) => {{
   const child = spawn(PROGRAM[0], PROGRAM.slice(1))
@@ -78,6 +78,13 @@ def path(agent: Agent, project: Path | None) -> Path:
     return (project / ".opencode" if project else own) / "plugin" / "bot-bottle.js"
 
 
+def matcher(agent: Agent, event: str) -> str:
+    """Which tools an event is wanted of: before each use those that act, else whatever the agent would ask about."""
+    if event == agent.every:
+        return _ACTING[agent.name]
+    return "*" if agent.name == "claude-code" else ".*"
+
+
 def command(agent: Agent, program: list[str]) -> str:
     """What the agent hands to a shell. Whatever keeps ``program`` from answering, even its absence, ends as a no."""
     script = (
@@ -101,7 +108,7 @@ def install(agent: Agent, file: Path, program: list[str], *, every: bool, timeou
     """
     before = _text(file)
     if agent.name == "opencode":
-        return Change(file, before, _PLUGIN.format(program=json.dumps(program)))
+        return Change(file, before, _PLUGIN.format(program=json.dumps(program), acting=json.dumps(TOOLS_OF_OPENCODE)))
     first = installed(agent, file) is None
     settings = _without_ours(agent, _settings(file, before))
     event = agent.every if every or agent.prompt is None else agent.prompt
@@ -111,8 +118,7 @@ def install(agent: Agent, file: Path, program: list[str], *, every: bool, timeou
         entry["onFailure"] = "block"
     elif agent.name == "gemini":
         entry |= {"name": "bot-bottle", "timeout": seconds * 1000}
-    matcher = _ACTING[agent.name] if event == agent.every else _ANY if agent.name == "claude-code" else ".*"
-    settings.setdefault("hooks", {}).setdefault(event, []).append({"matcher": matcher, "hooks": [entry]})
+    settings.setdefault("hooks", {}).setdefault(event, []).append({"matcher": matcher(agent, event), "hooks": [entry]})
     return Change(file, before, _written(settings), first)
 
 

@@ -46,6 +46,11 @@ from bot_bottle.states import Transport
 @option("--env", "passed", metavar="NAME", multiple=True, help="A variable of yours for the sidecars. Repeatable.")
 @option("--sidecars", metavar="IMAGE", help=f"What the sidecars run from; {IMAGE} by default.")
 @option("--transport", type=OneOf("mount", "broker"), help="How the sidecars reach the queue.")
+@option(
+    "--hooks",
+    type=OneOf("prompts", "every"),
+    help="Agents ask you before they act: where they would ask their own user, or before every command and change.",
+)
 @option("--dry-run", is_flag=True, help="Print all that would be done, and do nothing.")
 @option("--compose", "compose_file", metavar="FILE", help="Write a Compose file of the bottle instead.")
 @yes_option
@@ -63,6 +68,7 @@ def run(
     passed: Sequence[str],
     sidecars: str | None,
     transport: Transport | None,
+    hooks: str | None,
     dry_run: bool,
     compose_file: str | None,
     yes: bool,
@@ -103,6 +109,7 @@ def run(
             sidecars=sidecars or said.get("sidecars", IMAGE),
             transport=transport or said.get("transport"),
             terminal=interactive(),
+            hooks=hooks or said.get("hooks"),
         )
     )
 
@@ -140,6 +147,7 @@ def _print(launch: Launch, *, as_json: bool) -> None:
             ("bottle", f"{plan['slug']}, to be {what}"),
             ("agent", f"{plan['agent']}, from {plan['image']}, as user {plan['user']}"),
             ("workspace", plan["workspace"]),
+            *([("hooks", f"agents ask before they act: {plan['hooks']}")] if plan["hooks"] else []),
             *((f"secret {name}", f"from {source}; the proxy's alone") for name, source in plan["secrets"].items()),
         ]
     )

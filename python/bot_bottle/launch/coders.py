@@ -14,7 +14,7 @@ HOME: Final = "/home/agent"
 WORKSPACE: Final = "/workspace"
 PLACEHOLDER: Final = "held-by-the-proxy"
 """What an agent is given for a key that the proxy puts in."""
-_SUPERVISE: Final = "http://supervise:9100/"
+SUPERVISE: Final = "http://supervise:9100/"
 
 
 class Coder(NamedTuple):
@@ -48,7 +48,7 @@ _FRAGMENT: Final = f"""\
 # You work in a bottle
 
 This container reaches the network through a proxy only, and only the hosts that its operator allowed. A person answers
-when you ask for more; the MCP server `supervise` ({_SUPERVISE}) is how you ask.
+when you ask for more; the MCP server `supervise` ({SUPERVISE}) is how you ask.
 
 - A request that is refused with 403 and the header `x-bot-bottle-egress` says why. Call `list-egress-routes` to see
   what is allowed, then `allow` with the whole new `routes.yaml` and a reason in one or two sentences. Ask for no more
@@ -103,7 +103,7 @@ def _json(change: Callable[[dict[str, Any], set[str]], None]) -> Callable[[str, 
 
 def _claude(settings: dict[str, Any], held: set[str]) -> None:
     settings.setdefault("hasCompletedOnboarding", True)
-    settings.setdefault("mcpServers", {})["supervise"] = {"type": "http", "url": _SUPERVISE}
+    settings.setdefault("mcpServers", {})["supervise"] = {"type": "http", "url": SUPERVISE}
     settings.setdefault("projects", {}).setdefault(WORKSPACE, {}).setdefault("hasTrustDialogAccepted", True)
     if "ANTHROPIC_API_KEY" in held:
         approved = settings.setdefault("customApiKeyResponses", {}).setdefault("approved", [])
@@ -117,18 +117,18 @@ def _claude_permissions(settings: dict[str, Any], held: set[str]) -> None:
 
 
 def _gemini(settings: dict[str, Any], held: set[str]) -> None:
-    settings.setdefault("mcpServers", {})["supervise"] = {"httpUrl": _SUPERVISE, "trust": True}
+    settings.setdefault("mcpServers", {})["supervise"] = {"httpUrl": SUPERVISE, "trust": True}
     # Without, it starts no MCP server in a directory that it was not told to trust.
     settings.setdefault("security", {}).setdefault("folderTrust", {}).setdefault("enabled", False)
 
 
 def _opencode(settings: dict[str, Any], held: set[str]) -> None:
-    settings.setdefault("mcp", {})["supervise"] = {"type": "remote", "url": _SUPERVISE, "enabled": True}
+    settings.setdefault("mcp", {})["supervise"] = {"type": "remote", "url": SUPERVISE, "enabled": True}
 
 
 def _codex(text: str, held: set[str]) -> str:
     tables = {
-        "[mcp_servers.supervise]": f'url = "{_SUPERVISE}"',
+        "[mcp_servers.supervise]": f'url = "{SUPERVISE}"',
         f'[projects."{WORKSPACE}"]': 'trust_level = "trusted"',
     }
     lines = {line.strip() for line in text.splitlines()}

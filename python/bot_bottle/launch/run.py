@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from bot_bottle._native import BottleStore, bot_bottle_root
+from bot_bottle.agents import inside
 from bot_bottle.documents import presets, routes
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.launch import client, coders, credentials, docker, engine, image, managed, remotes, trust
@@ -50,6 +51,8 @@ class Wish(NamedTuple):
     sidecars: str = IMAGE
     transport: Transport | None = None
     terminal: bool = False
+    hooks: str | None = None
+    """When agents ask before they act: ``prompts``, where they would ask their own user, or ``every``."""
 
 
 class Launch:
@@ -88,8 +91,13 @@ class Launch:
         alone, and has its home directory beside the bottle's own on the host.
 
         Raises:
+            InvalidInputError: there are hooks, which such a file has no place for.
             BotBottleError: something failed.
         """
+        if self.wish.hooks:
+            raise InvalidInputError(
+                "hooks are put into a container that is made here; leave them out of a Compose file"
+            )
         environment = {**self.agent.environment, **self._trust(_CERTIFICATE, None)}
         plan = self._register(tell)
         agent = self.agent._replace(environment=environment, home=str(self._home_on_host()))
@@ -110,7 +118,14 @@ class Launch:
             "upstreams": self.remotes.text if self.remotes else None,
             "gitconfig": self.remotes.settings if self.remotes else None,
             "secrets": {secret.name: secret.described for secret in self.secrets},
-            "files": [*trust.PATHS, "/etc/passwd", *(["/etc/gitconfig"] if self.remotes else []), *coders.PATHS],
+            "hooks": self.wish.hooks,
+            "files": [
+                *trust.PATHS,
+                "/etc/passwd",
+                *(["/etc/gitconfig"] if self.remotes else []),
+                *(self._hooks(lambda path: None) if self.wish.hooks else []),
+                *coders.PATHS,
+            ],
             "commands": self.commands(),
         }
 
@@ -218,6 +233,9 @@ class Launch:
         before = named[0].decode() if named else _text(self._routes_file)
         entries = presets.expand(dict.fromkeys(wanted), [secret.name for secret in self.secrets])
         return presets.added(before, entries)
+
+    def _hooks(self, read: Callable[[str], bytes | None]) -> dict[str, str]:
+        return inside.files(coders.SUPERVISE, every=self.wish.hooks == "every", read=read)
 
     def _sidecars(self) -> tuple[str, list[list[str]]]:
         """What tells sidecars that are as wanted from others, and the commands that start them with it as a label.
@@ -390,6 +408,8 @@ class Launch:
         if not any(line.split(b":")[2:3] == [str(uid).encode()] for line in passwd.splitlines()):
             entry = f"agent:x:{uid}:{gid}::{HOME}:/bin/sh\n".encode()
             files["/etc/passwd"] = client.File(passwd.rstrip(b"\n") + b"\n" + entry)
+        if self.wish.hooks:
+            files |= {path: client.File(text.encode()) for path, text in self._hooks(of_image).items()}
         if self.remotes:
             system = of_image("/etc/gitconfig") or b""
             files["/etc/gitconfig"] = client.File(system + self.remotes.settings.encode())
