@@ -11,8 +11,10 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Label
 
 from bot_bottle import Database, GrantStore, Inbox, InvalidInputError, Proposal
+from bot_bottle.operator import remote, seat
 from bot_bottle.tui.app import Seat
 from cli_process import MORE_ROUTES, ROUTES, Host
+from dashboard_process import Served
 from seat_screen import asked, on_screen, play, shown, text, told, until
 from store_process import Process
 
@@ -439,3 +441,42 @@ def test_a_database_that_breaks_is_told_and_followed_again(host: Host, monkeypat
         await until(pilot, lambda: later.id in app.listed.rows)
 
     play(story)
+
+
+def test_the_screen_works_on_another_host_s_inbox(
+    host: Host, dashboard: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routes = host.routes_file()
+    proposal = host.propose(MORE_ROUTES, "to read releases", against=ROUTES)
+    host.run("operator", "token", "ann", "--out", str(tmp_path / "token"))
+    here = tmp_path / "elsewhere"
+    monkeypatch.setenv("BOT_BOTTLE_ROOT", str(here))
+    seat.look_at(remote.Host(dashboard.where, str(tmp_path / "token")))
+    second: list[Proposal] = []
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, proposal)
+        assert "api.github.com" in on_screen(app)
+        await pilot.press("end", "a")
+        await asked(app, pilot, "Approve this?")
+        await pilot.press("y")
+        await until(pilot, lambda: "is in effect" in told(app))
+        for key, sign in (("2", "ann"), ("3", "docker"), ("4", "In force"), ("5", "policy check")):
+            await pilot.press(key)
+            await until(pilot, lambda sign=sign: sign in on_screen(app))  # type: ignore[misc]
+        await pilot.press("1")
+        monkeypatch.setenv("BOT_BOTTLE_ROOT", str(host.root))
+        second.append(host.propose("a: 1\n", slug="other"))
+        monkeypatch.setenv("BOT_BOTTLE_ROOT", str(here))
+        await until(pilot, lambda: second[0].id in app.listed.rows)
+
+    try:
+        play(story)
+    finally:
+        seat.look_at(None)
+    assert routes.read_text() == MORE_ROUTES
+    assert not here.exists()
+    monkeypatch.setenv("BOT_BOTTLE_ROOT", str(host.root))
+    with Inbox() as inbox:
+        answer = inbox.read(proposal.id).response
+    assert answer is not None and (answer.decided_by, answer.surface) == ("ann", "tui")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from bot_bottle import AuditStore, Inbox, InboxItem, Response, Review
+from bot_bottle import Inbox, InboxItem, Response, Review
 from bot_bottle.cli.interrupt import told
 from bot_bottle.cli.screen import answered, interactive, say
 from bot_bottle.errors import InvalidInputError
-from bot_bottle.operator import decisions
+from bot_bottle.operator import decisions, seat
 from bot_bottle.operator.scopes import needs_reason, offered
 
 TYPE_CHECKING = False
@@ -45,7 +45,7 @@ def ask(
     finally:
         # Last, and not for somebody who wants to leave: another writer may be slow.
         if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
-            views.note([views.View(item.proposal.id, review.review_sha256, "cli", at, at)])
+            seat.note([views.View(item.proposal.id, review.review_sha256, "cli", at, at)])
 
 
 def _asked(
@@ -80,7 +80,7 @@ def ask_why_yes() -> str:
 
 def _ask_why_not() -> str:
     """The reason for a rejection: typed, or the number of one that was given lately."""
-    with AuditStore() as store:
+    with seat.audit() as store:
         recent = decisions.recent_reasons(store, "rejected")
     for number, reason in enumerate(recent, 1):
         say(f"  {number}  {reason}", "quiet")

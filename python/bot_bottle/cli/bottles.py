@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bot_bottle import Bottle, BottleStore
+from bot_bottle import Bottle
 from bot_bottle.cli.declare import command, option
 from bot_bottle.cli.options import json_option
 from bot_bottle.cli.screen import print_json, print_table, say
 from bot_bottle.launch import engine
 from bot_bottle.launch.engine import Sidecars
-from bot_bottle.operator import words
+from bot_bottle.operator import seat, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,10 +39,13 @@ def bottles(everything: bool, as_json: bool) -> None:
     registered: it has none, as after a start that was only printed. Then created, starting, healthy; degraded: a daemon
     does not answer; ended: they are not running any more. A bottle that is not of Docker is unknown here.
     """
-    found = BottleStore().list_bottles(running=not everything)
+    found = seat.bottles().list_bottles(running=not everything)
     # What is not as this host registered it leads to no name of a container either.
     sidecars = dict.fromkeys((bottle.slug for bottle in found), Sidecars("unknown"))
-    sidecars |= engine.ask((bottle.slug, bottle.backend) for bottle in found if not bottle.damaged)
+    if (host := seat.elsewhere()) is not None:
+        sidecars |= {slug: Sidecars(**each) for slug, each in host.sidecars(running=not everything).items()}
+    else:
+        sidecars |= engine.ask((bottle.slug, bottle.backend) for bottle in found if not bottle.damaged)
     if as_json:
         print_json([{**bottle.to_dict(), "sidecars": sidecars[bottle.slug]._asdict()} for bottle in found])
         return

@@ -11,7 +11,7 @@ from bot_bottle.cli.interrupt import told, undone_or_told
 from bot_bottle.cli.options import duration, hash_option, json_option, notes_option, pending_id, yes_option
 from bot_bottle.cli.screen import interactive, print_in_pages, print_json
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
-from bot_bottle.operator import decisions
+from bot_bottle.operator import decisions, seat
 from bot_bottle.operator.scopes import scope
 
 
@@ -34,7 +34,7 @@ def approve(proposal_id: str, notes: str, grant: str | None, reviewed: str | Non
     looked at, or --yes. What is approved is what was shown: its hash goes with the decision.
     """
     with undone_or_told():
-        with Inbox() as inbox:
+        with seat.inbox() as inbox:
             review = inbox.review(proposal_id)
             decisions.check_hash(review, reviewed)
             if review.item.state == "pending" and not (yes or reviewed or as_json):
@@ -85,11 +85,15 @@ def _ask(inbox: Inbox, review: Review, notes: str, grant: str | None) -> None:
 def reject(proposal_id: str, notes: str, remember: float | None, reviewed: str | None, as_json: bool) -> None:
     """Refuse it; the notes tell the agent why."""
     if remember is not None:
+        if seat.elsewhere() is not None:
+            raise InvalidInputError(
+                "--remember writes this host's policy.toml: reject without it, or on the host itself"
+            )
         from bot_bottle.policy import rules
 
         rules.read()  # rules that cannot be added to are an error before the decision
     with undone_or_told():
-        with Inbox() as inbox:
+        with seat.inbox() as inbox:
             review = inbox.review(proposal_id)
             decisions.check_hash(review, reviewed)
             answer = decisions.decide(inbox, review, "rejected", surface="cli", notes=notes)
@@ -123,7 +127,7 @@ def modify(proposal_id: str, source: str | None, notes: str, reviewed: str | Non
     decided.
     """
     with undone_or_told():
-        with Inbox() as inbox:
+        with seat.inbox() as inbox:
             review = inbox.review(proposal_id)
             decisions.check_hash(review, reviewed)
             if source is not None:

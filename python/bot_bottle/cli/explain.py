@@ -14,6 +14,7 @@ from bot_bottle import __version__
 from bot_bottle.cli import PROGRAM
 from bot_bottle.cli.commands import ASKED, COMMANDS, HELP, TARGETS, load
 from bot_bottle.cli.declare import BadValueError, Command, Group, OneOf, Parameter, Whole
+from bot_bottle.cli.elsewhere import OPTIONS
 from bot_bottle.errors import InvalidInputError
 
 TYPE_CHECKING = False
@@ -29,6 +30,9 @@ def root() -> click.Group:
         help=inspect.cleandoc(HELP),
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
+    # They are taken off the line before it is read; here they are for the help.
+    for flag, (metavar, about) in OPTIONS.items():
+        group.params.append(click.Option([flag], metavar=metavar, help=about, expose_value=False))
     return click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")(group)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bot_bottle import AuditStore, Grant, GrantStore
+from bot_bottle import Grant
 from bot_bottle.cli.declare import argument, group, option
 from bot_bottle.cli.options import bottle_option, json_option
 from bot_bottle.cli.screen import print_fields, print_json, print_table, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
-from bot_bottle.operator import words
+from bot_bottle.operator import seat, words
 
 
 @group()
@@ -21,7 +21,7 @@ def grants() -> None:
 @json_option
 def list_(bottle: str | None, everything: bool, as_json: bool) -> None:
     """List grants, newest first."""
-    found = GrantStore().list_grants(bottle, live=not everything)
+    found = seat.grants().list_grants(bottle, live=not everything)
     if as_json:
         print_json([grant.to_dict() for grant in found])
         return
@@ -60,7 +60,7 @@ def show(grant_id: str, as_json: bool) -> None:
       bot-bottle grants show 0199d2c4-1a2b
     """
     grant = _find(grant_id)
-    with AuditStore() as store:
+    with seat.audit() as store:
         entries = store.read_audit_entries(grant.tool, grant.bottle_slug, since=grant.created_at)
     uses = [
         entry
@@ -96,7 +96,7 @@ def show(grant_id: str, as_json: bool) -> None:
 
 
 def _find(prefix: str) -> Grant:
-    found = [grant for grant in GrantStore().list_grants(live=False) if grant.id.startswith(prefix)]
+    found = [grant for grant in seat.grants().list_grants(live=False) if grant.id.startswith(prefix)]
     if not found or len(prefix) < 4:
         raise NotFoundError(f"there is no grant {prefix}; 'bot-bottle grants list --all' has all")
     if len(found) > 1:
@@ -106,7 +106,7 @@ def _find(prefix: str) -> Grant:
 
 def _live_ids(incomplete: str) -> list[tuple[str, str]]:
     try:
-        found = GrantStore().list_grants()
+        found = seat.grants().list_grants()
     except BotBottleError:  # a shell that completes has nowhere to show an error
         return []
     return [(grant.id, f"{grant.bottle_slug} {grant.tool}") for grant in found if grant.id.startswith(incomplete)]
@@ -117,7 +117,7 @@ def _live_ids(incomplete: str) -> list[tuple[str, str]]:
 @json_option
 def revoke(grant_id: str, as_json: bool) -> None:
     """End a grant now; the next such request asks again."""
-    grant = GrantStore().revoke_grant(grant_id)
+    grant = seat.grants().revoke_grant(grant_id)
     if as_json:
         print_json(grant.to_dict())
     else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bot_bottle import Inbox, QueueStore
+from bot_bottle import QueueStore
 from bot_bottle.cli.declare import Whole, command, option
 from bot_bottle.cli.options import any_id, bottle_option, json_option
 from bot_bottle.cli.screen import print_json, print_table, say
 from bot_bottle.errors import InvalidInputError
-from bot_bottle.operator import words
+from bot_bottle.operator import seat, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @json_option
 def pending(bottle: str | None, as_json: bool) -> None:
     """List what waits for your decision, oldest first."""
-    with Inbox() as inbox:
+    with seat.inbox() as inbox:
         items = inbox.pending(bottle)
         failed = inbox.failed()
     if as_json:
@@ -65,7 +65,7 @@ def pending(bottle: str | None, as_json: bool) -> None:
 @json_option
 def show(proposal_id: str, as_json: bool) -> None:
     """Print all of a proposal: who asks, why, what would change."""
-    with Inbox() as inbox:
+    with seat.inbox() as inbox:
         review = inbox.review(proposal_id)
     if as_json:
         print_json(review.to_dict())
@@ -75,7 +75,7 @@ def show(proposal_id: str, as_json: bool) -> None:
 
     print_review(review)
     at = words.now()
-    views.note([views.View(review.item.proposal.id, review.review_sha256, "cli", at, at)])
+    seat.note([views.View(review.item.proposal.id, review.review_sha256, "cli", at, at)])
 
 
 @command()
@@ -83,13 +83,16 @@ def show(proposal_id: str, as_json: bool) -> None:
 @json_option
 def archive(proposal_id: str, as_json: bool) -> None:
     """Put away what is decided or over; history keeps it."""
-    with Inbox() as inbox:
+    with seat.inbox() as inbox:
         item = inbox.read(proposal_id)
     known = item.proposal.id
     if item.state == "pending":
         raise InvalidInputError(f"proposal {known} is pending: decide it, or leave it to its requester to withdraw")
-    with QueueStore(item.queue_key) as queue:
-        queue.archive_proposal(known)
+    if (host := seat.elsewhere()) is not None:
+        host.archive(known)
+    else:
+        with QueueStore(item.queue_key) as queue:
+            queue.archive_proposal(known)
     if as_json:
         print_json({"proposal_id": known, "status": "archived", "notes": "", "final_file": None})
     else:
@@ -103,7 +106,7 @@ def archive(proposal_id: str, as_json: bool) -> None:
 @json_option
 def history(bottle: str | None, limit: int, before: str | None, as_json: bool) -> None:
     """List proposals in any state, newest first."""
-    with Inbox() as inbox:
+    with seat.inbox() as inbox:
         before = inbox.read(before).proposal.id if before else None
         items = inbox.history(bottle_slug=bottle, limit=limit + 1, before=before)
     more, items = len(items) > limit, items[:limit]

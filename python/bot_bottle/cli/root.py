@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from bot_bottle import __version__
-from bot_bottle.cli import PROGRAM
+from bot_bottle.cli import PROGRAM, elsewhere
 from bot_bottle.cli.commands import ASKED, find
 from bot_bottle.cli.declare import Command, MisuseError
 from bot_bottle.errors import InvalidInputError
@@ -33,6 +33,7 @@ def run(arguments: Sequence[str], shared: dict[str, Any]) -> int:
     if list(arguments) == ["--version"]:
         print(f"{PROGRAM} {__version__}")
         return 0
+    arguments = elsewhere.taken(arguments)
     path, command, rest = find(arguments)
     try:
         if isinstance(command, Command) and (values := command.read(rest)) is not None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from bot_bottle import Database, Inbox
 from bot_bottle.cli.declare import command, option
 from bot_bottle.cli.options import bottle_option, json_option, moment
 from bot_bottle.cli.screen import print_fields, print_json, print_table, say
-from bot_bottle.operator import oversight
+from bot_bottle.operator import oversight, seat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,13 +52,9 @@ def stats(bottle: str | None, since: str | None, as_json: bool) -> None:
       bot-bottle stats --since 30d
       bot-bottle stats --bottle dev --json
     """
-    with Inbox() as inbox:
+    with seat.inbox() as inbox:
         counts = inbox.stats()
-    database = Database()
-    try:
-        found = oversight.measure(database, since=since or "", bottle=bottle)
-    finally:
-        database.close()
+    found = seat.measured(since=since or "", bottle=bottle)
     if as_json:
         print_json(counts | {"oversight": found})
         return

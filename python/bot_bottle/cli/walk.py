@@ -12,7 +12,7 @@ from bot_bottle.cli.options import bottle_option
 from bot_bottle.cli.review import print_review
 from bot_bottle.cli.screen import answered, interactive, print_in_pages, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
-from bot_bottle.operator import words
+from bot_bottle.operator import seat, words
 
 
 @command()
@@ -29,13 +29,13 @@ def review(bottle: str | None) -> None:
     """
     if not interactive():
         raise InvalidInputError("review needs a terminal; 'bot-bottle pending' prints what waits")
-    with undone_or_told(), Inbox() as inbox:
+    with undone_or_told(), seat.inbox() as inbox:
         _walk(inbox, bottle, pages=True)
 
 
 def in_plain_lines(bottle: str | None) -> None:
     """``bot-bottle supervise --plain``: a numbered list and prompts, and nothing that a screen reader misses."""
-    with undone_or_told(), Inbox() as inbox:
+    with undone_or_told(), seat.inbox() as inbox:
         known: set[str] = set()
         while True:
             items = inbox.pending(bottle)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
-from bot_bottle import Change, Inbox
+from bot_bottle import Change
 from bot_bottle.cli import PROGRAM
 from bot_bottle.cli.declare import Whole, command, option
 from bot_bottle.cli.options import bottle_option, json_option
 from bot_bottle.cli.screen import print_json_line, say
-from bot_bottle.operator import feed, words
+from bot_bottle.operator import feed, seat, words
 
 
 @command()
@@ -38,7 +38,7 @@ def watch(bottle: str | None, command: str | None, since: int | None, as_json: b
     \b
       bot-bottle watch --exec 'jq -r .kind | xargs -I{} notify-send "bot-bottle: {}"'
     """
-    with Inbox() as inbox:
+    with seat.inbox() as inbox:
         if since is None and not as_json:
             # The number first: what arrives in between is told twice, never left out.
             since = inbox.last_change()

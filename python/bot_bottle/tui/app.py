@@ -14,9 +14,9 @@ from textual.containers import Container
 from textual.scrollbar import ScrollBar, ScrollBarRender
 from textual.widgets import ContentSwitcher, Footer, Input, Label
 
-from bot_bottle import GrantStore, Inbox, Review
+from bot_bottle import Review
 from bot_bottle.errors import BotBottleError, NotFoundError
-from bot_bottle.operator import live, views, words
+from bot_bottle.operator import live, seat, views, words
 from bot_bottle.operator.review import Section, sections
 from bot_bottle.tui.deciding import SURFACE, Deciding
 from bot_bottle.tui.dialogs import READING_TIME, Dialog, Help
@@ -139,7 +139,7 @@ class Seat(Deciding):
     def _follow(self) -> None:
         while not self._over:
             try:
-                with Inbox(self.db_path) as inbox:
+                with seat.inbox(self.db_path) as inbox:
                     self._inbox = inbox
                     following = live.follow(
                         inbox,
@@ -179,7 +179,7 @@ class Seat(Deciding):
                 found.append(self._views.get())
             noted = [view for view in found if view is not None]
             if noted:
-                views.note(noted, self.db_path)  # without it only the count of what was seen is short
+                seat.note(noted, self.db_path)  # without it only the count of what was seen is short
             if None in found:
                 return
 
@@ -354,7 +354,7 @@ class Seat(Deciding):
         ):
             return
         try:
-            grant = await asyncio.to_thread(lambda: GrantStore(self.db_path).revoke_grant(grant_id, surface=SURFACE))
+            grant = await asyncio.to_thread(lambda: seat.grants(self.db_path).revoke_grant(grant_id, surface=SURFACE))
         except BotBottleError as error:
             self.tell(str(error), "alarm")
         else:

@@ -10,9 +10,9 @@ from typing import Any, Final
 from textual.app import App, SuspendNotSupported
 from textual.widgets import Label
 
-from bot_bottle import AuditStore, Inbox, InboxItem, Review, render_diff
+from bot_bottle import Inbox, InboxItem, Review, render_diff
 from bot_bottle.errors import BotBottleError
-from bot_bottle.operator import decisions, scopes, words
+from bot_bottle.operator import decisions, scopes, seat, words
 from bot_bottle.operator.alone import running
 from bot_bottle.operator.draft import drafted, edited
 from bot_bottle.operator.live import Row
@@ -153,6 +153,8 @@ class Deciding(App[None]):
         if review is None:
             return
         if remembered:
+            if seat.elsewhere() is not None:
+                raise BotBottleError("R writes the host's policy.toml: reject with r here, or R on the host itself")
             await self._run(rules.read)  # rules that cannot be added to are told before the decision
         recent = await self._reasons("rejected")
         again = f", and the same again for {words.span(remembered)}" if remembered else ""
@@ -239,7 +241,7 @@ class Deciding(App[None]):
         """What was given as a reason for such an answer lately. Without them one can still answer."""
 
         def read() -> list[str]:
-            with AuditStore(self.db_path) as store:
+            with seat.audit(self.db_path) as store:
                 return decisions.recent_reasons(store, action)
 
         try:

@@ -9,9 +9,8 @@ from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable
 
-from bot_bottle import AuditStore, BottleStore, Database, GrantStore, Inbox
 from bot_bottle.errors import InvalidInputError
-from bot_bottle.operator import oversight, words
+from bot_bottle.operator import oversight, seat, words
 from bot_bottle.operator.alone import running
 from bot_bottle.operator.review import Section
 from bot_bottle.policy import rules
@@ -83,9 +82,9 @@ class History(Page):
     def load(self) -> list[tuple[str, Cells]]:
         """The newest entries, with how long each decision took, and the last days' figures."""
         self.above = self._figures()
-        with AuditStore(self.db_path) as store:
+        with seat.audit(self.db_path) as store:
             entries = store.read_audit_entries(limit=_MOST)
-        with Inbox(self.db_path) as inbox:
+        with seat.inbox(self.db_path) as inbox:
             took = {
                 item.proposal.id: words.span(
                     words.seconds_since(item.proposal.arrival_timestamp) - words.seconds_since(item.response.decided_at)
@@ -110,11 +109,7 @@ class History(Page):
         ]
 
     def _figures(self) -> str:
-        database = Database(self.db_path)
-        try:
-            found = oversight.measure(database, since=words.days_ago(_DAYS))
-        finally:
-            database.close()
+        found = seat.measured(since=words.days_ago(_DAYS), db_path=self.db_path)
         bars = oversight.sparkline(oversight.last_days(found["by_day"], _DAYS), ascii_only=ascii_only())
         return f"Last {_DAYS} days: {oversight.summary(found['total'])}  |{bars}|"
 
@@ -126,7 +121,7 @@ class Bottles(Page):
 
     def load(self) -> list[tuple[str, Cells]]:
         """Running ones first."""
-        store = BottleStore(self.db_path)
+        store = seat.bottles(self.db_path)
         try:
             bottles = store.list_bottles()
         finally:
@@ -154,7 +149,7 @@ class Grants(Page):
 
     def load(self) -> list[tuple[str, Cells]]:
         """Live grants."""
-        store = GrantStore(self.db_path)
+        store = seat.grants(self.db_path)
         try:
             grants = store.list_grants()
         finally:
@@ -182,6 +177,9 @@ class Policies(Page):
 
     def load(self) -> list[tuple[str, Cells]]:
         """In the order of the file."""
+        if (host := seat.elsewhere()) is not None:
+            self.above = f"The rules of {host.url} are seen on that host: 'bot-bottle policy check'."
+            return []
         try:
             found = rules.read()
         except InvalidInputError as error:

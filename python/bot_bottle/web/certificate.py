@@ -1,41 +1,39 @@
-"""By what does a bottle know that it speaks to its own host? By the host's certificate, which its launch hands it.
+"""By what does a client know that it speaks to its own host? By the host's certificate, which it was handed.
 
-There is no authority: the sidecars trust this one certificate (``SUPERVISE_TLS_CERT_FILE``) and no other.
+There is no authority: the sidecars trust this one certificate (``SUPERVISE_TLS_CERT_FILE``) and no other, as does
+``bot-bottle --url`` with ``--cert-file``. A browser does once its user has told it so.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
 import ssl
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Final
 
-from bot_bottle.launch import address
-
-# How sidecars call the host; addresses the broker listens on are added.
+# How sidecars call the host; what a listener is called besides is added.
 _NAMES: Final = ("localhost", "host.container.internal", "host.docker.internal", "host.smolvm.internal")
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 _YEARS: Final = 10
 
 
-def server_context(host: str) -> ssl.SSLContext:
-    """For the listener on ``host``, with a certificate made now if there is none. To have a new one, remove the old:
-    bottles that run then have to be started again."""
-    certificate = address.certificate_file()
+def server_context(certificate: Path, names: Sequence[str]) -> ssl.SSLContext:
+    """For a listener that is called by these ``names`` and addresses, with a certificate made now if there is none; its
+    key, in ``key.pem`` beside it, too. To have a new one, remove the old: who trusts that has to be handed the new."""
     key = certificate.with_name("key.pem")
     if not (certificate.exists() and key.exists()):
         certificate.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _make(certificate, key, host)
+        _make(certificate, key, names)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate, key)
     return context
 
 
-def _make(certificate: Path, key: Path, host: str) -> None:
+def _make(certificate: Path, key: Path, called: Sequence[str]) -> None:
     # Here, as only --tls needs it.
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -44,15 +42,13 @@ def _make(certificate: Path, key: Path, host: str) -> None:
 
     private = ec.generate_private_key(ec.SECP256R1())
     public = private.public_key()
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bot-bottle broker")])
-    addresses = [*_LOOPBACK]
-    with contextlib.suppress(ValueError):
-        if str(ipaddress.ip_address(host)) not in addresses:
-            addresses.append(host)
-    names = [
-        *(x509.DNSName(each) for each in _NAMES),
-        *(x509.IPAddress(ipaddress.ip_address(each)) for each in addresses),
-    ]
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bot-bottle")])
+    names: list[x509.GeneralName] = []
+    for each in dict.fromkeys((*_NAMES, *_LOOPBACK, *called)):
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(each.strip("[]"))))
+        except ValueError:
+            names.append(x509.DNSName(each))
     now = datetime.now(timezone.utc)
     usage = {"digital_signature": True} | dict.fromkeys(
         ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "key_cert_sign"), False

@@ -20,6 +20,7 @@ from bot_bottle.web import certificate, listener
 from bot_bottle.web.access_log import AccessLog
 from bot_bottle.web.broker.app import Broker
 from bot_bottle.web.dashboard import address as dashboard_address
+from bot_bottle.web.dashboard import guard
 from bot_bottle.web.dashboard.app import Dashboard
 from bot_bottle.web.limits import Limits
 
@@ -37,11 +38,14 @@ class BrokerAt(NamedTuple):
 
 
 class DashboardAt(NamedTuple):
-    """Where the operator's side listens: on ``path`` if there is one, or else on a loopback address."""
+    """Where the operator's side listens: on ``path`` if there is one, or else on an address; and by which ``names`` it
+    is reached beside that, through a tunnel or a proxy that speaks TLS to the browser, or by ``tls`` of its own."""
 
     host: str
     port: int
     path: Path | None = None
+    names: tuple[str, ...] = ()
+    tls: bool = False
 
 
 def serve(broker: BrokerAt | None, dashboard: DashboardAt | None) -> bool:
@@ -81,7 +85,7 @@ async def run(
             served.append((sides[-1], _listen_for_bottles(broker_at, at_end, said)))
         if dashboard_at is not None:
             at_end.enter_context(dashboard_address.lock())
-            sides.append(Dashboard(limits, log))
+            sides.append(Dashboard(limits, log, guard.Names(_names(dashboard_at), dashboard_at.tls)))
             served.append((sides[-1], [_listen_for_operators(dashboard_at, at_end, said)]))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end, number)
@@ -103,7 +107,7 @@ def _listen_for_bottles(at: BrokerAt, at_end: contextlib.ExitStack, said: dict[s
     path = address.default_socket() if at.path is None else at.path.absolute()
     tcp = at_end.enter_context(listener.tcp(at.host, at.port, "--broker-listen"))
     unix = at_end.enter_context(listener.unix(path, "--broker-socket"))
-    context = certificate.server_context(at.host) if at.tls else None
+    context = certificate.server_context(address.certificate_file(), (at.host,)) if at.tls else None
     where = address.Address(at.host, tcp.getsockname()[1], at.tls, str(path))
     address.remember(where)
     said.update(url=where.url(), socket=where.socket)
@@ -114,14 +118,23 @@ def _listen_for_operators(at: DashboardAt, at_end: contextlib.ExitStack, said: d
     if at.path is None:
         listening = at_end.enter_context(listener.tcp(at.host, at.port, "--operator-listen"))
         name = f"[{at.host}]" if ":" in at.host else at.host
-        where = dashboard_address.Address(f"http://{name}:{listening.getsockname()[1]}", None, os.getpid())
+        scheme = "https" if at.tls else "http"
+        where = dashboard_address.Address(f"{scheme}://{name}:{listening.getsockname()[1]}", None, os.getpid())
     else:
         path = at.path.absolute()
         listening = at_end.enter_context(listener.unix(path, "--operator-socket"))
         where = dashboard_address.Address("http://localhost", str(path), os.getpid())
     dashboard_address.remember(where)
     said.update(operator=where.socket or where.url)
-    return listener.Listener(listening)
+    folder = dashboard_address.directory()
+    context = certificate.server_context(folder / "cert.pem", _names(at)) if at.tls and at.path is None else None
+    return listener.Listener(listening, context)
+
+
+def _names(at: DashboardAt) -> tuple[str, ...]:
+    """What a request may call it: the address too, where that is none of this machine's own."""
+    own = f"[{at.host}]" if ":" in at.host else at.host
+    return tuple(dict.fromkeys((*at.names, *([] if at.path else [own]))))
 
 
 def _allow_open_files() -> None:

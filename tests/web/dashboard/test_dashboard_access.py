@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import stat
 import time
 from collections.abc import Callable
@@ -36,7 +37,24 @@ CLOSED = [
     ("GET", "/api/v1/grants"),
     ("POST", "/api/v1/grants/{id}/revoke"),
     ("GET", "/api/v1/status"),
+    ("POST", "/api/v1/looking"),
+    ("GET", "/v1/openapi.json"),
+    ("GET", "/v1/me"),
+    ("GET", "/v1/proposals"),
+    ("GET", "/v1/proposals/{id}"),
+    ("GET", "/v1/proposals/{id}/review"),
+    ("POST", "/v1/proposals/{id}/decision"),
+    ("POST", "/v1/proposals/{id}/archive"),
+    ("GET", "/v1/changes"),
+    ("GET", "/v1/events"),
+    ("GET", "/v1/grants"),
+    ("POST", "/v1/grants/{id}/revoke"),
+    ("GET", "/v1/bottles"),
+    ("GET", "/v1/audit"),
+    ("GET", "/v1/stats"),
+    ("POST", "/v1/views"),
     ("GET", "/nothing"),
+    ("GET", "/v1/nothing"),
 ]
 
 Asks = Callable[["Way"], dict[str, str]]
@@ -47,6 +65,7 @@ class Way:
 
     def __init__(self, served: Served, good: Operator, bottle_token: str) -> None:
         self.served, self.bottle_token = served, bottle_token
+        self.token = login.make_token("ann", 60.0)
         self.cookie = f"{login.cookie_name()}={good.cookies[login.cookie_name()]}"
         self.good = {
             "Host": f"127.0.0.1:{served.port}",
@@ -65,6 +84,10 @@ class Way:
         kept = login._file("sessions", cookie)
         kept.write_text(json.dumps(json.loads(kept.read_text()) | {"ends": time.time() - 1}))
         return self.good | {"Cookie": f"{login.cookie_name()}={cookie}", login.PAGE_HEADER: page}
+
+    def late_token(self) -> dict[str, str]:
+        """A token whose time is over."""
+        return self.without("Cookie", login.PAGE_HEADER, Authorization=f"Bearer {login.make_token('ann', -1.0)}")
 
     def elsewhere(self) -> dict[str, str]:
         """A good login of another host."""
@@ -89,6 +112,22 @@ WAYS: dict[str, tuple[Asks, int, bool]] = {
         lambda way: way.without("Cookie", login.PAGE_HEADER, Authorization=f"Bearer {way.bottle_token}"),
         401,
         False,
+    ),
+    "token that has ended": (Way.late_token, 401, False),
+    "two tokens": (
+        lambda way: way.without("Cookie", login.PAGE_HEADER, Authorization=f"Bearer {way.token}, Bearer {way.token}"),
+        401,
+        False,
+    ),
+    "token and a foreign page": (
+        lambda way: way.without("Cookie", Authorization=f"Bearer {way.token}") | {"Origin": "https://evil.example"},
+        403,
+        True,
+    ),
+    "token by another name": (
+        lambda way: way.without("Cookie", "Origin", Authorization=f"Bearer {way.token}") | {"Host": "evil.example"},
+        421,
+        True,
     ),
     "bottle's token as cookie": (
         lambda way: way.good | {"Cookie": f"{login.cookie_name()}={way.bottle_token}"},
@@ -152,18 +191,23 @@ def test_no_route_gives_anything_to_whoever_is_not_logged_in(host: Host, dashboa
 
 
 def test_the_table_has_every_route(dashboard: Served) -> None:
-    source = Path(login.__file__).with_name("app.py").read_text()
-    for line in source.splitlines():
-        if line.strip().startswith('_at("/'):
-            path = line.split('"')[1].replace("/assets/{name}", "/assets/app.js")
-            method = "POST" if "POST=" in line else "GET"
-            assert (method, path) in OPEN + CLOSED
+    routes = [
+        line
+        for source in Path(login.__file__).parent.glob("*.py")
+        for line in source.read_text().splitlines()
+        if line.strip().startswith('at("/')
+    ]
+    assert len(routes) > 30
+    for line in routes:
+        path = line.split('"')[1].replace("/assets/{name}", "/assets/app.js")
+        method = "POST" if "POST=" in line else "GET"
+        assert (method, path) in OPEN + CLOSED
 
 
 def test_the_api_wants_the_page_key_beside_the_cookie(dashboard: Served, operator: Operator) -> None:
     way = Way(dashboard, operator, "")
     for method, path in CLOSED:
-        if path.startswith("/api/"):
+        if path.startswith(("/api/", "/v1/")):
             for page_key in ("", "A" * 43):
                 assert ask(dashboard, method, path, way.good | {login.PAGE_HEADER: page_key}).status_code == 401
     assert ask(dashboard, "GET", "/assets/app.js", way.without(login.PAGE_HEADER)).status_code == 200
@@ -233,6 +277,30 @@ def test_what_a_login_hangs_on_is_for_its_owner_only(host: Host, operator: Opera
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert operator.cookies[login.cookie_name()] not in path.read_text()
         assert operator.headers[login.PAGE_HEADER] not in path.read_text()
+
+
+def test_a_token_opens_what_is_for_programs_and_nothing_else(dashboard: Served, operator: Operator) -> None:
+    bearer = Way(dashboard, operator, "").without("Cookie", "Origin", login.PAGE_HEADER)
+    bearer["Authorization"] = f"Bearer {login.make_token('ann', 60.0)}"
+    for method, path in CLOSED:
+        answer = ask(dashboard, "HEAD" if path == "/v1/events" else method, path, bearer)
+        if path.startswith("/v1/"):
+            assert answer.status_code not in (401, 403, 421), (path, answer.text)
+        else:
+            assert answer.status_code in (401, 403), (path, answer.text)
+
+
+def test_over_http_1_0_there_is_as_little(dashboard: Served, operator: Operator) -> None:
+    way = Way(dashboard, operator, "")
+    for name in ("no cookie", "rebinding host", "framed"):
+        asks, status, _ = WAYS[name]
+        for method, path in CLOSED:
+            path = path.format(id="0199d2c4-1a2b")
+            lines = "".join(f"{field}: {value}\r\n" for field, value in asks(way).items())
+            with socket.create_connection(("127.0.0.1", dashboard.port), timeout=30) as connection:
+                connection.sendall(f"{method} {path} HTTP/1.0\r\n{lines}\r\n".encode())
+                with connection.makefile("rb") as answer:
+                    assert int(answer.readline().split()[1]) == status, (name, method, path)
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:9102", "192.0.2.1:0", "[::]:0", "localhost:0"])

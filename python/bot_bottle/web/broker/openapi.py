@@ -45,7 +45,7 @@ def document(limits: Limits) -> dict[str, Any]:
         },
         "paths": _paths(limits),
         "components": {
-            "schemas": _schemas(),
+            "schemas": schemas(),
             "securitySchemes": {
                 "bottle": {
                     "type": "http",
@@ -63,7 +63,7 @@ def document(limits: Limits) -> dict[str, Any]:
                             "schema": {"type": "integer", "minimum": 0},
                         }
                     },
-                    "content": {MEDIA_TYPE: {"schema": _ref("Problem")}},
+                    "content": {MEDIA_TYPE: {"schema": ref("Problem")}},
                 }
             },
         },
@@ -75,17 +75,17 @@ def _paths(limits: Limits) -> dict[str, Any]:
     proposal_id = {"name": "id", "in": "path", "required": True, "schema": _TEXT, "description": "A proposal's id."}
     return {
         "/v1/health": {
-            "get": _operation("health", "Is the broker there? Needs no token.", "Health", errors=(), security=[])
+            "get": operation("health", "Is the broker there? Needs no token.", "Health", errors=(), security=[])
         },
         "/v1/openapi.json": {
-            "get": _operation("openapi", "This document. Needs no token.", {"type": "object"}, errors=(), security=[])
+            "get": operation("openapi", "This document. Needs no token.", {"type": "object"}, errors=(), security=[])
         },
-        "/v1/bottle": {"get": _operation("bottle", "Whose token is this, and what time is it here?", "Bottle")},
+        "/v1/bottle": {"get": operation("bottle", "Whose token is this, and what time is it here?", "Bottle")},
         "/v1/proposals": {
-            "get": _operation(
+            "get": operation(
                 "listProposals",
                 "The pending proposals, oldest first (`pending=true`), or the newest of any state, newest first.",
-                {"oneOf": [_object({"proposals": _list("Proposal")}), _object({"items": _list("InboxItem")})]},
+                {"oneOf": [shape({"proposals": many("Proposal")}), shape({"items": many("InboxItem")})]},
                 parameters=[
                     {"name": "pending", "in": "query", "schema": {"type": "string", "enum": ["true", "false"]}},
                     {
@@ -96,31 +96,31 @@ def _paths(limits: Limits) -> dict[str, Any]:
                     },
                 ],
             ),
-            "post": _operation(
+            "post": operation(
                 "propose",
                 "Queues a proposal of this bottle. The same again, after a lost answer say, changes nothing; one that "
                 "asks what a pending one asks joins it, and the answer has that one's id.",
-                _object({"proposal": _ref("Proposal")}),
+                shape({"proposal": ref("Proposal")}),
                 body="NewProposal",
                 errors=(400, 403, 408, 413, 422),
             ),
         },
         "/v1/proposals/{id}": {
-            "get": _operation(
+            "get": operation(
                 "showProposal", "A proposal and where it stands.", "InboxItem", parameters=[proposal_id], errors=(404,)
             )
         },
         "/v1/proposals/{id}/response": {
-            "get": _operation(
+            "get": operation(
                 "awaitResponse",
                 "Waits for the answer. What is known at once has its own status. Otherwise status 200 comes at once, a "
                 f"space every {limits.sign_of_life_seconds:g} s as a sign of life, then one envelope: `response`, a "
                 "`problem` (how the proposal ended instead), or `pending`, after which the client asks again.",
                 {
                     "oneOf": [
-                        _object({"response": _ref("Response")}),
-                        _object({"problem": _ref("Problem")}),
-                        _object({"pending": {"const": True}}),
+                        shape({"response": ref("Response")}),
+                        shape({"problem": ref("Problem")}),
+                        shape({"pending": {"const": True}}),
                     ]
                 },
                 parameters=[
@@ -136,7 +136,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
             )
         },
         "/v1/proposals/{id}/withdraw": {
-            "post": _operation(
+            "post": operation(
                 "withdrawProposal",
                 "Takes a proposal back; those who wait for it are told. Twice is no error.",
                 None,
@@ -146,7 +146,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
             )
         },
         "/v1/proposals/{id}/archive": {
-            "post": _operation(
+            "post": operation(
                 "archiveProposal",
                 "Puts a proposal away; a pending one is withdrawn first. Twice is no error.",
                 None,
@@ -155,17 +155,17 @@ def _paths(limits: Limits) -> dict[str, Any]:
             )
         },
         "/v1/audit": {
-            "post": _operation(
+            "post": operation(
                 "audit",
                 "Appends entries to the audit log, all or none. They are this bottle's, and no person's: "
                 "`bottle_slug` and `decided_by` (the component) are set here, `surface` is `api` or `policy`.",
-                _object({"entries": _list("AuditEntry")}),
+                shape({"entries": many("AuditEntry")}),
                 body="NewEntries",
                 errors=(400, 403, 404, 408, 413, 422),
             )
         },
         "/v1/grants/use": {
-            "post": _operation(
+            "post": operation(
                 "useGrant",
                 "Spends one use of a live grant for this tool and fingerprint.",
                 "Grant",
@@ -176,7 +176,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
     }
 
 
-def _operation(
+def operation(
     name: str,
     summary: str,
     result: str | _Schema | None,
@@ -190,11 +190,11 @@ def _operation(
     if parameters:
         operation["parameters"] = parameters
     if body:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(body)}}}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": ref(body)}}}
     if result is None:
         responses: _Schema = {"204": {"description": "Done."}}
     else:
-        schema = _ref(result) if isinstance(result, str) else result
+        schema = ref(result) if isinstance(result, str) else result
         responses = {"200": {"description": "Done.", "content": {"application/json": {"schema": schema}}}}
     always = () if security == [] else (401, 429, 500, 503)
     for status in sorted((*errors, *always)):
@@ -205,7 +205,8 @@ def _operation(
     return operation
 
 
-def _schemas() -> dict[str, _Schema]:
+def schemas() -> dict[str, _Schema]:
+    """What the values of the store are in JSON; the broker and the operators' API have the same."""
     asked = {
         "id": _ID,
         "bottle_slug": _NAME,
@@ -243,7 +244,7 @@ def _schemas() -> dict[str, _Schema]:
         ),
         "signed": {
             "oneOf": [
-                _object(
+                shape(
                     {
                         **dict.fromkeys(("bottle_slug", "tool", "key_id", "signature"), _TEXT),
                         "scope": _MAYBE_TEXT,
@@ -271,9 +272,9 @@ def _schemas() -> dict[str, _Schema]:
         **{name: {**_MAYBE_TEXT, "description": "Set by the log."} for name in ("prev_hash", "entry_hash")},
     }
     return {
-        "Health": _object({"status": {"const": "ok"}, "version": _TEXT}),
-        "Bottle": _object({"slug": _NAME, "version": _TEXT, "time": _TIME}),
-        "Problem": _object(
+        "Health": shape({"status": {"const": "ok"}, "version": _TEXT}),
+        "Bottle": shape({"slug": _NAME, "version": _TEXT, "time": _TIME}),
+        "Problem": shape(
             {
                 "type": {"type": "string", "pattern": "^urn:bot-bottle:error:[A-Za-z]+$"},
                 "title": {"type": "string", "description": "The error's class; see docs/cli.md for its exit code."},
@@ -282,21 +283,21 @@ def _schemas() -> dict[str, _Schema]:
                 "data": {"type": "object", "description": "The attributes of the class."},
             }
         ),
-        "NewProposal": _object(
+        "NewProposal": shape(
             {**proposal, **{name: {**proposal[name], "type": ["string", "null"]} for name in may_be_left_out}},
             optional=may_be_left_out,
             closed=True,
         ),
-        "Proposal": _object(proposal),
-        "Response": _object(response),
-        "InboxItem": _object(
+        "Proposal": shape(proposal),
+        "Response": shape(response),
+        "InboxItem": shape(
             {
                 **proposal,
                 "queue_key": _NAME,
                 "state": {"enum": ["pending", "approved", "modified", "rejected", "expired", "withdrawn"]},
                 "waiting": _FLAG,
                 "requests": _NUMBER,
-                "response": {"oneOf": [_ref("Response"), {"type": "null"}]},
+                "response": {"oneOf": [ref("Response"), {"type": "null"}]},
                 **dict.fromkeys(
                     (
                         "waiting_until",
@@ -312,13 +313,13 @@ def _schemas() -> dict[str, _Schema]:
                 ),
             }
         ),
-        "Withdrawal": _object({"reason": _MAYBE_TEXT}, optional={"reason"}, closed=True),
-        "NewEntries": _object(
+        "Withdrawal": shape({"reason": _MAYBE_TEXT}, optional={"reason"}, closed=True),
+        "NewEntries": shape(
             {
                 "entries": {
                     "type": "array",
                     "maxItems": bodies.MAX_ENTRIES,
-                    "items": _object(
+                    "items": shape(
                         {**noted, **ignored},
                         optional={*noted, *ignored} - {"timestamp", "component", "operator_action"},
                         closed=True,
@@ -327,7 +328,7 @@ def _schemas() -> dict[str, _Schema]:
             },
             closed=True,
         ),
-        "AuditEntry": _object(
+        "AuditEntry": shape(
             {
                 **dict.fromkeys(
                     (
@@ -349,8 +350,8 @@ def _schemas() -> dict[str, _Schema]:
                 "seq": _NUMBER,
             }
         ),
-        "GrantUse": _object({"tool": _NAME, "fingerprint": {"type": "string", "maxLength": 256}}, closed=True),
-        "Grant": _object(
+        "GrantUse": shape({"tool": _NAME, "fingerprint": {"type": "string", "maxLength": 256}}, closed=True),
+        "Grant": shape(
             {
                 **dict.fromkeys(
                     (
@@ -370,7 +371,7 @@ def _schemas() -> dict[str, _Schema]:
     }
 
 
-def _object(properties: _Schema, *, optional: set[str] | None = None, closed: bool = False) -> _Schema:
+def shape(properties: _Schema, *, optional: set[str] | None = None, closed: bool = False) -> _Schema:
     """An object all of whose properties are there but for ``optional``; a ``closed`` one has no others."""
     schema: _Schema = {"type": "object", "properties": properties}
     required = [name for name in properties if name not in (optional or set())]
@@ -381,9 +382,11 @@ def _object(properties: _Schema, *, optional: set[str] | None = None, closed: bo
     return schema
 
 
-def _list(name: str) -> _Schema:
-    return {"type": "array", "items": _ref(name)}
+def many(name: str) -> _Schema:
+    """A list of what is called so."""
+    return {"type": "array", "items": ref(name)}
 
 
-def _ref(name: str) -> _Schema:
+def ref(name: str) -> _Schema:
+    """What is called so among the schemas."""
     return {"$ref": f"#/components/schemas/{name}"}

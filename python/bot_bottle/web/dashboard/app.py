@@ -7,9 +7,12 @@ who gets further than the login page. docs/dashboard.md has both, and the API.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import getpass
 import os
+import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.resources import files
 from typing import Any, Final, TypeVar, cast
@@ -17,12 +20,14 @@ from typing import Any, Final, TypeVar, cast
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from bot_bottle import (
     AccessDeniedError,
+    AuditStore,
     BottleStore,
+    Change,
     Database,
     DatabaseBusyError,
     GrantStore,
@@ -34,7 +39,6 @@ from bot_bottle import (
     __version__,
     render_diff,
 )
-from bot_bottle import Response as Answer
 from bot_bottle.errors import AlreadyDecidedError
 from bot_bottle.operator import decisions
 from bot_bottle.operator.overview import overview
@@ -42,15 +46,17 @@ from bot_bottle.states import Status
 from bot_bottle.web.access_log import AccessLog
 from bot_bottle.web.broker.bodies import parse, query, texts
 from bot_bottle.web.dashboard import guard, login, shown
-from bot_bottle.web.dashboard.events import Events
+from bot_bottle.web.dashboard.events import Events, event
+from bot_bottle.web.dashboard.presence import Presence
+from bot_bottle.web.dashboard.programs import Programs, Stores, same
+from bot_bottle.web.dashboard.routing import Handler, at, json, whole
 from bot_bottle.web.limits import Limits
 from bot_bottle.web.problems import Refusal, document, encode, problem, refusal_of
 
 T = TypeVar("T")
-Handler = Callable[[Request], Awaitable[Response]]
 
 SURFACE: Final = "web"
-_MOST_STREAMS: Final = 64
+_MOST_STREAMS: Final = 256
 _MOST_ROWS: Final = 500
 _WORDS: Final = {
     "nothing_here": "there is no such page",
@@ -58,6 +64,8 @@ _WORDS: Final = {
     "our_fault": "the dashboard failed at this request; standard error of 'serve' says why",
 }
 _TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_TOKEN: Final = re.compile(r"Bearer ([A-Za-z0-9_-]{43})", re.IGNORECASE)
+_PAGE: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 # What a browser needs to show the login page; everything else is for those who are logged in.
 _OPEN: Final = frozenset(("/login", "/assets/login.js", "/assets/style.css", "/assets/icon.svg", "/api/v1/login"))
 
@@ -65,9 +73,11 @@ _OPEN: Final = frozenset(("/login", "/assets/login.js", "/assets/style.css", "/a
 class Dashboard:
     """The ASGI application, over the host's database."""
 
-    def __init__(self, limits: Limits, log: AccessLog) -> None:
+    def __init__(self, limits: Limits, log: AccessLog, names: guard.Names) -> None:
         self._limits = limits
         self._log = log
+        self._names = names
+        self._user = getpass.getuser()
         self._stopped = asyncio.Event()
         self._streams = 0
         self._inbox = Inbox()
@@ -76,24 +86,29 @@ class Dashboard:
         self._threads = ThreadPoolExecutor(8, "dashboard")
         self._working: set[Future[Any]] = set()
         self._assets = {each.name: each.read_bytes() for each in files(__package__).joinpath("assets").iterdir()}
+        self._presence = Presence()
+        stores = Stores(self._inbox, self._bottles, self._grants, AuditStore(), self._database)
+        programs = Programs(stores, self._run, self._body, self._stopped, self._stream, self._presence)
         self._router = Router(
             [
-                _at("/", GET=self._page("index.html")),
-                _at("/login", GET=self._page("login.html")),
-                _at("/assets/{name}", GET=self._asset),
-                _at("/api/v1/login", POST=self._log_in),
-                _at("/api/v1/logout", POST=self._log_out),
-                _at("/api/v1/inbox", GET=self._list),
-                _at("/api/v1/events", GET=self._events),
-                _at("/api/v1/proposals/{id}", GET=self._show),
-                _at("/api/v1/proposals/{id}/draft", POST=self._draft),
-                _at("/api/v1/proposals/{id}/diff", POST=self._diff),
-                _at("/api/v1/proposals/{id}/decision", POST=self._decide),
-                _at("/api/v1/history", GET=self._history),
-                _at("/api/v1/bottles", GET=self._bottle_list),
-                _at("/api/v1/grants", GET=self._grant_list),
-                _at("/api/v1/grants/{id}/revoke", POST=self._revoke),
-                _at("/api/v1/status", GET=self._status),
+                at("/", GET=self._page("index.html")),
+                at("/login", GET=self._page("login.html")),
+                at("/assets/{name}", GET=self._asset),
+                at("/api/v1/login", POST=self._log_in),
+                at("/api/v1/logout", POST=self._log_out),
+                at("/api/v1/inbox", GET=self._list),
+                at("/api/v1/events", GET=self._events),
+                at("/api/v1/looking", POST=self._look),
+                at("/api/v1/proposals/{id}", GET=self._show),
+                at("/api/v1/proposals/{id}/draft", POST=self._draft),
+                at("/api/v1/proposals/{id}/diff", POST=self._diff),
+                at("/api/v1/proposals/{id}/decision", POST=self._decide),
+                at("/api/v1/history", GET=self._history),
+                at("/api/v1/bottles", GET=self._bottle_list),
+                at("/api/v1/grants", GET=self._grant_list),
+                at("/api/v1/grants/{id}/revoke", POST=self._revoke),
+                at("/api/v1/status", GET=self._status),
+                *programs.routes(),
             ],
             redirect_slashes=False,
         )
@@ -135,7 +150,8 @@ class Dashboard:
             refusal = refusal_of(raised, **_WORDS)
             error = type(refusal.error).__name__
             if not status:
-                await self._refused(request, refusal)(scope, receive, note_and_send)
+                headers = raised.headers if isinstance(raised, HTTPException) else None
+                await self._refused(request, refusal, headers)(scope, receive, note_and_send)
         finally:
             self._log.write(
                 {
@@ -150,31 +166,43 @@ class Dashboard:
             )
 
     async def _admit(self, request: Request) -> None:
-        """Lets in who is logged in, and anybody to what the login page needs.
+        """Lets in who is logged in or has a token, and anybody to what the login page needs.
 
         Raises:
             Refusal: 401 without a login, and what ``guard.check`` raises.
         """
         path = request.url.path
-        guard.check(request, landing=path == "/login")
+        # A token is for programs, which the pages' own routes are not for.
+        given = request.headers.getlist("authorization") if path.startswith("/v1/") else []
+        cookie = request.cookies.get(login.cookie_name(), "")
+        program = path.startswith("/v1/") and bool(given or not cookie)
+        guard.check(request, self._names, landing=path == "/login", program=program)
         if path in _OPEN:
             return
-        page_key = request.headers.get(login.PAGE_HEADER, "") if path.startswith("/api/") else None
-        ends = await self._run(login.check, request.cookies.get(login.cookie_name(), ""), page_key)
-        if ends is None:
-            raise Refusal(401, AccessDeniedError("there is no login here; 'bot-bottle dashboard' makes one"))
-        request.state.ends = ends
+        if given:
+            token = _TOKEN.fullmatch(given[0]) if len(given) == 1 else None
+            who = await self._run(login.check_token, token[1]) if token else None
+        else:
+            page_key = (
+                None if path == "/" or path.startswith("/assets/") else request.headers.get(login.PAGE_HEADER, "")
+            )
+            who = await self._run(login.check, cookie, page_key)
+        if who is None:
+            way = "bot-bottle operator token" if path.startswith("/v1/") else "bot-bottle dashboard"
+            raise Refusal(401, AccessDeniedError(f"there is no login here; '{way}' makes one"))
+        request.state.ends, request.state.decides_as = who
+        request.state.name = who.name or self._user
         request.state.known()
 
-    def _refused(self, request: Request, refusal: Refusal) -> Response:
+    def _refused(self, request: Request, refusal: Refusal, headers: Mapping[str, str] | None = None) -> Response:
         if refusal.status == 401 and request.url.path == "/":
             return self._file("login.html", 401)
         # A message may quote what an agent wrote, a withdrawal's reason for example.
         told = shown.safe(document(refusal.error, refusal.status))
-        response = problem(refusal.error, refusal.status, guard.HEADERS)
+        response = problem(refusal.error, refusal.status, {**guard.HEADERS, **(headers or {})})
         response.body = encode(told)
         response.headers["content-length"] = str(len(response.body))
-        if refusal.status == 401:
+        if refusal.status == 401 and not request.url.path.startswith("/v1/"):
             del response.headers["www-authenticate"]  # no browser's own dialog helps here
         return response
 
@@ -236,19 +264,20 @@ class Dashboard:
                 401,
                 AccessDeniedError("this link was used already, or is too old; 'bot-bottle dashboard' makes another"),
             )
-        response = _json({"page_key": session.page_key})
+        response = json({"page_key": session.page_key})
         response.set_cookie(
             login.cookie_name(),
             session.cookie,
             max_age=login.SESSION_SECONDS,
             httponly=True,
             samesite="strict",
+            secure=guard.origin(request, self._names).startswith("https:"),
         )
         return response
 
     async def _log_out(self, request: Request) -> Response:
         await self._run(login.end, request.cookies.get(login.cookie_name(), ""))
-        response = _json({})
+        response = json({})
         response.delete_cookie(login.cookie_name(), httponly=True, samesite="strict")
         return response
 
@@ -263,27 +292,50 @@ class Dashboard:
             rows = [shown.row(item) for item in self._inbox.pending()]
             return {"at": at, "rows": rows, "bottles": shown.safe(overview(self._database))}
 
-        return _json(await self._run(read))
+        return json(await self._run(read))
 
     async def _events(self, request: Request) -> Response:
+        given = query(request.query_params.multi_items(), ("page",))
         since = request.headers.get("last-event-id", "0")
         if not (since.isascii() and since.isdecimal() and len(since) < 19):
             raise InvalidInputError("Last-Event-ID must be the number of a change")
-        if self._streams >= _MOST_STREAMS:
-            busy = DatabaseBusyError(f"{_MOST_STREAMS} pages are open already; close one and try again")
-            raise Refusal(429, busy)
-        events = Events(
-            self._inbox, self._run, self._rows, int(since), request.state.ends, self._stopped, dict(guard.HEADERS)
-        )
+        page = _page_id(given["page"]) if "page" in given else None
+        looking = contextlib.nullcontext() if page is None else self._presence.page(page, request.state.name)
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
-            self._streams += 1
-            try:
-                await events(scope, receive, send)
-            finally:
-                self._streams -= 1
+            with self._stream(), looking as asides:
+                arguments = (int(since), request.state.ends, self._stopped, dict(guard.HEADERS), asides)
+                await Events(self._inbox, self._run, self._tell, *arguments)(scope, receive, send)
 
         return counted  # type: ignore[return-value]
+
+    @contextlib.contextmanager
+    def _stream(self) -> Iterator[None]:
+        """Counts an answer that goes on.
+
+        Raises:
+            Refusal: there are too many.
+        """
+        if self._streams >= _MOST_STREAMS:
+            busy = DatabaseBusyError(f"{_MOST_STREAMS} pages or programs follow already; close one and try again")
+            raise Refusal(429, busy)
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
+    def _tell(self, changes: list[Change]) -> bytes:
+        rows = self._rows(list(dict.fromkeys(each.proposal_id for each in changes)))
+        return event("rows", changes[-1].seq, rows)
+
+    async def _look(self, request: Request) -> Response:
+        given = texts(await self._body(request), ("page",), ("proposal_id",))
+        proposal_id = given.get("proposal_id")
+        if proposal_id is not None:
+            await self._run(self._inbox.read, proposal_id)
+        self._presence.look(_page_id(given["page"]), request.state.name, proposal_id)
+        return json({})
 
     def _rows(self, ids: list[str]) -> list[dict[str, Any]]:
         found = []
@@ -297,17 +349,15 @@ class Dashboard:
         return found
 
     async def _show(self, request: Request) -> Response:
-        return _json(await self._run(lambda: shown.whole(self._inbox.review(request.path_params["id"]))))
+        return json(await self._run(lambda: shown.whole(self._inbox.review(request.path_params["id"]))))
 
     async def _history(self, request: Request) -> Response:
         given = query(request.query_params.multi_items(), ("before", "bottle", "limit"))
-        limit = given.get("limit", "100")
-        if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= _MOST_ROWS):
-            raise InvalidInputError(f"limit must be a whole number from 1 to {_MOST_ROWS}")
+        limit = whole(given, "limit", 1, _MOST_ROWS, 100)
         items = await self._run(
-            self._inbox.history, bottle_slug=given.get("bottle"), limit=int(limit), before=given.get("before")
+            self._inbox.history, bottle_slug=given.get("bottle"), limit=limit, before=given.get("before")
         )
-        return _json({"rows": [shown.row(item) for item in items]})
+        return json({"rows": [shown.row(item) for item in items]})
 
     async def _bottle_list(self, request: Request) -> Response:
         query(request.query_params.multi_items(), ())
@@ -321,12 +371,12 @@ class Dashboard:
                 ]
             }
 
-        return _json(shown.safe(await self._run(read)))
+        return json(shown.safe(await self._run(read)))
 
     async def _grant_list(self, request: Request) -> Response:
         given = query(request.query_params.multi_items(), ("all",))
         found = await self._run(self._grants.list_grants, live=given.get("all") != "true")
-        return _json({"grants": [shown.grant(each) for each in found]})
+        return json({"grants": [shown.grant(each) for each in found]})
 
     async def _status(self, request: Request) -> Response:
         given = query(request.query_params.multi_items(), ("check",))
@@ -341,7 +391,7 @@ class Dashboard:
                 "findings": self._database.check() if given.get("check") == "true" else None,
             }
 
-        return _json(shown.safe(await self._run(read)))
+        return json(shown.safe(await self._run(read)))
 
     # -- what there is to decide
 
@@ -357,7 +407,7 @@ class Dashboard:
             # As it was written: this is for an editor, and what is sent back is shown as a diff first.
             return {"text": item.proposal.proposed_file}
 
-        return _json(await self._run(read))
+        return json(await self._run(read))
 
     async def _diff(self, request: Request) -> Response:
         given = texts(await self._body(request), ("final_file",))
@@ -368,15 +418,15 @@ class Dashboard:
             difference = render_diff(item.proposal.proposed_file, given["final_file"], label=label)
             return shown.safe({"diff": difference}, multiline=True)  # type: ignore[no-any-return]
 
-        return _json(await self._run(read))
+        return json(await self._run(read))
 
     async def _decide(self, request: Request) -> Response:
         given = texts(await self._body(request), ("status", "review_sha256"), ("notes", "scope", "final_file"))
         if len(given["review_sha256"]) != 64:
             raise InvalidInputError("review_sha256 must be the whole hash of what was reviewed")
-        return _json(await self._run(self._decided, request.path_params["id"], given))
+        return json(await self._run(self._decided, request.path_params["id"], given, request.state.decides_as))
 
-    def _decided(self, proposal_id: str, given: dict[str, str]) -> dict[str, Any]:
+    def _decided(self, proposal_id: str, given: dict[str, str], name: str | None) -> dict[str, Any]:
         item = self._inbox.read(proposal_id)
         final = given.get("final_file")
         try:
@@ -387,12 +437,13 @@ class Dashboard:
                 surface=SURFACE,
                 notes=given.get("notes", ""),
                 final_file=None if final is None else final.encode(),
+                decided_by=name,
                 grant=given.get("scope"),
             )
         except AlreadyDecidedError:
             # A page whose answer was lost asks again. What it asked for is what was done: then that is the answer.
             item = self._inbox.read(proposal_id)
-            if item.response is None or not _same(item.response, given):
+            if item.response is None or not same(item.response, given, SURFACE, given.get("scope"), name):
                 raise
             answer = item.response
         told = [shown.said(each) for each in decisions.told(item, answer)]
@@ -400,38 +451,16 @@ class Dashboard:
 
     async def _revoke(self, request: Request) -> Response:
         texts(await self._body(request), ())
-        revoked = await self._run(self._grants.revoke_grant, request.path_params["id"], surface=SURFACE)
-        return _json({"grant": shown.grant(revoked)})
+        revoked = await self._run(
+            self._grants.revoke_grant,
+            request.path_params["id"],
+            revoked_by=request.state.decides_as,
+            surface=SURFACE,
+        )
+        return json({"grant": shown.grant(revoked)})
 
 
-class _Endpoint:
-    """What is at one path, by method; it knows its path for the log."""
-
-    def __init__(self, path: str, methods: dict[str, Handler]) -> None:
-        self.path = path
-        self._methods = methods
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        handler = self._methods.get("GET" if scope["method"] == "HEAD" else scope["method"])
-        if handler is None:
-            raise HTTPException(405, headers={"Allow": ", ".join(self._methods)})
-        response = await handler(Request(scope, receive))
-        await response(scope, receive, send)
-
-
-def _at(path: str, **methods: Handler) -> Route:
-    return Route(path, _Endpoint(path, methods))
-
-
-def _json(value: Any) -> Response:
-    return Response(encode(value), 200, guard.HEADERS, "application/json")
-
-
-def _same(answer: Answer, given: dict[str, str]) -> bool:
-    """Is ``answer``, from this surface, what ``given`` asks for?"""
-    wanted = (given["status"], given.get("notes", ""), given.get("final_file"), given["review_sha256"])
-    found = (answer.status, answer.notes, answer.final_file, answer.review_sha256)
-    asked, signed = given.get("scope"), (answer.signed or {}).get("scope")
-    # "for" became the moment at which it ends.
-    reaches = asked == signed or bool(asked and signed and asked.startswith("for:") and signed.startswith("until:"))
-    return answer.surface == SURFACE and found == wanted and reaches
+def _page_id(text: str) -> str:
+    if not _PAGE.fullmatch(text):
+        raise InvalidInputError("page must be 1 to 64 letters, digits or -")
+    return text

@@ -16,7 +16,7 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from bot_bottle import Inbox
+from bot_bottle import Change, Inbox
 from bot_bottle.web.problems import encode
 
 # After so long without a change a line says that the stream lives; proxies and browsers give up on a silent one.
@@ -31,30 +31,33 @@ class Events(Response):
 
     Args:
         run: runs a call to the store in a thread.
-        describe: the rows of these ids, as the page gets them.
+        tell: the event, or the events, of some changes.
         since: the change after which to begin.
         ends: when the login does, in seconds since 1970.
         stopped: set when the server ends.
+        asides: what is told beside the changes, such as who looks at what.
     """
 
     def __init__(
         self,
         inbox: Inbox,
         run: Run,
-        describe: Callable[[list[str]], list[dict[str, Any]]],
+        tell: Callable[[list[Change]], bytes],
         since: int,
         ends: float,
         stopped: asyncio.Event,
         headers: dict[str, str],
+        asides: asyncio.Queue[bytes] | None = None,
     ) -> None:
         super().__init__(b"", 200, headers, "text/event-stream")
         del self.headers["content-length"]
-        self._inbox, self._run, self._describe = inbox, run, describe
+        self._inbox, self._run, self._tell = inbox, run, tell
         self._at, self._ends, self._stopped = since, ends, stopped
+        self._asides: asyncio.Queue[bytes] = asyncio.Queue() if asides is None else asides
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        gone = asyncio.ensure_future(_until_gone(receive))
+        gone = asyncio.ensure_future(until_gone(receive))
         stopped = asyncio.ensure_future(self._stopped.wait())
         try:
             await self._say(send, scope, b": connected\n\n")
@@ -74,41 +77,58 @@ class Events(Response):
             await scope["state"]["drained"]()
 
     async def _news(self) -> bytes:
-        """The changes since the last event as one event; empty if there are none."""
+        """What is to be told since the last event; empty if there is nothing."""
+        told = b""
+        while not self._asides.empty():
+            told += self._asides.get_nowait()
         changes = await self._run(self._inbox.changes, self._at, limit=_MOST_CHANGES)
         if changes:
             self._at = changes[-1].seq
-            rows = await self._run(self._describe, list(dict.fromkeys(each.proposal_id for each in changes)))
-            return b"id: %d\nevent: rows\ndata: %s\n\n" % (self._at, encode(rows))
-        last = await self._run(self._inbox.last_change)
-        if last < self._at:  # the file was set back to an earlier state
-            self._at = last
-            return b"id: %d\nevent: reload\ndata: {}\n\n" % last
-        return b""
+            told += await self._run(self._tell, changes)
+        elif not told and (last := await self._run(self._inbox.last_change)) < self._at:
+            self._at = last  # the file was set back to an earlier state
+            told = b"id: %d\nevent: reload\ndata: {}\n\n" % last
+        return bytes(told)
 
     async def _silence(self, *ends: asyncio.Future[Any]) -> bytes:
-        """Waits for a change, an end, or the time for a sign of life, which it returns."""
-        loop = asyncio.get_running_loop()
-        rung = loop.create_future()
-
-        def ring() -> None:
-            if not rung.done():
-                rung.set_result(None)
-
-        def changed(_: BaseException | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-                loop.call_soon_threadsafe(ring)
-
-        wait = await self._run(self._inbox.begin_watch, self._at, changed)
+        """Waits for something to tell, an end, or the time for a sign of life, which it returns."""
+        aside = asyncio.ensure_future(self._asides.get())
         try:
-            done, _ = await asyncio.wait(
-                [rung, *ends], timeout=_SIGN_OF_LIFE_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
+            if await until_change(self._inbox, self._run, self._at, _SIGN_OF_LIFE_SECONDS, aside, *ends):
+                return aside.result() if aside.done() else b""
         finally:
-            wait.cancel()
-        return b"" if done else b": alive\n\n"
+            aside.cancel()
+        return b": alive\n\n"
 
 
-async def _until_gone(receive: Receive) -> None:
+async def until_change(inbox: Inbox, run: Run, since: int, seconds: float, *ends: asyncio.Future[Any]) -> bool:
+    """Waits so long for a change after ``since``, or for one of ``ends``; was there any?"""
+    loop = asyncio.get_running_loop()
+    rung = loop.create_future()
+
+    def ring() -> None:
+        if not rung.done():
+            rung.set_result(None)
+
+    def changed(_: BaseException | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            loop.call_soon_threadsafe(ring)
+
+    wait = await run(inbox.begin_watch, since, changed)
+    try:
+        done, _ = await asyncio.wait([rung, *ends], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        wait.cancel()
+    return bool(done)
+
+
+async def until_gone(receive: Receive) -> None:
+    """Returns when the client has gone away."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def event(name: str, at: int | None, value: Any) -> bytes:
+    """One event; ``at`` is what a client says as ``Last-Event-ID`` to go on after it."""
+    number = b"" if at is None else b"id: %d\n" % at
+    return number + b"event: %s\ndata: %s\n\n" % (name.encode(), encode(value))

@@ -5,6 +5,8 @@ once, whoever asks at the same time and whatever was restarted meanwhile. In ret
 needed. The cookie is what no script can read, but browsers do not keep cookies apart by port: any other server on this
 machine's loopback would be sent it. The page key is kept by the page's own origin, port included, and sent as a
 header, which no form and no other origin can do. On the disk there are only hashes of them.
+
+A program has a token instead, from a file of 0600, which it sends as a bearer. No browser sends one by itself.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ import re
 import secrets
 import time
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from bot_bottle import InvalidInputError
 from bot_bottle.web.dashboard import address
 
 LINK_SECONDS: Final = 120
@@ -27,6 +30,7 @@ SESSION_SECONDS: Final = 12 * 3600
 PAGE_HEADER: Final = "x-bot-bottle-page"
 
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 
 
 class Session(NamedTuple):
@@ -37,11 +41,30 @@ class Session(NamedTuple):
     ends: float
 
 
-def make_link(url: str) -> str:
-    """A link that logs one browser in, once, within two minutes. The secret is in its fragment, which browsers send to
-    nobody and keep out of logs and referrers."""
+class Who(NamedTuple):
+    """Somebody who may use the operator's side: until when, and in whose name they decide (``None``: in that of the
+    system's user who serves it)."""
+
+    ends: float
+    name: str | None = None
+
+
+def checked_name(name: str) -> str:
+    """``name`` if an operator may be called so.
+
+    Raises:
+        InvalidInputError: not so.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInputError(f"an operator's name is 1 to 63 letters, digits or . _ @ -, unlike {name[:80]!r}")
+    return name
+
+
+def make_link(url: str, name: str | None = None) -> str:
+    """A link that logs one browser in, once, within two minutes, to decide in the name of ``name``. The secret is in
+    its fragment, which browsers send to nobody and keep out of logs and referrers."""
     secret = secrets.token_urlsafe(32)
-    _store("links", secret, {"ends": time.time() + LINK_SECONDS})
+    _store("links", secret, {"ends": time.time() + LINK_SECONDS, "name": name})
     return f"{url}/login#{secret}"
 
 
@@ -59,12 +82,12 @@ def use_link(secret: str) -> Session | None:
         return None
     _sweep()
     made = Session(secrets.token_urlsafe(32), secrets.token_urlsafe(32), time.time() + SESSION_SECONDS)
-    _store("sessions", made.cookie, {"ends": made.ends, "page": _hash(made.page_key)})
+    _store("sessions", made.cookie, {"ends": made.ends, "page": _hash(made.page_key), "name": link.get("name")})
     return made
 
 
-def check(cookie: str, page_key: str | None = None) -> float | None:
-    """When the session with this cookie ends; ``None`` if there is none, or if a page key is given and not its own."""
+def check(cookie: str, page_key: str | None = None) -> Who | None:
+    """Whose the session with this cookie is; ``None`` if there is none, or if a page key is given and not its own."""
     if not _SECRET.fullmatch(cookie):
         return None
     session = _read(_file("sessions", cookie))
@@ -72,7 +95,40 @@ def check(cookie: str, page_key: str | None = None) -> float | None:
         return None
     if page_key is not None and not hmac.compare_digest(_hash(page_key), str(session.get("page"))):
         return None
-    return float(session["ends"])
+    return Who(session["ends"], session.get("name"))
+
+
+def make_token(name: str, lasts: float) -> str:
+    """A secret with which a program decides in the name of ``name``, for so many seconds."""
+    secret = secrets.token_urlsafe(32)
+    _store("tokens", secret, {"ends": time.time() + lasts, "name": checked_name(name), "made": time.time()})
+    return secret
+
+
+def check_token(secret: str) -> Who | None:
+    """Whose this token is; ``None`` if it has ended or was never made."""
+    token = _read(_file("tokens", secret)) if _SECRET.fullmatch(secret) else None
+    return None if token is None or token["ends"] < time.time() else Who(token["ends"], token.get("name"))
+
+
+def tokens() -> list[dict[str, Any]]:
+    """The tokens that still open something: ``name``, ``made`` and ``ends``, oldest first."""
+    _sweep()
+    with contextlib.suppress(FileNotFoundError):
+        found = [_read(each) for each in (address.directory() / "tokens").iterdir()]
+        return sorted((each for each in found if each is not None), key=lambda each: each["made"])
+    return []
+
+
+def end_tokens(name: str) -> int:
+    """Ends the tokens of ``name``; how many there were."""
+    ended = 0
+    with contextlib.suppress(FileNotFoundError):
+        for path in (address.directory() / "tokens").iterdir():
+            if (_read(path) or {}).get("name") == name:
+                path.unlink(missing_ok=True)
+                ended += 1
+    return ended
 
 
 def end(cookie: str) -> None:
@@ -94,13 +150,13 @@ def _file(kind: str, secret: str) -> Path:
     return address.directory() / kind / _hash(secret)
 
 
-def _store(kind: str, secret: str, content: dict[str, float | str]) -> None:
+def _store(kind: str, secret: str, content: dict[str, float | str | None]) -> None:
     path = _file(kind, secret)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     address.write_privately(path, json.dumps(content))
 
 
-def _read(path: Path) -> dict[str, float] | None:
+def _read(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text())
         return found if isinstance(found["ends"], float) else None
@@ -110,7 +166,7 @@ def _read(path: Path) -> dict[str, float] | None:
 
 def _sweep() -> None:
     """Removes what has ended."""
-    for kind in ("links", "sessions"):
+    for kind in ("links", "sessions", "tokens"):
         with contextlib.suppress(FileNotFoundError), os.scandir(address.directory() / kind) as found:
             for each in found:
                 content = _read(Path(each.path))
