@@ -82,6 +82,7 @@ def test_grants_and_bottles_are_those_of_the_host(host: Host, elsewhere: Elsewhe
     elsewhere.run("grants", "revoke", grant["id"])
     assert elsewhere.json("grants", "list") == []
     assert elsewhere.json("bottles") == host.json("bottles")
+    assert "did you mean 'demo'" in elsewhere.refused("pending", "--bottle", "dmeo", code=4)
 
 
 def test_what_is_about_the_host_itself_says_so(host: Host, elsewhere: Elsewhere) -> None:

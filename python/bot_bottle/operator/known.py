@@ -9,6 +9,7 @@ import os
 
 from bot_bottle import Database
 from bot_bottle.errors import NotFoundError
+from bot_bottle.operator import seat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
     from typing import Final
 
 # What a root may hold before there is a database in it.
-_PARTS: Final = ("db", "bot-bottle.db", "keys", "bottles", "config.toml", "policy.toml", "backups", "agreed")
+_PARTS: Final = (
+    "db",
+    "bot-bottle.db",
+    "keys",
+    "bottles",
+    "config.toml",
+    "policy.toml",
+    "backups",
+    "agreed",
+    "operator",
+)
 
 # A bottle need not be registered: a sidecar of its name may just ask. Each of these is one look at an index.
 _IS_BOTTLE_SQL = """\
@@ -38,6 +49,8 @@ def bottle(slug: str) -> None:
     """Raises:
     NotFoundError: no bottle of this name was ever registered, asked for anything, or stands in the log.
     """
+    if seat.elsewhere() is not None:
+        return  # the other host says so
     with Database() as database:
         if any(row["known"] for row in database.query(_IS_BOTTLE_SQL, {"name": slug})):
             return
@@ -61,6 +74,8 @@ def root() -> None:
         variable nothing is wrong: the default root is made when it is first needed.
     """
     path = os.environ.get("BOT_BOTTLE_ROOT", "")
+    if seat.elsewhere() is not None:
+        return
     if not os.path.isabs(path) or _is_root(path):  # a relative one is refused by whoever uses it
         return
     path = path.rstrip("/")

@@ -162,6 +162,7 @@ def _paths() -> dict[str, Any]:
                 "listGrants",
                 "Grants, newest first; with `live=false` those too that have ended.",
                 shape({"grants": many("Grant")}),
+                errors=_FINDS,
                 parameters=[_asked("bottle", _TEXT), _asked("live", {"enum": ["true", "false"], "default": "true"})],
             )
         },
@@ -183,6 +184,7 @@ def _paths() -> dict[str, Any]:
                 "listEntries",
                 "The newest entries of the audit log, oldest of them first.",
                 shape({"entries": many("AuditEntry")}),
+                errors=_FINDS,
                 parameters=[
                     *(_asked(name, _TEXT) for name in ("component", "bottle", "since")),
                     _asked("limit", _bounded(1, 1000, 100)),
@@ -194,6 +196,7 @@ def _paths() -> dict[str, Any]:
                 "stats",
                 "How much waits and was decided, and how people decide; docs/oversight.md says what it answers.",
                 {"type": "object"},
+                errors=_FINDS,
                 parameters=[_asked("since", _TEXT), _asked("bottle", _TEXT)],
             )
         },

@@ -36,7 +36,7 @@ from bot_bottle import (
 from bot_bottle import Response as Answer
 from bot_bottle.errors import AlreadyDecidedError
 from bot_bottle.launch import engine
-from bot_bottle.operator import oversight, views
+from bot_bottle.operator import known, oversight, views
 from bot_bottle.states import Status, Surface
 from bot_bottle.web.broker.bodies import query, texts, timestamp
 from bot_bottle.web.dashboard import guard, openapi
@@ -115,7 +115,7 @@ class Programs:
 
     async def _list(self, request: Request) -> Response:
         given = query(request.query_params.multi_items(), ("state", "bottle", "after", "before", "limit"))
-        state, bottle = given.get("state", "any"), given.get("bottle")
+        state, bottle = given.get("state", "any"), await self._bottle(given)
         limit = whole(given, "limit", 1, MOST_ROWS, 100)
         inbox = self._stores.inbox
         if state == "any" and "after" not in given:
@@ -128,6 +128,17 @@ class Programs:
         page = items[:limit]
         following = page[-1].proposal.id if len(items) > limit else None
         return json({"proposals": [each.to_dict() for each in page], "next": following})
+
+    async def _bottle(self, given: dict[str, str]) -> str | None:
+        """The bottle that a list is of, if it is named.
+
+        Raises:
+            NotFoundError: there is none of this name: an empty list would say that nothing waits.
+        """
+        slug = given.get("bottle")
+        if slug is not None:
+            await self._run(known.bottle, slug)
+        return slug
 
     async def _show(self, request: Request) -> Response:
         item = await self._run(self._stores.inbox.read, request.path_params["id"])
@@ -186,7 +197,7 @@ class Programs:
     async def _grants(self, request: Request) -> Response:
         given = query(request.query_params.multi_items(), ("bottle", "live"))
         live = flag(given, "live", True)
-        found = await self._run(self._stores.grants.list_grants, given.get("bottle"), live=live)
+        found = await self._run(self._stores.grants.list_grants, await self._bottle(given), live=live)
         return json({"grants": [each.to_dict() for each in found]})
 
     async def _bottles(self, request: Request) -> Response:
@@ -208,7 +219,7 @@ class Programs:
         found = await self._run(
             self._stores.audit.read_audit_entries,
             given.get("component"),
-            given.get("bottle"),
+            await self._bottle(given),
             since=given.get("since"),
             limit=limit,
         )
@@ -216,11 +227,10 @@ class Programs:
 
     async def _stats(self, request: Request) -> Response:
         given = query(request.query_params.multi_items(), ("since", "bottle"))
+        bottle = await self._bottle(given)
 
         def read() -> dict[str, Any]:
-            measured = oversight.measure(
-                self._stores.database, since=given.get("since", ""), bottle=given.get("bottle")
-            )
+            measured = oversight.measure(self._stores.database, since=given.get("since", ""), bottle=bottle)
             return {**self._stores.inbox.stats(), "oversight": measured}
 
         return json(await self._run(read))
@@ -247,8 +257,8 @@ class Programs:
     ) -> dict[str, Any]:
         """Decides, or gives the answer that this key got already (draft-ietf-httpapi-idempotency-key-header)."""
         asked = hashlib.sha256(repr((proposal_id, sorted(given.items()))).encode()).hexdigest()
-        known = self._answered.get((who, key))
-        if known is None:
+        before = self._answered.get((who, key))
+        if before is None:
             deciding = asyncio.ensure_future(self._run(self._decided, proposal_id, given, name))
             self._answered[who, key] = (asked, deciding)
             while len(self._answered) > _MOST_KEYS:
@@ -259,9 +269,9 @@ class Programs:
                 # Nothing was decided, or the store knows what was: it may be asked again.
                 self._answered.pop((who, key), None)
                 raise
-        if known[0] != asked:
+        if before[0] != asked:
             raise Refusal(422, InvalidInputError("this Idempotency-Key was used for another decision; take a new one"))
-        return await asyncio.shield(known[1])
+        return await asyncio.shield(before[1])
 
     def _decided(self, proposal_id: str, given: dict[str, str], name: str | None) -> dict[str, Any]:
         final = given.get("final_file")
@@ -278,10 +288,10 @@ class Programs:
             )
         except AlreadyDecidedError:
             # A client whose answer was lost asks again, perhaps another process than the one that answered.
-            known = self._stores.inbox.read(proposal_id).response
-            if known is None or not same(known, given, given["surface"], given.get("grant"), name):
+            found = self._stores.inbox.read(proposal_id).response
+            if found is None or not same(found, given, given["surface"], given.get("grant"), name):
                 raise
-            answer = known
+            answer = found
         return answer.to_dict()
 
     async def _archive(self, request: Request) -> Response:
