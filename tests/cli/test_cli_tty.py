@@ -8,6 +8,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from bot_bottle import MAX_PAYLOAD_BYTES
 from cli_process import MORE_ROUTES, PROGRAMS, ROUTES, Host
 
 Terminal = Callable[..., "pexpect.spawn[str]"]
@@ -96,7 +97,7 @@ def test_approve_asks_at_both_ends_of_a_terminal_or_refuses(host: Host, shell: s
 def test_what_is_longer_than_the_screen_goes_through_a_pager_first(host: Host, terminal: Terminal) -> None:
     proposal = host.propose("".join(f"line {n}\n" for n in range(1, 301)), tool="capability-block")
     child = terminal("approve", proposal.id)
-    child.expect(r"lines: they are shown by less first")
+    child.expect_exact("More than a screen: less shows it first")
     child.expect_exact("line 40")
     child.send("G")
     child.expect_exact("line 300")
@@ -263,3 +264,18 @@ def test_leaving_the_editor_without_writing_decides_nothing(host: Host, terminal
         assert code == 1
         assert "nothing was decided" in output
     assert [item["id"] for item in host.json("pending")] == [proposal.id]
+
+
+@pytest.mark.parametrize("pager", ["less", "head -3"])
+def test_a_pager_that_is_left_early_has_not_shown_all_which_is_said(host: Host, terminal: Terminal, pager: str) -> None:
+    proposal = host.propose("\n" * MAX_PAYLOAD_BYTES, tool="capability-block")
+    child = terminal("approve", proposal.id, PAGER=pager)
+    child.expect_exact(f"More than a screen: {pager.split()[0]} shows it first")
+    if pager == "less":
+        child.expect_exact(":")
+        child.send("q")
+    child.expect_exact(f"{pager.split()[0]} was left before it had all of the text")
+    child.expect_exact(ANSWERS)
+    child.sendline("n")
+    _, code = finish(child)
+    assert code == 1

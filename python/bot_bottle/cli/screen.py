@@ -18,6 +18,7 @@ from bot_bottle.errors import BotBottleError, InvalidInputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any, Final, NoReturn
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _COLOUR_WANTED = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE"})
 
 _NARROWEST = 20
+# Characters that are drawn at once: some pages of text, and too few to be waited for.
+_BLOCK = 8192
 _NARROWEST_CELL = 10
 
 _STYLES: Final[Mapping[Tone, str]] = {
@@ -135,42 +138,82 @@ def _width() -> int:
 
 
 class _Page(io.StringIO):
-    """What is drawn for the terminal, before it goes there."""
+    """What is drawn for the terminal. Once it is more than a screen it goes to the pager as it is drawn, so that the
+    first page of a long text is there at once."""
 
     encoding = "utf-8"
+
+    def __init__(self, height: int, pager: Sequence[str]) -> None:
+        super().__init__()
+        self._height, self._pager, self._terminal = height, pager, sys.stdout
+        self.encoding = sys.stdout.encoding
+        self.lines = 0
+        self.shower: subprocess.Popen[bytes] | None = None
 
     def isatty(self) -> bool:
         return True
 
+    def write(self, text: str) -> int:
+        self.lines += text.count("\n")
+        if self.shower is not None:
+            self._hand_over(text)
+            return len(text)
+        written = super().write(text)
+        if self._pager and self.lines + 2 > self._height:
+            self._begin()
+        return written
+
+    def _begin(self) -> None:
+        import subprocess
+
+        self._terminal.write(
+            f"More than a screen: {self._pager[0]} shows it first, and its q comes back to the question.\n"
+        )
+        self._terminal.flush()
+        environment = {**os.environ, "LESSSECURE": "1", "LESSHISTFILE": "-"}
+        self.shower = subprocess.Popen(self._pager, stdin=subprocess.PIPE, env=environment)
+        self._hand_over(self.getvalue())
+
+    def _hand_over(self, text: str) -> None:
+        # Raises BrokenPipeError once the pager is left: what it never asked for need not be drawn.
+        if self.shower is not None and self.shower.stdin is not None:
+            self.shower.stdin.write(text.encode(errors="replace"))
+            self.shower.stdin.flush()
+
 
 def print_in_pages(draw: Callable[[], None]) -> None:
-    """Prints what ``draw`` prints. What is longer than the screen goes through a pager first, which is said.
+    """Prints what ``draw`` prints. What is longer than the screen goes through a pager first, which is said, as is that
+    it was left before it had all of the text.
 
     The pager is ``$PAGER``, or else less, which may start no programs (``LESSSECURE``).
     """
     import contextlib
     import shlex
     import shutil
-    import subprocess
 
-    page = _Page()
-    page.encoding = sys.stdout.encoding
-    with contextlib.redirect_stdout(page):
-        draw()
-    text = page.getvalue()
-    lines, height = text.count("\n"), shutil.get_terminal_size().lines
     try:
         pager = shlex.split(os.environ.get("PAGER", "")) or ["less", "-R"]
     except ValueError as error:
         raise InvalidInputError(f"PAGER is no command ({error}): {os.environ['PAGER']!r}") from None
-    if lines + 2 > height and shutil.which(pager[0]):
-        say(f"{lines:,} lines: they are shown by {pager[0]} first, whose q comes back to the question.", "quiet")
-        environment = {**os.environ, "LESSSECURE": "1", "LESSHISTFILE": "-"}
-        subprocess.run(pager, input=text.encode(errors="replace"), env=environment, check=False)
-        say(f"({lines:,} lines were shown by {pager[0]}.)", "quiet")
-        return
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    page = _Page(shutil.get_terminal_size().lines, pager if shutil.which(pager[0]) else [])
+    left = False
+    try:
+        with contextlib.redirect_stdout(page):
+            draw()
+    except BrokenPipeError:
+        left = True
+    finally:
+        if page.shower is not None and page.shower.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                page.shower.stdin.close()
+            page.shower.wait()
+    if page.shower is None:
+        sys.stdout.write(page.getvalue())
+        sys.stdout.flush()
+    elif left:
+        say(f"{pager[0]} was left before it had all of the text: there is more than was shown.", "soon")
+    else:
+        say(f"({page.lines:,} lines were handed to {pager[0]}.)", "quiet")
 
 
 def say(text: str, tone: Tone = "plain") -> None:
@@ -277,18 +320,32 @@ def print_quoted(text: str, *, diff: bool = False) -> None:
     first, further = ("│ ", "┊ ") if unicode else ("| ", ": ")
     coloured = _coloured()
     dim, plain = (_SGR["dim"], "\x1b[0m") if coloured else ("", "")
-    width = _width() - 2
+    width = _width() - 2 if sys.stdout.isatty() else None
     in_hunk = False
-    out: list[str] = []
-    for line in visible(text).removesuffix("\n").split("\n"):
-        in_hunk = in_hunk or line.startswith("@@")
-        style = _SGR[_diff_style(line, in_hunk)] if diff and coloured else ""
-        bar = first
-        for piece in _folded(line, width):
-            out.append(f"{dim}{bar}{plain}{style}{piece}{plain if style else ''}\n")
-            bar = further
-    sys.stdout.writelines(out)
-    sys.stdout.flush()
+    for block in _blocks(text.removesuffix("\n")):
+        out: list[str] = []
+        for line in visible(block).split("\n"):
+            in_hunk = in_hunk or line.startswith("@@")
+            style = _SGR[_diff_style(line, in_hunk)] if diff and coloured else ""
+            end = f"{plain}\n" if style else "\n"
+            if width is None or (len(line) <= width and line.isascii() and "\t" not in line):
+                out.append(f"{dim}{first}{plain}{style}{line}{end}")
+                continue
+            bar = first
+            for piece in _folded(line, width):
+                out.append(f"{dim}{bar}{plain}{style}{piece}{end}")
+                bar = further
+        sys.stdout.write("".join(out))
+        sys.stdout.flush()
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """``text`` in whole lines, some pages at a time: the first is on the screen before the last was looked at."""
+    start = 0
+    while (end := text.find("\n", start + _BLOCK)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
 
 
 # Select Graphic Rendition, ECMA-48 section 8.3.117.
@@ -320,8 +377,7 @@ def _folded(line: str, width: int) -> Iterator[str]:
     """``line`` in pieces of at most ``width`` cells, after a space where one is near; no character is lost."""
     from rich.cells import cell_len, chop_cells
 
-    if sys.stdout.isatty():
-        line = line.expandtabs()
+    line = line.expandtabs()
     start = 0
     while True:
         # A character has one cell or two, or none: what fits is within the next ``width`` of them.

@@ -101,8 +101,9 @@ def unified(hunks: Iterable[Hunk], label: str) -> str:
         lines.append(f"@@ -{before} +{after} @@\n")
         for part in hunk.parts:
             sign = _SIGNS[part.kind]
-            for line in part.text.removesuffix("\n").split("\n"):
-                lines.append(f"{sign}{line}\n")
+            # Not line by line: a part may be a megabyte of empty lines.
+            marked = part.text.removesuffix("\n").replace("\n", f"\n{sign}")
+            lines.append(f"{sign}{marked}\n")
             if not part.text.endswith("\n"):
                 lines.append("\\ No newline at end of file\n")
     return "".join(lines)
@@ -140,7 +141,7 @@ def change_size(review: Review) -> str:
     if review.hunks is None:
         return "cannot be compared"
     if review.current_sha256 == "":
-        return f"new, {len(review.item.proposal.proposed_file.splitlines())} lines"
+        return f"new, {_lines(review.item.proposal.proposed_file)} lines"
     lines = {
         kind: sum(_lines(part.text) for hunk in review.hunks for part in hunk.parts if part.kind == kind)
         for kind in _SIGNS
