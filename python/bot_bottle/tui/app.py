@@ -223,6 +223,7 @@ class Seat(Deciding):
                 return
             review = inbox.review(proposal_id)
             shown = _drawn(review)
+            shown.wrap(self.view.size.width)  # here, and not where keys are heard
         except NotFoundError:
             gone = Section(remarks=((f"{proposal_id} is no longer in the database.", "alarm"),))
             self.call_from_thread(self._show, proposal_id, None, document([gone]))

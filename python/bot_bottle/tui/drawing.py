@@ -11,7 +11,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, chain, repeat
 from typing import Final, NamedTuple
 
 from pygments.lexers import get_lexer_by_name
@@ -50,6 +50,8 @@ _SYNTAX: Final = (
 )
 # Lexers are regular expressions, which an agent can make slow: a longer line is drawn plain.
 _LONGEST_COLOURED = 400
+# In a longer run of removed or added lines nobody looks for the one that a line replaces.
+_LONGEST_PAIRED = 500
 
 # Quoted lines: "+", "-", "@", "\\" and " " are those of a diff, "=" is text that is no diff, "h" a diff's header.
 _DIFF: Final = {
@@ -92,27 +94,93 @@ class Line(NamedTuple):
     """The line that this one of a diff replaces or is replaced by."""
 
 
-class Document:
-    """Lines, wrapped to a width."""
+class Quoted:
+    """An agent's text behind a bar. Its lines are made as they are drawn: there may be a million of them."""
 
-    def __init__(self, lines: Sequence[Line], lexer: str = "", *, further: int = 0) -> None:
+    def __init__(self, text: str, *, diff: bool) -> None:
+        """A diff's kinds go by position: a removed line ``-- a`` is no header."""
+        self.texts: Final = clean(text, multiline=True).expandtabs().removesuffix("\n").split("\n")
+        self._hunks = (
+            -1
+            if not diff
+            else next((at for at, each in enumerate(self.texts) if each.startswith("@@")), len(self.texts))
+        )
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Quoted) and (self._hunks, self.texts) == (other._hunks, other.texts)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __getitem__(self, at: int) -> Line:
+        kind, text = self._kind(at), self.texts[at]
+        return Line(text, kind, partner=self._partner(at) if kind in ("-", "+") else None)
+
+    def _kind(self, at: int) -> str:
+        if self._hunks < 0:
+            return "="
+        if at < self._hunks:
+            return "h"
+        sign = self.texts[at][:1]
+        return sign if sign and sign in "+-@\\" else " "
+
+    def _partner(self, at: int) -> str | None:
+        """The line that this one replaces or is replaced by: in as many removed lines as added ones, directly below
+        each other."""
+        first = self._run(at, -1, self._kind(at))
+        if self._kind(at) == "+":
+            removed_end, removed = first, self._run(first - 1, -1, "-")
+        else:
+            removed, removed_end = first, self._run(at, 1, "-") + 1
+        added_end = self._run(removed_end, 1, "+") + 1
+        size = removed_end - removed
+        if size != added_end - removed_end or not 0 < size <= _LONGEST_PAIRED:
+            return None
+        return self.texts[at + size if self._kind(at) == "-" else at - size]
+
+    def _run(self, at: int, step: int, kind: str) -> int:
+        """The last place of the lines of this kind, from ``at`` on; not much further than can be paired."""
+        end = max(self._hunks - 1, -1) if step < 0 else len(self.texts)
+        last = at if 0 <= at < len(self.texts) and self._kind(at) == kind else at - step
+        for _ in range(_LONGEST_PAIRED + 1):
+            if last + step == end or self._kind(last + step) != kind:
+                break
+            last += step
+        return last
+
+
+class Document:
+    """Lines, wrapped to a width: runs of ours and of what is quoted."""
+
+    def __init__(self, parts: Sequence[Sequence[Line] | Quoted], lexer: str = "", *, further: int = 0) -> None:
         """``further``: so many lines at the end are there to be looked up, and need not have been read."""
-        self.lines: Final = lines
-        self._needed: Final = len(lines) - further
+        self.parts: Final = [part for part in parts if len(part)]
+        self._starts = list(accumulate((len(part) for part in self.parts), initial=0))
+        self._needed: Final = self._starts[-1] - further
         self.lexer: Final = lexer
         self.bar, self.broken_bar = ("| ", ": ") if ascii_only() else ("│ ", "┊ ")
         self.width = 0
         self.height = 0
-        self._ends = array("L")
+        self._ends: Sequence[int] = array("L")
+
+    @property
+    def quoted(self) -> list[Quoted]:
+        """What is an agent's or the operator's."""
+        return [part for part in self.parts if isinstance(part, Quoted)]
+
+    def _line(self, at: int) -> Line:
+        part = bisect_right(self._starts, at) - 1
+        return self.parts[part][at - self._starts[part]]
 
     def wrap(self, width: int) -> None:
         """Computes where each line stands if there are ``width`` cells."""
         if width == self.width:
             return
         self.width = width
-        room = max(1, width - 2)
-        self._ends = array("L", accumulate(_rows(line.text, room if line.kind else width) for line in self.lines))
-        self.height = self._ends[-1] if self.lines else 0
+        self._ends = array("L", accumulate(chain.from_iterable(_heights(part, width) for part in self.parts)))
+        self.height = self._ends[-1] if self._ends else 0
 
     @property
     def needed_height(self) -> int:
@@ -125,7 +193,7 @@ class Document:
             return []
         at = bisect_right(self._ends, y)
         piece = y - (self._ends[at - 1] if at else 0)
-        line = self.lines[at]
+        line = self._line(at)
         if not line.kind:
             return [Segment(_pieces(line.text, self.width)[piece], STYLES[line.tone])]
         width = max(1, self.width - 2)
@@ -138,12 +206,23 @@ class Document:
     def find(self, text: str, after: int) -> int | None:
         """The next row after ``after`` whose line holds ``text``; from the top again after the last."""
         wanted = text.casefold()
-        first = bisect_right(self._ends, after) + 1
-        order = [*range(min(first, len(self.lines)), len(self.lines)), *range(min(first, len(self.lines)))]
-        for at in order:
-            if wanted in self.lines[at].text.casefold():
+        count = self._starts[-1]
+        first = min(bisect_right(self._ends, after) + 1, count)
+        for at in chain(range(first, count), range(first)):
+            if wanted in self._line(at).text.casefold():
                 return int(self._ends[at - 1]) if at else 0
         return None
+
+
+def _heights(part: Sequence[Line] | Quoted, width: int) -> Iterable[int]:
+    if not isinstance(part, Quoted):
+        return (_rows(line.text, width) for line in part)
+    room = max(1, width - 2)
+    # What fits is told from its length alone, for a million lines at once.
+    longest = max(map(len, part.texts))
+    if longest <= room and all(map(str.isascii, part.texts)):
+        return repeat(1, len(part))
+    return (1 if len(text) <= room and text.isascii() else _rows(text, room) for text in part.texts)
 
 
 def _rows(text: str, width: int) -> int:
@@ -152,11 +231,26 @@ def _rows(text: str, width: int) -> int:
     return len(_pieces(text, width))
 
 
-@lru_cache(maxsize=512)
 def _pieces(text: str, width: int) -> Sequence[str]:
+    # A long line is drawn a row at a time. Only the last few are kept: each may be some megabytes.
+    return _cut(text, width) if len(text) <= _LONGEST_COLOURED else _cut_long(text, width)
+
+
+def _cut(text: str, width: int) -> Sequence[str]:
     if text.isascii():
         return [text[at : at + width] for at in range(0, len(text), width)] or [""]
-    return chop_cells(text, width) or [""]
+    pieces, start = [], 0
+    while start < len(text):
+        # A character has one cell or two, or none: what fits is within the next ``width`` of them.
+        piece = text[start : start + width]
+        if not piece.isascii() and cell_len(piece) > width:
+            piece = chop_cells(piece, width)[0] or piece[:1]
+        pieces.append(piece)
+        start += len(piece)
+    return pieces or [""]
+
+
+_cut_long = lru_cache(maxsize=4)(_cut)
 
 
 def _coloured(text: str, line: Line, lexer: str) -> list[Segment]:
@@ -198,63 +292,28 @@ def _differing(line: str, other: str) -> tuple[int, int]:
 
 def document(sections: Iterable[Section], lexer: str = "", *, further: Iterable[Section] = ()) -> Document:
     """A review as it is drawn: our lines bare, an agent's behind a bar. ``further``: below, to be looked up."""
-    lines = _lines(sections)
-    last = [line for section in further for line in (Line(""), *_lines([section]))]
-    return Document([*lines, *last], lexer, further=len(last))
+    last = [part for section in further for part in ([Line("")], *_parts([section]))]
+    return Document([*_parts(sections), *last], lexer, further=sum(map(len, last)))
 
 
-def _lines(sections: Iterable[Section]) -> list[Line]:
-    lines: list[Line] = []
+def _parts(sections: Iterable[Section]) -> list[Sequence[Line] | Quoted]:
+    parts: list[Sequence[Line] | Quoted] = []
     for number, section in enumerate(sections):
-        if number:
-            lines.append(Line(""))
+        lines = [Line("")] if number else []
         if section.heading:
             lines.append(Line(section.heading, tone="strong"))
         width = max((len(name) for name, _ in section.fields), default=0)
         lines += [Line(f"{name:<{width}}  {clean(text)}", tone=tone) for name, (text, tone) in section.fields]
+        parts.append(lines)
         if section.text is not None:
-            lines += quoted(section.text, diff=section.diff)
-        lines += [_said(remark) for remark in section.remarks]
-    return lines
+            parts.append(Quoted(section.text, diff=section.diff))
+        parts.append([_said(remark) for remark in section.remarks])
+    return parts
 
 
 def _said(said: Said) -> Line:
     text, tone = said
     return Line(clean(text), tone=tone)
-
-
-def quoted(text: str, *, diff: bool) -> list[Line]:
-    """The lines of ``text`` behind a bar. A diff's kinds go by position: a removed line ``-- a`` is no header."""
-    texts = clean(text, multiline=True).expandtabs().removesuffix("\n").split("\n")
-    if not diff:
-        return [Line(each, "=") for each in texts]
-    lines: list[Line] = []
-    in_hunk = False
-    for each in texts:
-        in_hunk = in_hunk or each.startswith("@@")
-        lines.append(Line(each, (each[:1] if each[:1] in "+-@\\" and each else " ") if in_hunk else "h"))
-    return _paired(lines)
-
-
-def _paired(lines: list[Line]) -> list[Line]:
-    """Marks what replaces what: as many removed lines as added ones, directly below each other."""
-    at = 0
-    while at < len(lines):
-        if lines[at].kind != "-":
-            at += 1
-            continue
-        removed = at
-        while at < len(lines) and lines[at].kind == "-":
-            at += 1
-        added = at
-        while at < len(lines) and lines[at].kind == "+":
-            at += 1
-        if added - removed == at - added:
-            for one, two in zip(range(removed, added), range(added, at), strict=True):
-                before, after = lines[one], lines[two]
-                lines[one] = before._replace(partner=after.text)
-                lines[two] = after._replace(partner=before.text)
-    return lines
 
 
 def lexer_for(tool: str) -> str:

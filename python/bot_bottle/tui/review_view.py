@@ -51,12 +51,12 @@ class ReviewView(ScrollView, can_focus=True):
         """Puts ``document`` on the screen. The same lines again leave alone where one is and what one has read."""
         # An id tells nothing of what an approval would do now: another target is another question.
         same = review is not None and self.review is not None and review.review_sha256 == self.review.review_sha256
-        unchanged = same and document.lines == self._document.lines
+        unchanged = same and document.parts == self._document.parts
         self.review = review
         if unchanged:
             return
         # A few words may differ while one reads: an age, the waiter. What is to be decided on is the quoted text.
-        kept = same and _quoted(document) == _quoted(self._document)
+        kept = same and document.quoted == self._document.quoted
         self._document = document
         if not kept:
             self.painted_at = None
@@ -124,7 +124,3 @@ class ReviewView(ScrollView, can_focus=True):
         if height and last >= self._document.needed_height:
             self.read_to_end = True
             self.post_message(self.ReadToEnd(self.item.proposal.id if self.item else None))
-
-
-def _quoted(document: Document) -> list[str]:
-    return [line.text for line in document.lines if line.kind]
