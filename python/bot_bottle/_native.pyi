@@ -230,7 +230,7 @@ class Proposal:
         justification: the agent's words, up to 16 KiB.
         current_file_hash: SHA-256 of the managed file the payload was written against; ``None`` or ``""``: unknown.
         expires_at: from then on undecided means expired; ``None``: never.
-        fingerprint: what a grant made from its approval is about (see :class:`GrantStore`), at most 256 bytes.
+        fingerprint: what a grant made from its approval is about (see :class:`GrantStore`), at most 512 bytes.
 
     Raises:
         InvalidProposalError: a field breaks its rule; the message names it (for bytes, the offset).
@@ -296,6 +296,9 @@ class Proposal:
     @property
     def payload_sha256(self) -> str:
         """SHA-256 of ``proposed_file``: what a decision names."""
+    @property
+    def kind(self) -> str | None:
+        """What a grant with ``kind:`` would be about, where the fingerprint names a kind; else ``None``."""
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, JSON-ready."""
@@ -1016,7 +1019,8 @@ class Inbox:
                 It does not say where an approval writes to.
             decided_by: who; ``None`` is the operating system's user name.
             grant: ``once``, ``uses:N``, ``until:<RFC 3339>``, ``for:<seconds>`` or ``bottle`` (until it stops);
-                needs an approval of a proposal with a fingerprint.
+                needs an approval of a proposal with a fingerprint. After ``kind:``: for all of
+                :attr:`Proposal.kind`.
 
         Raises:
             NotFoundError, AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError: not to be decided.

@@ -192,6 +192,29 @@ def test_marked_ones_are_approved_after_one_question_that_lists_them(host: Host)
     assert [state(each) for each in proposals] == ["approved", "approved", "pending"]
 
 
+def test_a_group_is_approved_after_one_question_that_shows_each(host: Host) -> None:
+    kind = "h.example:00{} | any GitHub token in the body of requests to h.example"
+    tool = "egress-token-allow"
+    proposals = [host.propose(f"request {each}\n", tool=tool, fingerprint=kind.format(each)) for each in "012"]
+    other = host.propose("request 3\n", tool=tool, fingerprint="h.example:003")
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, proposals[0])
+        await pilot.press("g")
+        await asked(app, pilot, "Approve these 3, each of them once?")
+        listed = on_screen(app)
+        assert all(f"request {each}" in listed for each in "012") and "request 3" not in listed
+        await pilot.press(*"tests", "enter")
+        await until(pilot, lambda: "approved 3 of 3" in told(app))
+        await pilot.press("down", "down", "down")
+        await shown(app, pilot, other)
+        await pilot.press("g")
+        await until(pilot, lambda: "is in no group" in told(app))
+
+    play(story)
+    assert [state(each) for each in (*proposals, other)] == ["approved"] * 3 + ["pending"]
+
+
 def test_a_question_that_does_not_fit_is_answered_only_at_its_end(host: Host) -> None:
     proposals = [host.propose(f"FROM a:{number}\n", tool="capability-block") for number in range(12)]
 

@@ -9,7 +9,7 @@ from bot_bottle.cli.asking import ask, ask_why_yes, modified, say_what_holds
 from bot_bottle.cli.declare import command, option
 from bot_bottle.cli.interrupt import told, undone_or_told
 from bot_bottle.cli.options import duration, hash_option, json_option, notes_option, pending_id, yes_option
-from bot_bottle.cli.screen import interactive, print_in_pages, print_json
+from bot_bottle.cli.screen import answered, interactive, print_in_pages, print_json, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.operator import decisions, seat
 from bot_bottle.operator.scopes import scope
@@ -22,12 +22,16 @@ from bot_bottle.operator.scopes import scope
     "--grant",
     type=scope,
     metavar="SCOPE",
-    help="Also allow the same again: once, uses:N, for:2h, until:TIME or bottle (until it stops).",
+    help="Also allow the same again: once, uses:N, for:2h, until:TIME or bottle (until it stops); "
+    "after kind: all of its kind, which show names.",
 )
+@option("--group", is_flag=True, help="Approve all that wait and are of its kind: each is shown, and asked about once.")
 @hash_option
 @yes_option
 @json_option
-def approve(proposal_id: str, notes: str, grant: str | None, reviewed: str | None, yes: bool, as_json: bool) -> None:
+def approve(
+    proposal_id: str, notes: str, grant: str | None, group: bool, reviewed: str | None, yes: bool, as_json: bool
+) -> None:
     """Let it happen as proposed.
 
     It shows the proposal and asks first, which needs a terminal, unless --hash says what you have
@@ -37,11 +41,58 @@ def approve(proposal_id: str, notes: str, grant: str | None, reviewed: str | Non
         with seat.inbox() as inbox:
             review = inbox.review(proposal_id)
             decisions.check_hash(review, reviewed)
+            if group:
+                _approve_group(inbox, review, notes, grant, reviewed, yes, as_json)
+                return
             if review.item.state == "pending" and not (yes or reviewed or as_json):
                 _ask(inbox, review, notes, grant)
                 return
             answer = decisions.decide(inbox, review, "approved", surface="cli", notes=notes, grant=grant)
         _print_answer(review.item, answer, as_json)
+
+
+def _approve_group(
+    inbox: Inbox, review: Review, notes: str, grant: str | None, reviewed: str | None, yes: bool, as_json: bool
+) -> None:
+    """Shows all of a group, asks once, and decides on each by itself.
+
+    Raises:
+        BotBottleError: the answer was no, or one could not be decided; the others are.
+        InvalidInputError: it is in no group, or there is no terminal to ask on.
+    """
+    from bot_bottle.cli.review import print_review
+    from bot_bottle.operator.scopes import needs_reason
+
+    if reviewed or grant:
+        raise InvalidInputError(
+            "--group decides on each by itself: leave --hash and --grant away; a --grant kind:… covers what waits too"
+        )
+    reviews = decisions.grouped(inbox, review)
+    if not (yes or as_json):
+        if not interactive():
+            raise InvalidInputError(
+                "nothing was decided: without a terminal at both ends nobody can be asked; "
+                "look with 'bot-bottle pending', then approve with --group --yes"
+            )
+
+        def show() -> None:
+            for number, each in enumerate(reviews, 1):
+                say(f"{number} of {len(reviews)}", "strong")
+                print_review(each)
+                say("")
+
+        print_in_pages(show)
+        if needs_reason(review.item.proposal.tool) and not notes:
+            notes = ask_why_yes()
+        if answered(f"Approve these {len(reviews)}, each of them once? [y]es [n]o:", at_end="n") not in ("y", "yes"):
+            raise BotBottleError("nothing was decided: the answer was not yes")
+    answers, failed = decisions.approve_each(inbox, reviews, surface="cli", notes=notes)
+    if as_json:
+        print_json([answer.to_dict() for _, answer in answers])
+    for each, answer in answers if not as_json else []:
+        say_what_holds(each.item, answer)
+    if failed:
+        raise failed[0]
 
 
 def _ask(inbox: Inbox, review: Review, notes: str, grant: str | None) -> None:
@@ -103,7 +154,6 @@ def reject(proposal_id: str, notes: str, remember: float | None, reviewed: str |
 
 
 def _remember(review: Review, seconds: float, notes: str, as_json: bool) -> None:
-    from bot_bottle.cli.screen import say
     from bot_bottle.operator.alone import running
     from bot_bottle.policy.remembering import remember
 

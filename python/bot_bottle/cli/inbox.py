@@ -7,7 +7,7 @@ from bot_bottle.cli.declare import Whole, command, option
 from bot_bottle.cli.options import any_id, bottle_option, json_option
 from bot_bottle.cli.screen import print_json, print_table, say
 from bot_bottle.errors import InvalidInputError
-from bot_bottle.operator import seat, words
+from bot_bottle.operator import decisions, seat, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ def pending(bottle: str | None, as_json: bool) -> None:
         )
         if any(words.cut(item.proposal.justification) for item in items):
             say("[+N characters] is left out here: bot-bottle show ID has all of it.", "quiet")
+    for first, count in decisions.groups(items):
+        say(
+            f"{count} of {first.bottle_slug} are of one kind, {first.kind}: "
+            f"bot-bottle approve {first.id} --group asks about them together.",
+            "quiet",
+        )
     for item in items:
         if item.damaged:
             say(f"{item.proposal.id} cannot be decided: {item.damaged}", "alarm")

@@ -5,12 +5,14 @@ Every decision names the hash of the review that was looked at, so that nothing 
 
 from __future__ import annotations
 
-from bot_bottle.errors import StaleReviewError
+from bot_bottle.errors import BotBottleError, InvalidInputError, StaleReviewError
 from bot_bottle.operator import words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from bot_bottle import AuditStore, Inbox, InboxItem, Response, Review
+    from collections.abc import Iterable
+
+    from bot_bottle import AuditStore, Inbox, InboxItem, Proposal, Response, Review
     from bot_bottle.operator.words import Said
     from bot_bottle.states import Status, Surface
 
@@ -72,6 +74,49 @@ def decide(
         grant=grant,
         surface=surface,
     )
+
+
+def group(proposal: Proposal) -> str:
+    """What those that can be answered together have in common: bottle, tool and kind. Empty without a kind."""
+    return f"{proposal.bottle_slug} {proposal.tool} {proposal.kind}" if proposal.kind else ""
+
+
+def groups(items: Iterable[InboxItem]) -> list[tuple[Proposal, int]]:
+    """The first of each group that has several, and how many."""
+    found: dict[str, list[Proposal]] = {}
+    for item in items:
+        if wanted := group(item.proposal):
+            found.setdefault(wanted, []).append(item.proposal)
+    return [(alike[0], len(alike)) for alike in found.values() if len(alike) > 1]
+
+
+def grouped(inbox: Inbox, review: Review) -> list[Review]:
+    """``review`` and all others of its group that wait for a decision, oldest first.
+
+    Raises:
+        InvalidInputError: it names no kind, so nothing says what the others would be.
+    """
+    proposal = review.item.proposal
+    wanted = group(proposal)
+    if not wanted:
+        raise InvalidInputError(
+            f"{proposal.id} is in no group: {proposal.tool} names no kind here; decide it by itself"
+        )
+    ids = [item.proposal.id for item in inbox.pending(proposal.bottle_slug) if group(item.proposal) == wanted]
+    return [review if each == proposal.id else inbox.review(each) for each in ids]
+
+
+def approve_each(
+    inbox: Inbox, reviews: Iterable[Review], *, surface: Surface, notes: str
+) -> tuple[list[tuple[Review, Response]], list[BotBottleError]]:
+    """Approves each as it was reviewed; what was approved, and why others were not."""
+    answers, failed = [], []
+    for review in reviews:
+        try:
+            answers.append((review, decide(inbox, review, "approved", surface=surface, notes=notes)))
+        except BotBottleError as error:
+            failed.append(error)
+    return answers, failed
 
 
 def refuse_early(inbox: Inbox, item: InboxItem, *, surface: Surface) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bot_bottle import visible
 from bot_bottle.errors import NotFoundError
-from bot_bottle.operator import words
+from bot_bottle.operator import decisions, words
 
 if TYPE_CHECKING:
     from bot_bottle import Inbox, InboxItem
@@ -39,6 +39,8 @@ class Row(NamedTuple):
     state: str
     why: str
     ended: str = ""
+    group: str = ""
+    """The same for those that can be answered together: of one bottle, one tool and one kind. Empty without a kind."""
 
     @property
     def pending(self) -> bool:
@@ -74,6 +76,7 @@ def row(item: InboxItem) -> Row:
         item.state,
         words.first_line(proposal.justification),
         "" if item.state == "pending" else words.ended(item),
+        decisions.group(proposal),
     )
 
 

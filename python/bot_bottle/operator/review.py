@@ -74,7 +74,14 @@ def _identity(review: Review) -> Section:
     if item.requests > 1:
         fields.append(("Requests", (f"{item.requests} identical ones share this row and its answer", "plain")))
     if proposal.fingerprint:
-        fields.append(("Fingerprint", (proposal.fingerprint, "plain")))
+        fields.append(
+            (
+                "Fingerprint",
+                (proposal.fingerprint.partition(" | ")[0] if proposal.kind else proposal.fingerprint, "plain"),
+            )
+        )
+    if proposal.kind:
+        fields.append(("Kind", (proposal.kind, "plain")))
     if item.managed_file or item.state == "pending":
         fields.append(("File", words.file(item)))
     fields += [("Payload", (f"{size:,} bytes", "plain")), ("SHA-256", (proposal.payload_sha256, "plain"))]

@@ -29,9 +29,17 @@ OFFERED = (
 )
 
 
+_OF_KIND = (("for:3600", "for 1 hour"), ("for:28800", "for 8 hours"), ("bottle", "until the bottle stops"))
+
+
 def offered(proposal: Proposal) -> tuple[Scope, ...]:
     """The scopes to choose from; without a fingerprint nothing says what "the same again" would be."""
-    return OFFERED if proposal.fingerprint else OFFERED[:1]
+    if not proposal.fingerprint:
+        return OFFERED[:1]
+    if proposal.kind is None:
+        return OFFERED
+    wider = (Scope(f"kind:{grant}", f"{proposal.kind}, {how_long}") for grant, how_long in _OF_KIND)
+    return (*OFFERED, *wider)
 
 
 def needs_reason(tool: str) -> bool:
@@ -54,6 +62,8 @@ def seconds(text: str) -> float | None:
 
 def scope(text: str) -> str:
     """How far a grant reaches, in the words of ``Inbox.decide``, which has ``for`` in seconds alone."""
-    kind, _, rest = text.partition(":")
-    span = seconds(rest) if kind == "for" else None
+    if text.startswith("kind:"):
+        return f"kind:{scope(text.removeprefix('kind:'))}"
+    form, _, rest = text.partition(":")
+    span = seconds(rest) if form == "for" else None
     return text if span is None else f"for:{span:g}"

@@ -147,14 +147,15 @@ def grant(scope: str | None) -> str:
     """How far an approval reaches, as the end of a question: ``, for 2 h``; empty for this request alone."""
     if scope is None:
         return ""
-    kind, _, rest = scope.partition(":")
-    if kind == "for":
-        return f", and the same again for {span(float(rest))}"
-    if kind == "uses":
-        return f", and the same again {rest} times"
-    if kind == "until":
-        return f", and the same again until {rest}"
-    return ", and the same again once" if kind == "once" else ", and the same again until the bottle stops"
+    what = "all others of its kind" if scope.startswith("kind:") else "the same again"
+    form, _, rest = scope.removeprefix("kind:").partition(":")
+    if form == "for":
+        return f", and {what} for {span(float(rest))}"
+    if form == "uses":
+        return f", and {what} {rest} times"
+    if form == "until":
+        return f", and {what} until {rest}"
+    return f", and {what} once" if form == "once" else f", and {what} until the bottle stops"
 
 
 def decided(answer: Response) -> str:

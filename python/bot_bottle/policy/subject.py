@@ -66,7 +66,8 @@ def _subject(proposal: Proposal, base: str | None) -> Subject:
     if proposal.tool in (TOOL_EGRESS_ALLOW, TOOL_EGRESS_BLOCK):
         return found if base is None else _routes(found, base, proposal.proposed_file)
     if proposal.tool == TOOL_EGRESS_TOKEN_ALLOW:
-        host = (proposal.fingerprint or "").rpartition(":")[0]
+        # Of the secret, before its kind.
+        host = (proposal.fingerprint or "").partition(" | ")[0].rpartition(":")[0]
         if 0 < len(host) < _HOST_SHOWN:
             try:
                 return found._replace(hosts=frozenset([routes.canonical_host(host)]), whole=True)

@@ -45,6 +45,7 @@ class Seat(Deciding):
         Binding("m", "modify", "Modify"),
         Binding("x", "mark", "Mark"),
         Binding("b", "approve_marked", "Approve marked", show=False),
+        Binding("g", "approve_group", "Approve group", show=False),
         Binding("space,pagedown", "read_on(1)", "Read on", key_display="space"),
         Binding("pageup", "read_on(-1)", "Back", show=False),
         Binding("home", "read_on(-1000000)", "Top", show=False),
@@ -66,6 +67,7 @@ class Seat(Deciding):
         "m": "modify",
         "x": "mark",
         "b": "approve_marked",
+        "g": "approve_group",
     }
 
     def __init__(self, db_path: str | None = None, bottle_slug: str | None = None) -> None:

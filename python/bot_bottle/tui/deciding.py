@@ -92,6 +92,10 @@ class Deciding(App[None]):
         """Approves all that is marked after one question."""
         self._deciding(self._approve_marked())
 
+    def action_approve_group(self) -> None:
+        """Approves all of the selected one's group after one question that shows each."""
+        self._deciding(self._approve_group())
+
     def _deciding(self, asked: Coroutine[Any, Any, None]) -> None:
         if self._deciding_now:
             asked.close()  # one question at a time
@@ -236,6 +240,26 @@ class Deciding(App[None]):
                 failed.append(str(error))
         done = len(marked) - len(failed)
         self.tell("; ".join([f"approved {done} of {len(marked)}", *failed]), "alarm" if failed else "good")
+
+    async def _approve_group(self) -> None:
+        review, inbox = self._shown(), self._inbox
+        if review is None or inbox is None:
+            return
+        reviews = await self._run(partial(decisions.grouped, inbox, review))
+        answer = await self.push_screen_wait(
+            Dialog(
+                f"Approve these {len(reviews)}, each of them once?",
+                *(Section(each.item.proposal.id, text=each.item.proposal.proposed_file) for each in reviews),
+                asks="a reason, which is recorded",
+                needed=scopes.needs_reason(review.item.proposal.tool),
+            )
+        )
+        if answer is None:
+            return
+        approve = partial(decisions.approve_each, inbox, reviews, surface=SURFACE, notes=answer.notes)
+        answers, failed = await self._run(approve)
+        told = [f"approved {len(answers)} of {len(reviews)}", *map(str, failed)]
+        self.tell("; ".join(told), "alarm" if failed else "good")
 
     async def _reasons(self, action: str) -> list[str]:
         """What was given as a reason for such an answer lately. Without them one can still answer."""

@@ -29,14 +29,18 @@ use crate::settings::{Problem, strerror};
 
 /// For so long a rejection answers the same question again.
 const COOL_DOWN: Duration = Duration::from_secs(60);
-/// Characters of a host in a fingerprint's 256 bytes; the hash covers the whole name.
+/// Characters of a host in a fingerprint; the hash covers the whole name.
 const HOST_SHOWN: usize = 120;
 const KEY_BYTES: usize = 32;
+/// Fingerprints of which it is known how often they were asked about.
+const MAX_SEEN: usize = 4096;
 
 /// A secret that a request would carry somewhere, as the operator is asked about it.
 #[derive(Clone)]
 pub struct Question {
     pub fingerprint: String,
+    /// What the operator may have covered together with it.
+    pub kind: Option<String>,
     /// What the operator reads. The same request gives the same text, so that its retries are one proposal.
     pub payload: String,
     pub justification: String,
@@ -50,6 +54,8 @@ pub struct Leave {
     hold: Duration,
     memory: Mutex<Memory>,
     stopping: watch::Sender<bool>,
+    /// Changes with every approval that came with a grant, which may cover what others are held for.
+    given: watch::Sender<u64>,
     /// Told to what blocks on the broker.
     stopped: Arc<AtomicBool>,
     /// Proposals that are written or withdrawn just now.
@@ -63,6 +69,8 @@ struct Memory {
     asked: HashMap<String, Asked>,
     /// By proposal.
     approved: HashMap<String, (Instant, Arc<WithGrant>)>,
+    /// By fingerprint: when it was first asked about, and how often.
+    seen: HashMap<String, (String, u32)>,
 }
 
 /// Whether an approval came with a grant, once the first of its requests has looked.
@@ -112,6 +120,7 @@ impl Leave {
             hold,
             memory: Mutex::default(),
             stopping: watch::Sender::new(false),
+            given: watch::Sender::new(0),
             stopped,
             busy: AtomicUsize::new(0),
         }
@@ -135,12 +144,28 @@ impl Leave {
         format!("{shown}:{}", self.keyed_hash(&[host.as_bytes(), secret]))
     }
 
-    /// Whether a grant covers it; one use is spent.
-    pub async fn granted(self: &Arc<Self>, fingerprint: &str) -> bool {
-        let (leave, fingerprint) = (self.clone(), fingerprint.to_owned());
-        let used = spawn_blocking(move || leave.grants.use_grant(&leave.slug, TOOL_EGRESS_TOKEN_ALLOW, &fingerprint));
-        // An error is no leave: then it is asked, which says what is wrong.
-        matches!(used.await, Ok(Ok(Some(_))))
+    /// Whether a grant covers it, or all of its kind; one use is spent.
+    pub async fn granted(self: &Arc<Self>, fingerprint: &str, kind: Option<&str>) -> bool {
+        for about in [Some(fingerprint), kind].into_iter().flatten() {
+            let (leave, about) = (self.clone(), about.to_owned());
+            let used = spawn_blocking(move || leave.grants.use_grant(&leave.slug, TOOL_EGRESS_TOKEN_ALLOW, &about));
+            // An error is no leave: then it is asked, which says what is wrong.
+            if matches!(used.await, Ok(Ok(Some(_)))) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// When this was asked about for the first time since the start, and how often it has been, this time included.
+    fn seen(&self, fingerprint: &str) -> (String, u32) {
+        let mut memory = self.memory();
+        if memory.seen.len() >= MAX_SEEN && !memory.seen.contains_key(fingerprint) {
+            memory.seen.clear();
+        }
+        let seen = memory.seen.entry(fingerprint.to_owned()).or_insert_with(|| (bot_bottle_store::now(), 0));
+        seen.1 = seen.1.saturating_add(1);
+        seen.clone()
     }
 
     /// Waits until every secret may leave (`None`) or one may not. Dropped before that, it withdraws what it asked.
@@ -233,10 +258,18 @@ impl Leave {
         let guard = Guard(life.clone());
         let written = self.blocking(move || life.write(&proposal)).await;
         let stands_for = written.map_err(|error| self.refusal(&error, &id, question))?;
-        let response = match self.wait(&id).await {
-            Ok(response) => {
+        let response = match self.wait(&id, question).await {
+            Ok(Some(response)) => {
                 guard.0.end();
                 response
+            }
+            Ok(None) => {
+                guard.0.end();
+                let (leave, covered) = (self.clone(), id.clone());
+                let reason = "a grant that was given meanwhile covers it";
+                // Decided by now is as good.
+                let _ = self.blocking(move || leave.queue.withdraw_proposal(&covered, reason)).await;
+                return Ok(());
             }
             Err(error) => {
                 if !matches!(error, Error::Closed) {
@@ -268,7 +301,10 @@ impl Leave {
             memory.approved.entry(stands_for.to_owned()).or_insert_with(fresh).1.clone()
         };
         let mut with_grant = cell.lock().await;
-        let used = self.granted(&question.fingerprint).await;
+        let used = self.granted(&question.fingerprint, question.kind.as_deref()).await;
+        if used {
+            self.given.send_modify(|given| *given += 1);
+        }
         if *with_grant.get_or_insert(used) && !used {
             let reason = "The operator's approval was for fewer requests than were waiting for it; send it again.";
             let more = vec![("proposal_id", id), ("fingerprint", question.fingerprint.clone())];
@@ -278,14 +314,23 @@ impl Leave {
     }
 
     fn proposal(&self, question: &Question, id: Option<&str>) -> StoreResult<Proposal> {
+        let (first, count) = self.seen(&question.fingerprint);
+        let before = match count {
+            1 => "It was not asked about before.".to_owned(),
+            _ => format!("It was first asked about at {first}, and {count} times so far."),
+        };
+        let about = match &question.kind {
+            Some(kind) => format!("{} | {kind}", question.fingerprint),
+            None => question.fingerprint.clone(),
+        };
         let made = Proposal::new(
             &self.slug,
             TOOL_EGRESS_TOKEN_ALLOW,
             question.payload.as_bytes(),
-            &question.justification,
+            &format!("{} {before}", question.justification),
             None,
             Some(self.hold),
-            Some(&question.fingerprint),
+            Some(&about),
         )?;
         match id {
             None => Ok(made),
@@ -303,9 +348,12 @@ impl Leave {
         }
     }
 
-    async fn wait(self: &Arc<Self>, id: &str) -> StoreResult<Response> {
-        let mut stopping = self.stopping.subscribe();
-        let (sender, answer) = oneshot::channel();
+    /// The answer; `None` if a grant covers the question before somebody answers it.
+    async fn wait(self: &Arc<Self>, id: &str, question: &Question) -> StoreResult<Option<Response>> {
+        let (mut stopping, mut given) = (self.stopping.subscribe(), self.given.subscribe());
+        // One may have been given since it was last looked for.
+        given.mark_changed();
+        let (sender, mut answer) = oneshot::channel();
         let (leave, id) = (self.clone(), id.to_owned());
         let timeout = Some(self.hold + Duration::from_secs(1));
         let begun = self.blocking(move || {
@@ -314,13 +362,20 @@ impl Leave {
             })
         });
         let _handle = Waiting(begun.await?);
-        tokio::select! {
-            ended = answer => match ended {
-                Ok(Ok(Event::Answer(response))) => Ok(*response),
-                Ok(Ok(Event::Changed)) | Err(_) => Err(Error::Closed),
-                Ok(Err(error)) => Err(error),
-            },
-            _ = stopping.wait_for(|stopping| *stopping) => Err(Error::Closed),
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut answer => return match ended {
+                    Ok(Ok(Event::Answer(response))) => Ok(Some(*response)),
+                    Ok(Ok(Event::Changed)) | Err(_) => Err(Error::Closed),
+                    Ok(Err(error)) => Err(error),
+                },
+                () = async { let _ = stopping.wait_for(|stopping| *stopping).await; } => return Err(Error::Closed),
+                Ok(()) = given.changed() => {}
+            }
+            if self.granted(&question.fingerprint, question.kind.as_deref()).await {
+                return Ok(None);
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bot_bottle_routes::{OnMatch, Refusal};
+use bot_bottle_scan::Kind;
+use http::Method;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 
@@ -75,8 +77,8 @@ pub async fn settle(
         OnMatch::Supervise => {}
     }
     let mut granted = Vec::new();
-    for name in new.keys() {
-        if proxy.leave.granted(name).await {
+    for (name, seen) in &new {
+        if proxy.leave.granted(name, kind(exchange, seen, carrier.size).as_deref()).await {
             granted.push(name.clone());
         }
     }
@@ -139,7 +141,10 @@ fn question(exchange: &Exchange, name: &str, seen: &[&Seen], size: Option<u64>, 
         })
         .collect();
     let places: BTreeSet<&str> = found.iter().map(|(.., place)| place.as_str()).collect();
-    let places = places.into_iter().collect::<Vec<_>>().join("; ");
+    let places = places.into_iter().collect::<Vec<_>>();
+    let sentence =
+        format!("{} wants to send its {kinds} to {host} in the {}", exchange.proxy.slug, places.join(" and the "));
+    let places = places.join("; ");
     let method = shown(exchange, head.method.as_str());
     let found: Vec<Value> = found
         .iter()
@@ -165,12 +170,31 @@ fn question(exchange: &Exchange, name: &str, seen: &[&Seen], size: Option<u64>, 
     content.insert("fingerprint".to_owned(), name.into());
     content.insert("request_hash".to_owned(), hash.into());
     let payload = format!("{:#}\n", Value::Object(content));
-    let slug = &exchange.proxy.slug;
+    let kind = kind(exchange, seen, size);
+    let all = kind.as_ref().map(|kind| format!(", or all of a kind: {kind}")).unwrap_or_default();
     let justification = format!(
-        "{slug} wants to send a secret ({kinds}) to {host} in a {method} request; it has not left the bottle. \
-         A yes lets this one request through; a grant lets the same secret go to {host} again."
+        "{sentence} ({method} request); it has not left the bottle. A yes lets this one request through; \
+         a grant lets the same secret go to {host} again{all}."
     );
-    Question { fingerprint: name.to_owned(), payload, justification }
+    Question { fingerprint: name.to_owned(), kind, payload, justification }
+}
+
+/// What this secret is one of, for operators who let all of them go there: fresh signed URLs, most of all. None for a
+/// value that was given, which is the same each time.
+fn kind(exchange: &Exchange, seen: &[&Seen], size: Option<u64>) -> Option<String> {
+    /// Bytes; a fingerprint holds 512, and the host and a hash before it.
+    const MAX_KIND: usize = 300;
+    if seen.iter().any(|each| each.finding.kind != Kind::TokenPattern) {
+        return None;
+    }
+    let method = &exchange.head.method;
+    let downloads = (method == Method::GET || method == Method::HEAD) && size == Some(0);
+    let what: BTreeSet<String> =
+        seen.iter().map(|each| format!("{} in the {}", each.finding.detector, each.place_in_words())).collect();
+    let what = what.into_iter().collect::<Vec<_>>().join(" with ");
+    let of = if downloads { "downloads from" } else { "requests to" };
+    let kind = shown(exchange, &format!("any {what} of {of} {}", exchange.host));
+    (kind.len() <= MAX_KIND).then_some(kind)
 }
 
 /// What of an agent's `text` may be stored and shown.

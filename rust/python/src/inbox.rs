@@ -138,7 +138,8 @@ impl Inbox {
     ///         It does not say where an approval writes to.
     ///     decided_by: who; ``None`` is the operating system's user name.
     ///     grant: ``once``, ``uses:N``, ``until:<RFC 3339>``, ``for:<seconds>`` or ``bottle`` (until it stops);
-    ///         needs an approval of a proposal with a fingerprint.
+    ///         needs an approval of a proposal with a fingerprint. After ``kind:``: for all of
+    ///         :attr:`Proposal.kind`.
     ///
     /// Raises:
     ///     NotFoundError, AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError: not to be decided.

@@ -141,7 +141,7 @@ value!(
 ///     justification: the agent's words, up to 16 KiB.
 ///     current_file_hash: SHA-256 of the managed file the payload was written against; ``None`` or ``""``: unknown.
 ///     expires_at: from then on undecided means expired; ``None``: never.
-///     fingerprint: what a grant made from its approval is about (see :class:`GrantStore`), at most 256 bytes.
+///     fingerprint: what a grant made from its approval is about (see :class:`GrantStore`), at most 512 bytes.
 ///
 /// Raises:
 ///     InvalidProposalError: a field breaks its rule; the message names it (for bytes, the offset).
@@ -214,6 +214,12 @@ Proposal, store::Proposal {
         )
         .to_py()
         .map(Proposal)
+    }
+
+    /// What a grant with ``kind:`` would be about, where the fingerprint names a kind; else ``None``.
+    #[getter]
+    fn kind(&self) -> Option<&str> {
+        self.0.kind()
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {

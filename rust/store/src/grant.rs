@@ -118,24 +118,28 @@ pub(crate) fn damaged(conn: &Connection, keys: &Keys) -> Result<Vec<(String, Str
     Ok(damaged)
 }
 
-/// For how long an approval holds.
+/// For how long an approval holds, and whether for all of its kind.
 pub(crate) struct Scope {
+    pub(crate) of_kind: bool,
     name: &'static str,
     uses: Option<i64>,
     expires_at: Option<String>,
 }
 
 impl Scope {
-    /// `once`, `uses:N`, `until:<RFC 3339>`, `for:<seconds>`, `bottle`.
+    /// `once`, `uses:N`, `until:<RFC 3339>`, `for:<seconds>`, `bottle`; after `kind:` for all of the proposal's kind.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let refused = || {
-            let reason = format!("must be once, uses:N, until:<RFC 3339>, for:<seconds> or bottle, not {text:?}");
+            let reason = format!(
+                "must be once, uses:N, until:<RFC 3339>, for:<seconds> or bottle, alone or after kind:, not {text:?}"
+            );
             Error::input("grant", reason)
         };
-        let scope = |name, uses, expires_at| Ok(Scope { name, uses, expires_at });
-        match text.split_once(':') {
-            None if text == "once" => scope("once", Some(1), None),
-            None if text == "bottle" => scope("bottle", None, None),
+        let (of_kind, rest) = text.strip_prefix("kind:").map_or((false, text), |rest| (true, rest));
+        let scope = |name, uses, expires_at| Ok(Scope { of_kind, name, uses, expires_at });
+        match rest.split_once(':') {
+            None if rest == "once" => scope("once", Some(1), None),
+            None if rest == "bottle" => scope("bottle", None, None),
             Some(("uses", count)) => match count.parse() {
                 Ok(count @ 1..=1_000_000) => scope("uses", Some(count), None),
                 _ => Err(refused()),
@@ -246,12 +250,22 @@ mod tests {
 
     #[test]
     fn scopes_are_read_or_refused() {
-        for good in ["once", "bottle", "uses:3", "for:0.5", "until:9000-01-01T00:00:00Z"] {
+        for good in ["once", "bottle", "uses:3", "for:0.5", "until:9000-01-01T00:00:00Z", "kind:once", "kind:for:60"] {
             assert!(Scope::parse(good).is_ok(), "{good}");
         }
-        for bad in
-            ["", "ever", "uses:0", "uses:-1", "uses:x", "for:0", "for:nan", "until:2001-01-01T00:00:00Z", "once:2"]
-        {
+        for bad in [
+            "",
+            "ever",
+            "uses:0",
+            "uses:-1",
+            "uses:x",
+            "for:0",
+            "for:nan",
+            "until:2001-01-01T00:00:00Z",
+            "once:2",
+            "kind:",
+            "kind",
+        ] {
             assert_eq!(Scope::parse(bad).err().map(|error| error.exit_code()), Some(2), "{bad}");
         }
     }

@@ -13,7 +13,7 @@ pub const MAX_JUSTIFICATION_BYTES: usize = 16 << 10;
 pub const MAX_NOTES_BYTES: usize = 16 << 10;
 /// How many proposals of one queue may be pending: an agent that floods meets this, not the operator.
 pub const MAX_PENDING_PER_BOTTLE: i64 = 200;
-pub(crate) const MAX_FINGERPRINT_BYTES: usize = 256;
+pub(crate) const MAX_FINGERPRINT_BYTES: usize = 512;
 
 /// A UUIDv7 (RFC 9562); later ones of this process sort after earlier ones.
 pub fn new_id() -> String {

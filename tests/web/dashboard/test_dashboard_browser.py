@@ -120,6 +120,22 @@ def test_decisions_in_the_browser_reach_those_who_wait(host: Host, seat: Seat) -
     assert seat.wrong == []
 
 
+def test_a_group_is_approved_after_one_question_that_shows_each(host: Host, seat: Seat) -> None:
+    tool, kind = "egress-token-allow", "any GitHub token in the URL query of downloads from h.example"
+    alike = [host.propose(f"request {each}\n", tool=tool, fingerprint=f"h.example:{each} | {kind}") for each in "012"]
+    other = host.propose("request 3\n", tool=tool, fingerprint="h.example:3")
+    with Inbox() as inbox:
+        seat.look_at(alike[1])
+        seat.press("g", "Approve these 3, each of them once?")
+        shown = seat.page.inner_text("dialog")
+        assert all(f"request {each}" in shown for each in "012") and "request 3" not in shown
+        seat.page.fill("dialog .line input", "a release")
+        seat.page.keyboard.press("Enter")
+        seat.told("approved 3 of 3")
+        assert [inbox.read(each.id).state for each in (*alike, other)] == ["approved"] * 3 + ["pending"]
+    assert seat.wrong == []
+
+
 HOSTILE = [
     "<script>document.title='ran'</script>",
     "<img src=//evil.example/x onerror=alert(1)>",

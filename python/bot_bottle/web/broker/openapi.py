@@ -220,7 +220,7 @@ def schemas() -> dict[str, _Schema]:
         "arrival_timestamp": _TIME,
         "current_file_hash": {"type": ["string", "null"], "pattern": "^([0-9a-f]{64})?$"},
         "expires_at": {**_TIME, "type": ["string", "null"]},
-        "fingerprint": {"type": ["string", "null"], "maxLength": 256},
+        "fingerprint": {"type": ["string", "null"], "maxLength": 512},
     }
     proposal = {**asked, "payload_sha256": _HASH}
     may_be_left_out = {"justification", "current_file_hash", "expires_at", "fingerprint", "payload_sha256"}
@@ -350,7 +350,7 @@ def schemas() -> dict[str, _Schema]:
                 "seq": _NUMBER,
             }
         ),
-        "GrantUse": shape({"tool": _NAME, "fingerprint": {"type": "string", "maxLength": 256}}, closed=True),
+        "GrantUse": shape({"tool": _NAME, "fingerprint": {"type": "string", "maxLength": 512}}, closed=True),
         "Grant": shape(
             {
                 **dict.fromkeys(

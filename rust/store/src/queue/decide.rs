@@ -146,11 +146,11 @@ fn check_rules(proposal: &Proposal, answer: &Response, scope: Option<&Scope>) ->
     if scope.is_some() && answer.status == STATUS_REJECTED {
         return Err(Error::input("grant", "goes with an approval, not with a rejection"));
     }
-    if scope.is_some() && proposal.fingerprint.is_none() {
-        return Err(Error::input(
-            "grant",
-            format!("is not possible for {}: the proposal has no fingerprint", proposal.tool),
-        ));
+    if let Some(scope) = scope
+        && proposal.granted(scope).is_none()
+    {
+        let lacks = if scope.of_kind { "its fingerprint names no kind" } else { "the proposal has no fingerprint" };
+        return Err(Error::input("grant", format!("is not possible for {}: {lacks}", proposal.tool)));
     }
     Ok(())
 }
@@ -242,7 +242,7 @@ impl Made<'_> {
             }
             .into(),
         )?;
-        if let Some((scope, fingerprint)) = scope.zip(proposal.fingerprint.as_deref()) {
+        if let Some((scope, fingerprint)) = scope.and_then(|scope| Some((scope, proposal.granted(scope)?))) {
             let granted = Granted {
                 bottle_slug: &proposal.bottle_slug,
                 tool: &proposal.tool,

@@ -10,10 +10,15 @@ use crate::clock;
 use crate::diff::sha256_hex;
 use crate::error::{Error, Result};
 use crate::file::column::get;
+use crate::grant::Scope;
 use crate::rules::{
     MAX_FINGERPRINT_BYTES, MAX_JUSTIFICATION_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text, check_time,
     new_id,
 };
+use crate::state::TOOL_EGRESS_TOKEN_ALLOW;
+
+/// Stands in a fingerprint between this very thing and its kind.
+const KIND: &str = " | ";
 
 /// What a sidecar asks of the operator. Immutable; `new` and `checked` are the ways to get one, so each is valid.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -106,7 +111,26 @@ impl Proposal {
             == (&other.bottle_slug, &other.tool, &other.proposed_file, other.about())
     }
 
-    /// What a grant made from its approval is about; empty if about nothing.
+    /// What a grant for all of the kind would be about, if the fingerprint names a kind after ` | `. Only the egress
+    /// proxy's do: in those of other tools these characters may be part of a name.
+    pub fn kind(&self) -> Option<&str> {
+        self.parts().1
+    }
+
+    /// What a grant of this scope would be about.
+    pub(crate) fn granted(&self, scope: &Scope) -> Option<&str> {
+        if scope.of_kind { self.kind() } else { self.fingerprint.as_ref().map(|_| self.parts().0) }
+    }
+
+    fn parts(&self) -> (&str, Option<&str>) {
+        let whole = self.about();
+        match whole.split_once(KIND) {
+            Some((this, kind)) if self.tool == TOOL_EGRESS_TOKEN_ALLOW => (this, Some(kind)),
+            _ => (whole, None),
+        }
+    }
+
+    /// Its whole fingerprint; empty if it has none.
     pub(crate) fn about(&self) -> &str {
         self.fingerprint.as_deref().unwrap_or_default()
     }
@@ -159,6 +183,24 @@ mod tests {
         assert!(proposal("dev", b"").unwrap_err().to_string().contains("empty"));
         assert!(proposal("dev", &vec![b'x'; MAX_PAYLOAD_BYTES]).is_ok());
         assert!(proposal("dev", &vec![b'x'; MAX_PAYLOAD_BYTES + 1]).is_err());
+    }
+
+    #[test]
+    fn a_fingerprint_says_what_a_grant_is_about_and_of_which_kind_that_is() {
+        let asked = |tool: &str, fingerprint| {
+            Proposal::new("dev", tool, b"a finding", "", None, None, fingerprint).expect("valid")
+        };
+        let about = |proposal: &Proposal, scope: &str| {
+            proposal.granted(&Scope::parse(scope).expect("valid")).map(str::to_owned)
+        };
+        let egress = asked(TOOL_EGRESS_TOKEN_ALLOW, Some("h.example:00ff | h.example: a key in the query"));
+        assert_eq!(about(&egress, "bottle").as_deref(), Some("h.example:00ff"));
+        assert_eq!(about(&egress, "kind:bottle").as_deref(), Some("h.example: a key in the query"));
+        let plain = asked(TOOL_EGRESS_TOKEN_ALLOW, Some("h.example:00ff"));
+        assert_eq!((about(&plain, "once").as_deref(), about(&plain, "kind:once")), (Some("h.example:00ff"), None));
+        let other = asked("gitleaks-allow", Some("rule a | b.txt 00ff"));
+        assert_eq!((about(&other, "once").as_deref(), about(&other, "kind:once")), (Some("rule a | b.txt 00ff"), None));
+        assert_eq!(about(&asked(TOOL_EGRESS_TOKEN_ALLOW, None), "once"), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::file::bell::Rings;
 use crate::file::column::get;
 use crate::grant::{self, COLUMNS, Grant, LIVE, from_row};
 use crate::registration::record_damage;
-use crate::rules::{check_name, check_text};
+use crate::rules::{MAX_FINGERPRINT_BYTES, check_name, check_text};
 use crate::statement::Keys;
 use crate::stores::transport::Transport;
 use crate::stores::trust::Trust;
@@ -56,7 +56,7 @@ impl GrantStore {
     pub fn use_grant(&self, bottle_slug: &str, tool: &str, fingerprint: &str) -> Result<Option<Grant>> {
         check_name("bottle_slug", bottle_slug)?;
         check_name("tool", tool)?;
-        check_text("fingerprint", fingerprint.as_bytes(), 256)?;
+        check_text("fingerprint", fingerprint.as_bytes(), MAX_FINGERPRINT_BYTES)?;
         let db = match &self.transport {
             Transport::Broker(broker) => {
                 let spent = broker.use_grant(bottle_slug, tool, fingerprint)?;

@@ -54,6 +54,7 @@ const HELP = [
   ["m", "modify here; the diff of your edit is shown before it is sent"],
   ["r", "reject; the agent reads the reason"],
   ["x, b", "mark one that was read to its end; approve all marked ones"],
+  ["g", "approve all that wait and are of the kind of this one, which are shown"],
   ["c", "take out of the list what is decided"],
 ];
 const help = () =>

@@ -341,12 +341,31 @@ async function approveMarked() {
     read: () => ({ notes: reason.value() }),
     wide: true,
   });
-  if (!answer) return;
+  if (answer) await approveEach(chosen.map((row) => [row.id, read.get(row.id)]), answer.notes);
+}
+
+async function approveGroup() {
+  const row = rows.get(shown.id);
+  if (!row.group) return tell(`${row.tool} names no kind here, so there is no group.`);
+  const alike = [...rows.values()].filter((each) => each.group === row.group && open(each));
+  const all = await Promise.all(alike.map((each) => (each.id === shown.id ? shown : get(`proposals/${each.id}`))));
+  const reason = line("A reason, which is recorded", reasons);
+  const answer = await ask({
+    question: `Approve these ${all.length}, each of them once?`,
+    body: [...all.flatMap((each) => each.sections.map(section)), reason.element],
+    yes: `Approve ${all.length}`,
+    tone: "good",
+    read: () => (reason.value() ? { notes: reason.value() } : "It needs a reason."),
+    wide: true,
+  });
+  if (answer) await approveEach(all.map((each) => [each.row.id, each.review_sha256]), answer.notes);
+}
+
+async function approveEach(chosen, notes) {
   const failed = [];
-  for (const row of chosen) {
+  for (const [id, review_sha256] of chosen) {
     try {
-      const body = { status: "approved", review_sha256: read.get(row.id), notes: answer.notes };
-      merge([(await post(`proposals/${row.id}/decision`, body)).row]);
+      merge([(await post(`proposals/${id}/decision`, { status: "approved", review_sha256, notes })).row]);
     } catch (error) {
       failed.push(error.message);
     }
@@ -386,6 +405,7 @@ export const KEYS = {
   r: (pressed) => guarded(reject, pressed),
   x: (pressed) => guarded(mark, pressed),
   b: (pressed) => guarded(approveMarked, pressed),
+  g: (pressed) => guarded(approveGroup, pressed),
   c: clear,
   Escape: () => document.body.classList.remove("reviewing"),
 };
