@@ -12,6 +12,7 @@ pytest_plugins = [
     "transports",
     "git_pushes",
     "git_gates",
+    "git_https",
 ]
 
 # Programs interrupted in the tests inherit what this process does. A shell starts what runs in its background deaf.

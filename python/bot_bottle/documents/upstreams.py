@@ -18,6 +18,7 @@ from bot_bottle.documents.plain_yaml import Node, PlainYamlError, parse, quoted
 from bot_bottle.errors import InvalidInputError
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9_-])?")
+ONCE: Final = "GIT_GATE_ONCE"
 # ssh splits its options at blanks and quotes.
 _PATH: Final = re.compile(r"/[^\s\"'\\%~]+")
 
@@ -43,6 +44,14 @@ class Upstream:
             f"protocol.{kind}.allow": "always",
             "credential.helper": "",
         }
+        # What the repository itself says of its LFS server (.lfsconfig) is the agent's to write, and counts for less.
+        lfs_url = _lfs_url(self.url, kind)
+        settings |= {
+            "lfs.url": lfs_url,
+            "lfs.pushUrl": lfs_url,
+            "lfs.skipDownloadErrors": "false",
+            "lfs.allowIncompletePush": "false",
+        }
         if kind == "ssh":
             options = {
                 "BatchMode": "yes",
@@ -61,12 +70,27 @@ class Upstream:
             # git runs this as a shell function; it reads the file each time, so a token may be renewed.
             user, file = shlex.quote(self.username), shlex.quote(self.token)
             answer = f"printf 'username=%s\\npassword=%s\\n' {user} \"$(cat {file})\""
+            # git-lfs asks without end for a credential that is not taken. It gets it once, with the file named here.
+            once = f'test -z "${ONCE}" || rm "${ONCE}" 2>/dev/null'
             host = urlsplit(self.url).netloc.rpartition("@")[2]
-            settings[f"credential.https://{host}.helper"] = f'!f() {{ test "$1" != get || {answer}; }}; f'
+            settings[f"credential.https://{host}.helper"] = (
+                f'!f() {{ test "$1" != get || {{ {once}; }} && {answer}; }}; f'
+            )
             # A redirect would take the token to wherever it points.
             settings["http.followRedirects"] = "false"
             settings |= {"http.lowSpeedLimit": "1", "http.lowSpeedTime": "60"}
+            # git-lfs need not find out that it takes a credential, and note it.
+            settings[f"lfs.{lfs_url}.access"] = "basic"
         return settings
+
+
+def _lfs_url(url: str, kind: str) -> str:
+    """Where git-lfs would look for the objects of a repository by itself (git-lfs, docs/api/server-discovery.md)."""
+    if kind == "file":
+        return f"file://{url.removeprefix('file://')}"
+    if kind == "ssh":
+        return url
+    return url.rstrip("/").removesuffix(".git") + ".git/info/lfs"
 
 
 def read_upstreams(text: str) -> list[Upstream]:

@@ -115,7 +115,8 @@ def _ours(text: str | None) -> list[dict[str, Any]] | None:
 
 
 def _settings(upstreams: Iterable[dict[str, Any]]) -> str:
-    lines = []
+    # The gate takes objects of Git LFS by plain HTTP, in the bottle's own network, and has no locks.
+    lines = ["[lfs]", "\tgitprotocol = http", "\tlocksverify = false"]
     for each in upstreams:
         lines.append(f'[url "git://git-gate:9418/{each["name"]}.git"]')
         lines += [f"\tinsteadOf = {json.dumps(url)}" for url in spellings(each["url"])]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import getpass
-import http.server
 import os
 import shutil
-import ssl
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from git_gates import KEY, Gate, free_port, listening, running, upstream_commit
+from git_https import HttpsUpstream
 from git_pushes import BOTTLE, FAR, Clone, environment, eventually, make_world
 from needs import cannot
 
@@ -209,7 +206,8 @@ def test_a_gate_ends_when_its_port_is_taken(gate: Gate) -> None:
         text=True,
         timeout=FAR,
     )
-    assert done.returncode != 0 and "git daemon ended" in done.stderr
+    assert done.returncode == 2
+    assert done.stderr == f"git gate: port {gate.port} (GIT_GATE_PORT) cannot be used: Address already in use\n"
 
 
 def test_a_sha256_upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,84 +291,16 @@ def test_ssh_trusts_no_other_host_key(tmp_path: Path, monkeypatch: pytest.Monkey
 # --- https
 
 
-@pytest.fixture
-def https(tmp_path: Path) -> Iterator[Callable[[], tuple[str, list[str]]]]:
-    """A TLS server with git's http-backend; it takes user ``bot`` with token ``t0ken``, and notes who asked."""
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", tmp_path / "tls.key",
-         "-out", tmp_path / "tls.crt"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    asked: list[str] = []
-
-    class Backend(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            given = self.headers.get("Authorization", "")
-            asked.append(base64.b64decode(given.removeprefix("Basic ")).decode())
-            if asked[-1] != "bot:t0ken":
-                self.send_response(401)
-                self.send_header("WWW-Authenticate", 'Basic realm="git"')
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            path, _, query = self.path.partition("?")
-            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            done = subprocess.run(
-                ["git", "http-backend"],
-                input=body,
-                capture_output=True,
-                env=environment(
-                    tmp_path,
-                    GIT_PROJECT_ROOT=str(tmp_path),
-                    GIT_HTTP_EXPORT_ALL="1",
-                    PATH_INFO=path,
-                    QUERY_STRING=query,
-                    REQUEST_METHOD=self.command,
-                    REMOTE_USER="bot",
-                    CONTENT_TYPE=self.headers.get("Content-Type", ""),
-                    HTTP_CONTENT_ENCODING=self.headers.get("Content-Encoding", ""),
-                    GIT_PROTOCOL=self.headers.get("Git-Protocol", ""),
-                ),
-            )
-            head, _, content = done.stdout.partition(b"\r\n\r\n")
-            fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
-            self.send_response(int(fields.pop("Status", "200").split()[0]))
-            for name, value in fields.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_POST = do_GET
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Backend)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield lambda: (f"https://localhost:{server.server_port}/origin.git", asked)
-    server.shutdown()
-    thread.join()
-
-
-def test_https_with_a_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, https: Callable[[], tuple[str, list[str]]]
-) -> None:
-    url, asked = https()
+def test_https_with_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, https: HttpsUpstream) -> None:
     token = tmp_path / "token"
     token.write_text("t0ken\n")
     world = make_world(tmp_path, monkeypatch)
     with running(
-        world, f"    token: {token}\n    username: bot\n", url, GIT_SSL_CAINFO=str(tmp_path / "tls.crt")
+        world, f"    token: {token}\n    username: bot\n", https.url, GIT_SSL_CAINFO=str(https.certificate)
     ) as gate:
         commit = gate.clone.commit({"a": "1\n"})
         gate.clone.pushed("main")
-        assert gate.upstream("main") == commit and "bot:t0ken" in asked
+        assert gate.upstream("main") == commit and "bot:t0ken" in https.asked
         token.write_text("expired\n")
         assert "does not take the gate's credential (401)" in gate.clone.refused("main:other")
         configured = (tmp_path / "gate" / "app.git").rglob("*")

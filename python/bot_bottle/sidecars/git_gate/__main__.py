@@ -2,16 +2,20 @@
 
 ``python -m bot_bottle.sidecars.git_gate`` keeps a bare repository for each upstream and serves them with git daemon.
 Before each request the repository is brought to what its upstream has; each push is scanned and passed on. All of
-that is ``bot-bottle-sidecar git-gate-hook``, which the hooks of the repositories start.
+that is ``bot-bottle-sidecar git-gate-hook``, which the hooks of the repositories start. Objects of Git LFS come in over
+HTTP on the same port, because that is where git-lfs looks for them (lfs.py).
 """
 
 from __future__ import annotations
 
 import os
 import pwd
+import selectors
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bot_bottle.errors import BotBottleError, InvalidInputError
+from bot_bottle.sidecars.git_gate import lfs
 from bot_bottle.sidecars.git_gate.hook import MAX_FILE_BYTES, WAIT_SECONDS, HookSettings, found_program, install
 
 if TYPE_CHECKING:
@@ -27,12 +32,13 @@ if TYPE_CHECKING:
 UPSTREAMS_FILE: Final = "/etc/bot-bottle/upstreams.yaml"
 ROOT: Final = "/var/lib/git-gate"
 PORT: Final = 9418
-# At git daemon's own limit of 32 it ends connections to make room for others, and a held push is one. Each costs a few
-# processes, so there is a limit all the same.
+# Held pushes are among them. Each costs a few processes; more than these wait for one of them to end.
 _CONNECTIONS: Final = 512
+# A connection that says nothing for so long is closed, in seconds.
+_SILENCE: Final = 30.0
 # Of the eight seconds that the bundle gives its daemons: time for a held push to take its proposal back.
 _GRACE_SECONDS: Final = 5.0
-_WATCHED: Final = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+_WATCHED: Final = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 _MIRRORED: Final = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+refs/notes/*:refs/notes/*")
 # git daemon starts this at each request with the service and the repository.
 _SYNC: Final = """\
@@ -128,31 +134,113 @@ class Gate:
         return repository
 
     def serve(self, repositories: Sequence[Path]) -> int:
-        """Runs git daemon until it ends or a SIGTERM or SIGINT; returns the exit code."""
-        # Blocked before the first child: a stop that comes early waits to be taken below.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
-        daemon = _spawn(
-            "git", "daemon", f"--port={self.port}", f"--base-path={self.root}", "--reuseaddr", "--export-all",
-            "--enable=receive-pack", f"--access-hook={self.root / 'sync'}", "--informative-errors", "--init-timeout=30",
-            f"--max-connections={_CONNECTIONS}", "--log-destination=stderr", "--verbose",
-            # With no directory at all it would serve every one.
-            *(map(str, repositories) if repositories else [str(self.root / "nothing")]),
-        )  # fmt: skip
+        """Takes connections until a SIGTERM or SIGINT; returns the exit code.
+
+        Raises:
+            InvalidInputError: the port is taken.
+        """
+        signals = _signals()
+        try:
+            listener = socket.create_server(("", self.port), family=socket.AF_INET6, backlog=128, dualstack_ipv6=True)
+        except OSError as error:
+            raise InvalidInputError(
+                f"port {self.port} (GIT_GATE_PORT) cannot be used: {os.strerror(error.errno or 0)}"
+            ) from None
         _say(f"serving {', '.join(r.name for r in repositories) or 'no repository'} on port {self.port}")
+        served = _Served(self, repositories, listener)
         # So that an upstream that does not answer shows in the log before the agent meets it.
-        children = {daemon, *(_spawn(str(self.root / "sync"), "start", str(path)) for path in repositories)}
-        while True:
-            if signal.sigwait(_WATCHED) != signal.SIGCHLD:
-                _end(children)
-                return 0
-            for child in sorted(children):
-                pid, status = os.waitpid(child, os.WNOHANG)
-                if pid:
-                    children.discard(pid)
-                if pid == daemon:
-                    _say("git daemon ended")
-                    _end({daemon, *children})
-                    return os.waitstatus_to_exitcode(status) or 1
+        served.children |= {_spawn(str(self.root / "sync"), "start", str(path)) for path in repositories}
+        with listener, selectors.DefaultSelector() as selector:
+            selector.register(signals, selectors.EVENT_READ)
+            while not served.turn(selector):
+                pass
+        _end(served.children)
+        return 0
+
+
+class _Served:
+    """The connections of a gate. What begins like a packet of git's is handed to git daemon, all else is HTTP."""
+
+    def __init__(self, gate: Gate, repositories: Sequence[Path], listener: socket.socket) -> None:
+        self.children: set[int] = set()
+        self._listener = listener
+        self._silent: dict[socket.socket, float] = {}
+        self._http: set[threading.Thread] = set()
+        programs = subprocess.run(["git", "--exec-path"], capture_output=True, text=True, check=True).stdout.strip()
+        self._daemon = (
+            f"{programs}/git-daemon", "--inetd", f"--base-path={gate.root}", "--export-all",
+            "--enable=receive-pack", f"--access-hook={gate.root / 'sync'}", "--informative-errors", "--init-timeout=30",
+            "--log-destination=stderr", "--verbose",
+            # With no directory at all it would serve every one.
+            *(map(str, repositories) if repositories else [str(gate.root / "nothing")]),
+        )  # fmt: skip
+        self._stores = {
+            upstream.name: lfs.Store(repository, upstream.object_format, gate.hook.max_file)
+            for upstream, repository in zip(gate.upstreams, repositories, strict=True)
+        }
+
+    def turn(self, selector: selectors.BaseSelector) -> bool:
+        """Waits for what happens next, and sees to it; is it the end?"""
+        room = len(self.children) + len(self._silent) + len(self._http) < _CONNECTIONS
+        if room != (self._listener in selector.get_map()):
+            if room:
+                selector.register(self._listener, selectors.EVENT_READ)
+            else:
+                selector.unregister(self._listener)
+        first = min(self._silent.values(), default=None)
+        # Only a thread tells nobody that it has ended.
+        patience = 1.0 if self._http else None if first is None else max(0.0, first - time.monotonic())
+        for key, _ in selector.select(patience):
+            if key.fileobj is self._listener:
+                self._accept(selector)
+            elif isinstance(key.fileobj, socket.socket) and key.fileobj in self._silent:
+                selector.unregister(key.fileobj)
+                del self._silent[key.fileobj]
+                self._begin(key.fileobj)
+            elif any(number != signal.SIGCHLD for number in os.read(key.fd, 1024)):
+                return True
+        for connection in [each for each, until in self._silent.items() if until <= time.monotonic()]:
+            selector.unregister(connection)
+            del self._silent[connection]
+            connection.close()
+        self.children -= {child for child in self.children if _reap(child)}
+        self._http = {thread for thread in self._http if thread.is_alive()}
+        return False
+
+    def _accept(self, selector: selectors.BaseSelector) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # it has hung up, or there are too many files open
+            return
+        self._silent[connection] = time.monotonic() + _SILENCE
+        selector.register(connection, selectors.EVENT_READ)
+
+    def _begin(self, connection: socket.socket) -> None:
+        try:
+            start = connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            start = b""
+        # git's packets begin with their length in hex; an HTTP method begins with a capital letter.
+        if start and start in b"0123456789abcdef":
+            with connection:
+                self.children.add(_spawn(*self._daemon, connection=connection.fileno()))
+        elif start:
+            thread = threading.Thread(target=lfs.serve, args=(connection, self._stores), daemon=True)
+            thread.start()
+            self._http.add(thread)
+        else:
+            connection.close()
+
+
+def _signals() -> int:
+    """From now on a signal is a byte in what this returns, rather than an interruption."""
+    told, wakeup = socket.socketpair()
+    for each in (told, wakeup):
+        each.setblocking(False)
+    signal.set_wakeup_fd(wakeup.detach())
+    for number in _WATCHED:
+        signal.signal(number, lambda *_: None)
+    return told.detach()
 
 
 def main() -> int:
@@ -203,11 +291,18 @@ def _git(*arguments: str) -> None:
         raise InvalidInputError(f"git {arguments[0]} failed: {done.stderr.strip()}")
 
 
-def _spawn(*argv: str) -> int:
-    """Starts a program as the leader of a process group, so that a stop reaches whatever it starts in turn."""
-    # Its standard output is git's to write to; what it has to tell us goes to standard error.
-    silent = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)
-    return os.posix_spawnp(argv[0], argv, os.environ, file_actions=[silent], setpgroup=0, setsigmask=())
+def _spawn(*argv: str, connection: int | None = None) -> int:
+    """Starts a program as the leader of a process group, so that a stop reaches whatever it starts in turn.
+
+    With a connection it talks to that one; without, what it prints is for nobody.
+    """
+    actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+    ]
+    if connection is not None:
+        actions = [(os.POSIX_SPAWN_DUP2, connection, 0), (os.POSIX_SPAWN_DUP2, connection, 1)]
+    return os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions, setpgroup=0)
 
 
 def _end(leaders: set[int]) -> None:
@@ -234,11 +329,12 @@ def _signal(leader: int, number: int) -> bool:
     return True
 
 
-def _reap(child: int) -> None:
+def _reap(child: int) -> bool:
+    """Has it ended?"""
     try:
-        os.waitpid(child, os.WNOHANG)
+        return os.waitpid(child, os.WNOHANG)[0] != 0
     except ChildProcessError:  # reaped before
-        return
+        return True
 
 
 def _say(sentence: str) -> None:

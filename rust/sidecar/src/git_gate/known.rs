@@ -69,7 +69,7 @@ impl Known {
                 }
                 let mut seen = HashSet::new();
                 objects.each([id.as_str()], |header, content| {
-                    open(header.size, content, spool, &mut |_, reader| {
+                    open(header.size, content, spool, u64::MAX, &mut |_, reader| {
                         windows(reader, &mut |text, _| {
                             seen.extend(asked.iter().filter(|(leak, _)| text.contains(leaks[*leak].trace.as_str())));
                             Ok(())

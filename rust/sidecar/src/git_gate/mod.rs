@@ -13,6 +13,7 @@ mod files;
 mod findings;
 mod git;
 mod known;
+mod lfs;
 mod lock;
 mod pieces;
 mod proc_receive;
@@ -140,6 +141,7 @@ impl Hook {
         withdraw_orphans(&state.0, &self.queue.place, &self.queue.bottle);
 
         let mut approved = None;
+        let mut lfs = Vec::new();
         if push.tips().next().is_some() {
             // git makes none for a push that only deletes.
             let quarantine = git::directory("GIT_QUARANTINE_PATH").ok_or(within)?;
@@ -147,7 +149,9 @@ impl Hook {
             let contents = Contents::of(&push, &mut objects)?;
             let scan =
                 Scan { push: &push, contents: &contents, detector: &detector, max_file: self.max_file, interrupted };
-            let leaks = scan.leaks(&mut objects, &quarantine.join("bot-bottle"))?;
+            let scanned = scan.run(&mut objects, &quarantine.join("bot-bottle"))?;
+            let leaks = scanned.leaks;
+            lfs = scanned.objects;
             let known = Known::look(&leaks, &contents, &mut objects, &quarantine.join("bot-bottle-file"))?;
             let redaction = Redaction::of(&leaks);
             let found = findings(&leaks, &contents, &push, &known, &key, &redaction)?;
@@ -190,7 +194,7 @@ impl Hook {
         }
         match (self.upstream(interrupted), approved) {
             // It is paid for once the upstream has it.
-            (Some(_), approved) => proc_receive::hand_over(&state, &push, approved.as_deref()),
+            (Some(_), approved) => proc_receive::hand_over(&state, &push, approved.as_deref(), &lfs),
             (None, Some(fingerprint)) => self.pay(&fingerprint),
             (None, None) => Ok(()),
         }

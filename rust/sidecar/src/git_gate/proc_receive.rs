@@ -27,8 +27,8 @@ fn handed_over(state: &State) -> PathBuf {
     state.0.join("pushes").join(parent_id().to_string())
 }
 
-/// Lets the push go on. `approved` is the fingerprint of the grant that it uses, if any.
-pub fn hand_over(state: &State, push: &Push, approved: Option<&str>) -> Outcome<()> {
+/// Lets the push go on, with these objects of Git LFS. `approved` is the fingerprint of the grant that it uses, if any.
+pub fn hand_over(state: &State, push: &Push, approved: Option<&str>, lfs: &[String]) -> Outcome<()> {
     let failed = |error: std::io::Error| Refusal::new(format!("the git gate cannot pass the push on: {error}"));
     let path = handed_over(state);
     let directory = path.parent().unwrap_or(Path::new("."));
@@ -43,7 +43,7 @@ pub fn hand_over(state: &State, push: &Push, approved: Option<&str>) -> Outcome<
             let _ = fs::remove_file(old.path()).or_else(|_| fs::remove_dir_all(old.path()));
         }
     }
-    let mut content = format!("{}\n", approved.unwrap_or_default()).into_bytes();
+    let mut content = format!("{}\n{}\n", approved.unwrap_or_default(), lfs.join(" ")).into_bytes();
     for update in &push.updates {
         content.extend(line(update));
     }
@@ -84,12 +84,14 @@ pub fn run(state: &State, upstream: &Upstream) -> Outcome<Option<String>> {
     let mut noted = noted.split_inclusive(|byte| *byte == b'\n');
     let approved =
         noted.next().map(|line| super::git::text(line).trim_end().to_owned()).filter(|line| !line.is_empty());
+    let lfs: Vec<String> =
+        noted.next().map(super::git::text).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
     let allowed: std::collections::HashSet<&[u8]> = noted.collect();
     if !updates.iter().all(|update| allowed.contains(line(update).as_slice())) {
         return Err(Refusal::new("this push was not looked at; install the git gate again"));
     }
 
-    let fates = forward(state, upstream, &updates, atomic, &options)?;
+    let fates = forward(state, upstream, &updates, atomic, &options, &lfs)?;
     let mut gone_through = false;
     for (update, fate) in updates.iter().zip(fates) {
         let answer = match fate {
@@ -113,7 +115,12 @@ fn forward(
     updates: &[Update],
     atomic: bool,
     options: &[Vec<u8>],
+    lfs: &[String],
 ) -> Outcome<Vec<Fate>> {
+    // As git-lfs does it: nobody is to find a pointer whose object is not there yet.
+    if let Err(Refusal(why)) = upstream.send_objects(lfs) {
+        return Ok(updates.iter().map(|_| Err(why.clone())).collect());
+    }
     let lock = Lock::take(&state.0, TURN)?;
     let fates = upstream.forward(updates, atomic, options, &lock);
     let taken: Vec<&Update> =

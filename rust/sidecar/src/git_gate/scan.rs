@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -10,6 +10,7 @@ use super::contents::Contents;
 use super::detector::{Detector, Leak};
 use super::files;
 use super::git::{Objects, known_before, text};
+use super::lfs::Pointer;
 use super::pieces::{Pieces, Subject, cannot_write};
 use super::push::Push;
 use super::unpack::{BUDGET, Unpacked};
@@ -20,9 +21,14 @@ const BATCH_BYTES: u64 = 192 << 20;
 const BATCH_PIECES: usize = 50_000;
 /// From so many objects on the pusher is told that it takes a while.
 const MANY: usize = 1_000;
-/// How a pointer of Git LFS begins, and how long it may be (git-lfs, docs/spec.md).
-const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1";
-const LFS_LONGEST: u64 = 1024;
+
+/// What a push holds.
+#[derive(Default)]
+pub struct Scanned {
+    pub leaks: Vec<Leak>,
+    /// The objects of Git LFS that were scanned with it, by id.
+    pub objects: Vec<String>,
+}
 
 pub struct Scan<'a> {
     pub push: &'a Push,
@@ -33,25 +39,25 @@ pub struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// All leaks of the push. `directory` is made for the pieces, and is gone afterwards.
-    pub fn leaks(&self, objects: &mut Objects, directory: &Path) -> Outcome<Vec<Leak>> {
+    /// Looks at all of the push. `directory` is made for the pieces, and is gone afterwards.
+    pub fn run(&self, objects: &mut Objects, directory: &Path) -> Outcome<Scanned> {
         let (commits, count) = (self.contents.commits.len(), self.contents.files.len());
         if commits + count >= MANY {
             let files = if count == 1 { "1 file".to_owned() } else { format!("{count} files") };
             say(&format!("looking for secrets in {commits} commits with {files}, this takes a while"));
         }
-        let mut leaks = Vec::new();
+        let mut found = Scanned::default();
         let mut pieces = Pieces::new(directory.to_owned())?;
         self.texts(&mut pieces, objects)?;
-        self.files(&mut pieces, objects, &mut leaks)?;
+        self.files(&mut pieces, objects, &mut found)?;
         pieces.close_shared()?;
-        self.run(&mut pieces, &mut leaks)?;
+        self.detect(&mut pieces, &mut found.leaks)?;
         // git would take what is left there for objects.
         fs::remove_dir_all(directory).map_err(cannot_write)?;
-        Ok(leaks)
+        Ok(found)
     }
 
-    fn run(&self, pieces: &mut Pieces, leaks: &mut Vec<Leak>) -> Outcome<()> {
+    fn detect(&self, pieces: &mut Pieces, leaks: &mut Vec<Leak>) -> Outcome<()> {
         if !pieces.pieces.is_empty() {
             leaks.extend(self.detector.run(pieces, self.interrupted)?);
         }
@@ -93,43 +99,46 @@ impl Scan<'_> {
         })
     }
 
-    fn files(&self, pieces: &mut Pieces, objects: &mut Objects, leaks: &mut Vec<Leak>) -> Outcome<()> {
+    fn files(&self, pieces: &mut Pieces, objects: &mut Objects, found: &mut Scanned) -> Outcome<()> {
         let spool = pieces.directory.join("file");
-        let mut pointers = Vec::new();
+        let mut missing = Vec::new();
         let mut nth = 0;
         objects.each(self.contents.files.iter().map(|(id, _)| id.as_str()), |header, content| {
             let places = &self.contents.files[nth].1;
             let path = || places.first().map(|place| text(&place.path)).unwrap_or_default();
-            if header.size > self.max_file {
-                return Err(Refusal::new(format!(
-                    "{} has {} bytes; above {} it is not scanned and cannot pass",
-                    path(),
-                    header.size,
-                    self.max_file
-                )));
-            }
-            let mut start = Vec::new();
-            content.take(LFS_LONGEST).read_to_end(&mut start).map_err(cannot_write)?;
-            if header.size < LFS_LONGEST && start.starts_with(LFS_POINTER) {
-                pointers.push((header.id.clone(), path()));
-            }
+            self.check_size(header.size, path)?;
             let terraform = |path: &[u8]| path.ends_with(b".tf") || path.ends_with(b".hcl");
             let suffix = if places.iter().any(|place| terraform(&place.path)) { ".tf" } else { "" };
-            let mut content = Cursor::new(start).chain(content);
-            let whole = files::open(header.size, &mut content, &spool, &mut |member, reader| {
+            let opened = files::open(header.size, content, &spool, self.max_file, &mut |member, reader| {
                 let subject = Subject::File(nth, member.map(str::to_owned));
                 pieces.content(&subject, reader, suffix)
             })?;
-            if whole == Unpacked::InPart {
-                leaks.push(not_unpacked(nth, &header.id));
+            if opened.unpacked == Unpacked::InPart {
+                found.leaks.push(not_unpacked(nth, &header.id));
+            }
+            match opened.object {
+                None => {}
+                Some((pointer, true)) => found.objects.push(pointer.oid),
+                Some((pointer, false)) => {
+                    self.check_size(pointer.size, path)?;
+                    missing.push((header.id.clone(), pointer, path()));
+                }
             }
             nth += 1;
             if pieces.bytes > BATCH_BYTES || pieces.pieces.len() > BATCH_PIECES {
-                self.run(pieces, leaks)?;
+                self.detect(pieces, &mut found.leaks)?;
             }
             Ok(())
         })?;
-        refuse_pointers(&pointers)
+        refuse_missing(&missing)
+    }
+
+    fn check_size(&self, size: u64, path: impl Fn() -> String) -> Outcome<()> {
+        if size <= self.max_file {
+            return Ok(());
+        }
+        let (path, most) = (path(), self.max_file);
+        Err(Refusal::new(format!("{path} has {size} bytes; above {most} it is not scanned and cannot pass")))
     }
 }
 
@@ -147,20 +156,21 @@ fn not_unpacked(file: usize, id: &str) -> Leak {
     }
 }
 
-/// A pointer whose object the upstream cannot have: LFS sends those on a way of its own, which does not lead through here.
-fn refuse_pointers(pointers: &[(String, String)]) -> Outcome<()> {
-    if pointers.is_empty() {
+/// A pointer that is new, and whose object is neither here nor has ever been on its way through here: the upstream would
+/// have a file that nobody can open, or one that nobody has looked at.
+fn refuse_missing(missing: &[(String, Pointer, String)]) -> Outcome<()> {
+    if missing.is_empty() {
         return Ok(());
     }
-    let known = known_before(&pointers.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>())?;
-    let new: Vec<&str> =
-        pointers.iter().zip(known).filter(|(_, known)| !known).map(|((_, path), _)| path.as_str()).collect();
+    let before = known_before(&missing.iter().map(|(id, ..)| id.as_str()).collect::<Vec<_>>())?;
+    let new = missing.iter().zip(before).filter(|((_, pointer, _), before)| !before || pointer.is_owed());
+    let new: Vec<&str> = new.map(|((.., path), _)| path.as_str()).collect();
     let Some(first) = new.first() else { return Ok(()) };
     let more = if new.len() > 1 { format!(" and {} more", new.len() - 1) } else { String::new() };
     Err(Refusal::new(format!(
-        "{first}{more} is kept in Git LFS, whose objects this gate cannot scan or pass on. Commit it as an ordinary file:\n    \
-         git lfs untrack '{first}'\n    git add --renormalize . && git commit --amend --no-edit\n\
-         or, for older commits: git lfs migrate export --include='{first}' --everything"
+        "{first}{more} is kept in Git LFS, and the object itself has not come here to be scanned. Send it, then push again:\n    \
+         git config lfs.gitprotocol http\n    git lfs push --all origin\n\
+         or commit it as an ordinary file: git lfs untrack '{first}' && git add --renormalize . && git commit --amend --no-edit"
     )))
 }
 

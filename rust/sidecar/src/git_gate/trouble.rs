@@ -14,7 +14,7 @@ pub fn explain(said: &str, url: &str) -> String {
     } else if has(&["SSL certificate problem", "server certificate verification failed", "SSL: no alternative"]) {
         "its TLS certificate is not trusted"
     } else if has(&["Authentication failed", "could not read Username", "could not read Password", "error: 401"])
-        || has(&["Permission denied (", "Invalid username or"])
+        || has(&["Permission denied (", "Invalid username or", "Git credentials for"])
     {
         "it does not take the gate's credential (401); the operator has to renew it"
     } else if has(&["error: 403", "403 Forbidden", "Permission to "]) {

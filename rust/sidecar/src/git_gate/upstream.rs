@@ -10,6 +10,7 @@ use std::{env, fs, thread};
 
 use super::child::{self, Ended};
 use super::git::{argument, git, text};
+use super::lfs::paid;
 use super::lock::{Lock, remove_stale_locks};
 use super::push::{Push, Update};
 use super::trouble::{explain, scrub};
@@ -22,6 +23,9 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(120);
 /// So many refs are named to one `git push`, which compares each that is named with every one that the upstream has. More
 /// new tags than that are not named.
 const REFS_AT_ONCE: usize = 500;
+
+/// So many objects are named to one `git lfs push`.
+const OBJECTS_AT_ONCE: usize = 500;
 
 pub struct Upstream<'a> {
     url: String,
@@ -159,6 +163,30 @@ impl<'a> Upstream<'a> {
             command.arg(argument(&[update.new.as_deref().unwrap_or("").as_bytes(), b":", &update.name].concat()));
         }
         Ok((command, alone))
+    }
+
+    /// Passes on objects of Git LFS that lie in the repository; those that the upstream has are not sent again.
+    pub fn send_objects(&self, oids: &[String]) -> Outcome<()> {
+        let once = Path::new("lfs").join(format!("{}.once", std::process::id()));
+        for some in oids.chunks(OBJECTS_AT_ONCE) {
+            let mut command = self.git();
+            command.args(["lfs", "push", "--object-id", "upstream"]).args(some).stdin(Stdio::null());
+            // With this file it gets the credential once (the upstream's settings).
+            let _ = fs::write(&once, "");
+            let path = std::path::absolute(&once).unwrap_or_default();
+            let said = self.run(command.env("GIT_GATE_ONCE", path), PATIENCE, &mut |_| {});
+            let _ = fs::remove_file(&once);
+            let said = said?;
+            // git-lfs takes a refusal of the content (422) for a matter of its type, and ends well.
+            let refused = said.stderr.contains("Uploading failed");
+            if refused || !said.success {
+                let own = said.stderr.lines().filter(|line| !line.starts_with("info:")).collect::<Vec<_>>().join("\n");
+                let why = if own.is_empty() { "it refused them (422)".to_owned() } else { explain(&own, &self.url) };
+                return Err(Refusal::new(format!("the upstream did not take the Git LFS objects of this push: {why}")));
+            }
+            paid(some);
+        }
+        Ok(())
     }
 
     /// All that the upstream has, by name.
