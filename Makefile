@@ -69,7 +69,7 @@ LOCK := $(BIN)/uv pip compile --system-certs --universal --upgrade --generate-ha
     --custom-compile-command 'make lock'
 lock: $(BIN)/.installed ## the newest versions that pyproject.toml admits, into python/locked
 	echo '.' | $(LOCK) --python-version 3.10 --output-file $(LOCKED)/package.txt -
-	echo '.[supervise,serve,git-gate,tui]' | \
+	echo '.[supervise,serve,git-gate,tui,push]' | \
 	    $(LOCK) --python-version 3.10 --group dev --constraint $(LOCKED)/package.txt --output-file $(LOCKED)/development.txt -
 	echo '.[supervise,git-gate]' | $(LOCK) --python-version 3.13 --constraint $(LOCKED)/development.txt \
 	    --output-file python/bot_bottle/image/sidecars.txt -

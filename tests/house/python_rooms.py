@@ -24,8 +24,8 @@ FLOORS: list[set[str]] = [
     {"supervise"},
     {"bot_bottle"},
     {"operator"},
-    {"policy"},
-    {"sidecars", "web", "tui", "notify"},
+    {"policy", "notify"},
+    {"sidecars", "web", "tui"},
     {"cli"},
 ]
 

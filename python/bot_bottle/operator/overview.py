@@ -32,6 +32,23 @@ LEFT JOIN allowed ON allowed.bottle_slug = known.slug
 ORDER BY stopped_at IS NOT NULL, oldest IS NULL, oldest, known.slug"""
 
 
+# The newest of a bottle are at the end of its index.
+_SEEN_SQL = """\
+SELECT max(arrival_timestamp) AS asked, max(waiting_until) AS waited
+FROM (SELECT arrival_timestamp, waiting_until FROM proposals WHERE bottle_slug = :slug ORDER BY seq DESC LIMIT 100)"""
+_DECIDED_SQL = """\
+SELECT p.id, p.tool, r.status, r.decided_by, r.decided_at
+FROM (SELECT seq, id, tool FROM proposals WHERE bottle_slug = :slug ORDER BY seq DESC LIMIT 200) p
+JOIN responses r ON r.proposal_seq = p.seq ORDER BY r.decided_at DESC LIMIT 3"""
+
+
+def recent(database: Database, slug: str) -> tuple[str | None, list[dict[str, Any]]]:
+    """When a bottle was last heard of (a waiter's lease may end later than now), and what was decided of it lately."""
+    (seen,) = database.query(_SEEN_SQL, {"slug": slug})
+    heard = [str(each) for each in seen.values() if each is not None]
+    return max(heard, default=None), list(database.query(_DECIDED_SQL, {"slug": slug}))
+
+
 def overview(database: Database) -> list[dict[str, Any]]:
     """Each bottle that was ever started or that something waits in, who waits longest first; stopped ones last.
 

@@ -34,9 +34,7 @@ from bot_bottle import (
     Inbox,
     InboxItem,
     InvalidInputError,
-    Keys,
     NotFoundError,
-    __version__,
     render_diff,
 )
 from bot_bottle.errors import AlreadyDecidedError
@@ -49,7 +47,8 @@ from bot_bottle.web.dashboard import guard, login, shown
 from bot_bottle.web.dashboard.events import Events, event
 from bot_bottle.web.dashboard.presence import Presence
 from bot_bottle.web.dashboard.programs import Programs, Stores, same
-from bot_bottle.web.dashboard.routing import Handler, at, json, whole
+from bot_bottle.web.dashboard.routing import Handler, at, json
+from bot_bottle.web.dashboard.tables import Tables
 from bot_bottle.web.limits import Limits
 from bot_bottle.web.problems import Refusal, document, encode, problem, refusal_of
 
@@ -57,7 +56,7 @@ T = TypeVar("T")
 
 SURFACE: Final = "web"
 _MOST_STREAMS: Final = 256
-_MOST_ROWS: Final = 500
+_MOST_IN_VIEW: Final = 200
 _WORDS: Final = {
     "nothing_here": "there is no such page",
     "other_methods": "this route is for other methods",
@@ -82,12 +81,12 @@ class Dashboard:
         self._streams = 0
         self._inbox = Inbox()
         self._inbox.last_change()  # opens the database: now, with the reason if it cannot be used
-        self._bottles, self._grants, self._database, self._keys = BottleStore(), GrantStore(), Database(), Keys()
+        self._database = Database()
         self._threads = ThreadPoolExecutor(8, "dashboard")
         self._working: set[Future[Any]] = set()
         self._assets = {each.name: each.read_bytes() for each in files(__package__).joinpath("assets").iterdir()}
         self._presence = Presence()
-        stores = Stores(self._inbox, self._bottles, self._grants, AuditStore(), self._database)
+        stores = Stores(self._inbox, BottleStore(), GrantStore(), AuditStore(), self._database)
         programs = Programs(stores, self._run, self._body, self._stopped, self._stream, self._presence)
         self._router = Router(
             [
@@ -103,11 +102,8 @@ class Dashboard:
                 at("/api/v1/proposals/{id}/draft", POST=self._draft),
                 at("/api/v1/proposals/{id}/diff", POST=self._diff),
                 at("/api/v1/proposals/{id}/decision", POST=self._decide),
-                at("/api/v1/history", GET=self._history),
-                at("/api/v1/bottles", GET=self._bottle_list),
-                at("/api/v1/grants", GET=self._grant_list),
-                at("/api/v1/grants/{id}/revoke", POST=self._revoke),
-                at("/api/v1/status", GET=self._status),
+                at("/api/v1/rows", GET=self._some),
+                *Tables(stores, self._run, self._body).routes(),
                 *programs.routes(),
             ],
             redirect_slashes=False,
@@ -294,6 +290,18 @@ class Dashboard:
 
         return json(await self._run(read))
 
+    async def _some(self, request: Request) -> Response:
+        """The rows that a page has in view, whose leases end without a change, and the bottles."""
+        given = query(request.query_params.multi_items(), ("ids",))
+        ids = [each for each in given.get("ids", "").split(",") if each]
+        if len(ids) > _MOST_IN_VIEW:
+            raise InvalidInputError(f"ids may be at most {_MOST_IN_VIEW}")
+
+        def read() -> dict[str, Any]:
+            return {"rows": self._rows(ids), "bottles": shown.safe(overview(self._database))}
+
+        return json(await self._run(read))
+
     async def _events(self, request: Request) -> Response:
         given = query(request.query_params.multi_items(), ("page",))
         since = request.headers.get("last-event-id", "0")
@@ -351,48 +359,6 @@ class Dashboard:
     async def _show(self, request: Request) -> Response:
         return json(await self._run(lambda: shown.whole(self._inbox.review(request.path_params["id"]))))
 
-    async def _history(self, request: Request) -> Response:
-        given = query(request.query_params.multi_items(), ("before", "bottle", "limit"))
-        limit = whole(given, "limit", 1, _MOST_ROWS, 100)
-        items = await self._run(
-            self._inbox.history, bottle_slug=given.get("bottle"), limit=limit, before=given.get("before")
-        )
-        return json({"rows": [shown.row(item) for item in items]})
-
-    async def _bottle_list(self, request: Request) -> Response:
-        query(request.query_params.multi_items(), ())
-
-        def read() -> dict[str, Any]:
-            known = {each["slug"]: each for each in overview(self._database)}
-            registered = self._bottles.list_bottles()
-            return {
-                "bottles": [
-                    known.get(each.slug, {}) | each.to_dict() | {"damaged": each.damaged} for each in registered
-                ]
-            }
-
-        return json(shown.safe(await self._run(read)))
-
-    async def _grant_list(self, request: Request) -> Response:
-        given = query(request.query_params.multi_items(), ("all",))
-        found = await self._run(self._grants.list_grants, live=given.get("all") != "true")
-        return json({"grants": [shown.grant(each) for each in found]})
-
-    async def _status(self, request: Request) -> Response:
-        given = query(request.query_params.multi_items(), ("check",))
-
-        def read() -> dict[str, Any]:
-            return {
-                "version": __version__,
-                "database": self._database.status(),
-                "stats": self._inbox.stats(),
-                "keys": [each.to_dict() | {"current": each.current} for each in self._keys.all()],
-                "failed": [shown.row(each) for each in self._inbox.failed()],
-                "findings": self._database.check() if given.get("check") == "true" else None,
-            }
-
-        return json(shown.safe(await self._run(read)))
-
     # -- what there is to decide
 
     def _item(self, request: Request) -> InboxItem:
@@ -448,16 +414,6 @@ class Dashboard:
             answer = item.response
         told = [shown.said(each) for each in decisions.told(item, answer)]
         return {"row": shown.row(self._inbox.read(proposal_id)), "told": told}
-
-    async def _revoke(self, request: Request) -> Response:
-        texts(await self._body(request), ())
-        revoked = await self._run(
-            self._grants.revoke_grant,
-            request.path_params["id"],
-            revoked_by=request.state.decides_as,
-            surface=SURFACE,
-        )
-        return json({"grant": shown.grant(revoked)})
 
 
 def _page_id(text: str) -> str:

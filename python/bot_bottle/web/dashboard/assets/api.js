@@ -1,5 +1,8 @@
 // How does the page speak to the host? With the cookie, which it cannot see, and the page key, which is its own.
 
+// Which of the open pages this is, for those who would look at the same.
+export const PAGE = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
+
 const headers = () => ({ "X-Bot-Bottle-Page": localStorage.getItem("page-key") ?? "" });
 const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
@@ -41,7 +44,7 @@ export async function post(path, body) {
 export async function follow(at, heard, connected) {
   for (let pause = 250; ; pause = Math.min(pause * 2, 5000)) {
     try {
-      const response = await fetch("/api/v1/events", { headers: { ...headers(), "Last-Event-ID": String(at) } });
+      const response = await fetch(`/api/v1/events?page=${PAGE}`, { headers: { ...headers(), "Last-Event-ID": String(at) } });
       if (!response.ok) await answer(response);
       connected(true);
       pause = 250;

@@ -3,9 +3,14 @@
 import * as inbox from "./inbox.js";
 import { ask } from "./dialog.js";
 import { h } from "./dom.js";
-import * as tables from "./tables.js";
+import { bottles } from "./bottles.js";
+import { history as past } from "./history.js";
+import { oversight } from "./oversight.js";
+import { policies } from "./policies.js";
+import { grants, status } from "./tables.js";
 
-const PAGES = ["inbox", "history", "bottles", "grants", "status"];
+const PAGES = ["inbox", "history", "bottles", "grants", "policies", "oversight", "status"];
+const tables = { history: past, bottles, grants, policies, oversight, status };
 const main = document.getElementById("main");
 const told = document.getElementById("told");
 const state = document.getElementById("link-state");
@@ -46,7 +51,7 @@ async function show(name) {
 }
 
 const HELP = [
-  ["1 to 5", "Inbox, History, Bottles, Grants, Status"],
+  ["1 to 7", "Inbox, History, Bottles, Grants, Policies, Oversight, Status"],
   ["Up Down, j k", "another proposal; n the next one not looked at yet"],
   ["Space, PgUp, PgDn, Home, End", "read"],
   ["f or /", "filter the list"],
@@ -67,7 +72,7 @@ const help = () =>
 document.addEventListener("keydown", (event) => {
   const target = event.target;
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-  if (target instanceof HTMLInputElement || target instanceof HTMLTextAreaElement) return;
+  if (target.matches("input, textarea, select")) return;
   if (target instanceof HTMLButtonElement && (event.key === " " || event.key === "Enter")) return;
   const page = PAGES[Number(event.key) - 1];
   const run =

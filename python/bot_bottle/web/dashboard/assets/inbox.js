@@ -3,6 +3,8 @@
 import { follow, get, post, Problem } from "./api.js";
 import { ask, choice, line, READING_TIME } from "./dialog.js";
 import { ago, diffLines, h, said, section } from "./dom.js";
+import { virtual } from "./list.js";
+import { looking, looks } from "./presence.js";
 
 const rows = new Map(); // id → row, in order of arrival as ids are
 const elements = new Map(); // id → its element in the list
@@ -11,6 +13,9 @@ const marked = new Set();
 const read = new Map(); // id → hash of the payload that was read to its end
 const reasons = [];
 let bottles = new Map();
+let lines = []; // as listed: {slug} is a heading, a row is a row
+let places = new Map(); // id → its place in lines
+let waits = 0;
 let selected = null;
 let shown = null; // the whole proposal on the right, and when it was painted
 let filter = "";
@@ -18,14 +23,17 @@ let tell;
 let counted;
 
 const list = h("div", { id: "list", role: "listbox", "aria-label": "Proposals", tabindex: "0" });
+const empty = h("p", { class: "tone-quiet", hidden: true });
+const view = virtual(list, (line) => (line.id ? 3.5 : 2.1), (line, at) => (line.id ? element(line, at) : heading(line)));
 const review = h("article", { id: "review", "aria-label": "The selected proposal", tabindex: "0" });
 const actions = h("p", { id: "actions", class: "buttons" });
+const others = h("p", { id: "others", role: "status", class: "tone-soon" });
 const asked = h("input", { type: "search", id: "filter", placeholder: "filter (f)", "aria-label": "Filter the list" });
 export const page = h(
   "div",
   { id: "inbox" },
-  h("div", { id: "left" }, asked, list),
-  h("div", { id: "right" }, review, actions),
+  h("div", { id: "left" }, asked, empty, list),
+  h("div", { id: "right" }, others, review, actions),
 );
 
 asked.addEventListener("input", () => {
@@ -55,19 +63,27 @@ async function reload() {
   return told.at;
 }
 
-// A requester that goes away changes nothing but the end of its lease, so the list is read again now and then.
+// A requester that goes away changes nothing but the end of its lease, so what is in view is read again now and then.
 async function refresh() {
   for (let pause = 10_000; ; ) {
     await new Promise((done) => setTimeout(done, pause));
     if (document.hidden) continue;
     const begun = performance.now();
-    await reload().catch(() => {});
+    const ids = view.inView().filter((line) => line.id && line.pending).map((line) => line.id).slice(0, 100);
+    try {
+      const told = await get(`rows?ids=${ids.join(",")}`);
+      bottles = new Map(told.bottles.map((each) => [each.slug, each]));
+      merge(told.rows);
+    } catch {
+      // It is tried again.
+    }
     pause = Math.max(10_000, 20 * (performance.now() - begun));
   }
 }
 
 function heard(event, told) {
   if (event === "rows") merge(told);
+  else if (event === "looking") looks(told);
   else reload();
 }
 
@@ -89,28 +105,50 @@ const open = (row) => row.pending && !lapsed(row);
 const matches = (row) =>
   [row.bottle_slug, row.tool, row.id, row.state, row.why].some((text) => text?.toLowerCase().includes(filter));
 
-function visibleRows() {
-  const groups = new Map();
-  for (const row of [...rows.values()].filter(matches).sort((a, b) => (a.id < b.id ? -1 : 1))) {
-    groups.set(row.bottle_slug, [...(groups.get(row.bottle_slug) ?? []), row]);
-  }
-  return groups;
+let asking = false;
+
+// Once a frame, however much came in it.
+export function draw() {
+  if (asking) return;
+  asking = true;
+  // A page that is not seen has no frames, and still counts in its title.
+  if (document.hidden) setTimeout(drawn);
+  else requestAnimationFrame(drawn);
 }
 
-const order = () => [...visibleRows().values()].flat().map((row) => row.id);
-
-export function draw() {
-  const parts = [];
-  for (const [slug, group] of visibleRows()) {
-    parts.push(h("h2", { role: "presentation" }, slug, h("small", null, about(bottles.get(slug)))));
-    for (const row of group) parts.push(element(row));
+function drawn() {
+  if (!asking) return;
+  asking = false;
+  const before = places.get(selected);
+  const stood = before === undefined ? undefined : view.top(before);
+  const groups = new Map();
+  waits = 0;
+  for (const row of [...rows.values()].sort((a, b) => (a.id < b.id ? -1 : 1))) {
+    if (open(row)) waits += 1;
+    if (filter && !matches(row)) continue;
+    if (groups.has(row.bottle_slug)) groups.get(row.bottle_slug).push(row);
+    else groups.set(row.bottle_slug, [row]);
   }
-  const pending = [...rows.values()].filter(open).length;
-  if (!parts.length) parts.push(h("p", { class: "tone-quiet" }, filter ? "Nothing matches." : "Nothing waits for you."));
-  list.replaceChildren(...parts);
-  list.setAttribute("aria-activedescendant", selected ? `row-${selected}` : "");
-  counted(pending, marked.size);
+  lines = [...groups].flatMap(([slug, group]) => [{ slug }, ...group]);
+  places = new Map(lines.flatMap((line, at) => (line.id ? [[line.id, at]] : [])));
+  view.set(lines);
+  // Rows that come or go above it leave the selected one where it is on the screen.
+  const after = places.get(selected);
+  if (stood !== undefined && after !== undefined && view.top(after) !== stood) view.shift(view.top(after) - stood);
+  empty.hidden = lines.length > 0;
+  empty.textContent = filter ? "Nothing matches." : "Nothing waits for you.";
+  list.hidden = !lines.length;
+  counted(waits, marked.size);
   drawActions();
+}
+
+function order() {
+  drawn();
+  return lines.filter((line) => line.id).map((row) => row.id);
+}
+
+function heading({ slug }) {
+  return h("h2", { role: "presentation" }, slug, h("small", null, about(bottles.get(slug))));
 }
 
 function about(bottle) {
@@ -120,7 +158,7 @@ function about(bottle) {
   return ` ${state}, ${bottle.waiting} of ${bottle.pending} waiting${grants}`;
 }
 
-function element(row) {
+function element(row, at) {
   let made = elements.get(row.id);
   if (!made) {
     made = h(
@@ -135,10 +173,15 @@ function element(row) {
     elements.set(row.id, made);
   }
   const flags = [marked.has(row.id) ? "x" : "", seen.has(row.id) ? "" : "*", row.odd ? "!" : ""].join("");
+  const names = [marked.has(row.id) && "marked", !seen.has(row.id) && "not looked at yet", row.odd && "could deceive a reader"];
   made.firstChild.textContent = flags;
   made.firstChild.title = row.odd ? "something in it could deceive a reader" : "";
+  made.setAttribute("aria-label", `${row.tool}, ${row.state}, ${row.why || row.ended || "no reason given"}. ${names.filter(Boolean).join(", ")}`);
   made.setAttribute("aria-selected", String(row.id === selected));
+  made.setAttribute("aria-setsize", String(places.size));
+  made.setAttribute("aria-posinset", String(at + 1));
   made.className = `row ${row.state}`;
+  if (row.id === selected) list.setAttribute("aria-activedescendant", made.id);
   return made;
 }
 
@@ -153,6 +196,8 @@ export async function select(id, again = false) {
   }
   selected = id;
   shown = null;
+  list.removeAttribute("aria-activedescendant");
+  looking(drawLooking, id);
   drawActions();
   history.replaceState(null, "", `#inbox/${id}`);
   try {
@@ -177,7 +222,7 @@ export async function select(id, again = false) {
     review.replaceChildren(h("p", { class: "tone-alarm" }, error.message));
   }
   draw();
-  elements.get(id)?.scrollIntoView({ block: "nearest" });
+  requestAnimationFrame(() => view.reveal(places.get(id) ?? -1));
 }
 
 function notice() {
@@ -185,6 +230,11 @@ function notice() {
 }
 
 const unread = (whole) => read.get(whole.id) !== whole.review_sha256;
+
+// Who else has the selected one before their eyes.
+function drawLooking(names) {
+  others.textContent = names.length ? `${names.join(", ")} ${names.length > 1 ? "are" : "is"} viewing this too` : "";
+}
 
 function drawActions() {
   const row = rows.get(selected);

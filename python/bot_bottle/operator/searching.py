@@ -1,0 +1,61 @@
+"""Which proposals, of any state, are of a bottle, for a tool, ended so, or hold a text?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from bot_bottle.errors import InvalidInputError, NotFoundError
+
+if TYPE_CHECKING:
+    from bot_bottle import Database, Inbox, InboxItem
+
+STATES: Final = ("pending", "approved", "modified", "rejected", "expired", "withdrawn")
+_TIMEOUT: Final = 20.0
+
+# The texts last: only rows that fit all else are read for them.
+_FOUND_SQL = """\
+WITH moment AS (SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now)
+SELECT p.id FROM proposals p, moment
+LEFT JOIN responses r ON r.proposal_seq = p.seq
+WHERE (:before IS NULL OR p.seq < (SELECT seq FROM proposals WHERE id = :before))
+  AND (:bottle IS NULL OR p.bottle_slug = :bottle)
+  AND (:tool IS NULL OR p.tool = :tool)
+  AND (:state IS NULL OR :state = CASE WHEN p.state = 'pending' AND p.expires_at <= now THEN 'expired' ELSE p.state END)
+  AND (:text IS NULL OR instr(lower(p.justification), lower(:text)) OR instr(lower(ifnull(r.notes, '')), lower(:text))
+       OR instr(lower(ifnull(r.decided_by, '')), lower(:text)) OR instr(p.id, lower(:text))
+       OR instr(lower(p.proposed_file), lower(:text)))
+ORDER BY p.seq DESC LIMIT :limit"""
+
+
+class Wanted(NamedTuple):
+    """What is looked for; ``None`` is any. ``text`` is looked for in all that was written, in whatever case."""
+
+    bottle: str | None = None
+    tool: str | None = None
+    state: str | None = None
+    text: str | None = None
+
+
+def search(
+    inbox: Inbox, database: Database, wanted: Wanted, *, limit: int, before: str | None = None
+) -> list[InboxItem]:
+    """The newest ``limit`` that fit, newest first; ``before`` (an id) pages on.
+
+    Raises:
+        InvalidInputError: there is no such state.
+    """
+    if wanted.state not in (None, *STATES):
+        raise InvalidInputError(f"state must be one of {', '.join(STATES)}")
+    given = {**wanted._asdict(), "limit": limit, "before": before}
+    found = []
+    for row in database.query(_FOUND_SQL, given, timeout=_TIMEOUT):
+        try:
+            found.append(inbox.read(str(row["id"])))
+        except NotFoundError:  # pruned meanwhile
+            continue
+    return found
+
+
+def tools(database: Database) -> list[str]:
+    """The tools that anything was ever asked for."""
+    return [str(row["tool"]) for row in database.query("SELECT DISTINCT tool FROM tallies ORDER BY tool LIMIT 200")]
