@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -392,3 +394,29 @@ def test_the_documentation_lists_every_tool_status_and_setting(brisk: Sidecar) -
     read = {f"SUPERVISE_{name}" for name in re.findall(r'(?:text|seconds)\("([A-Z_]+)"', own)}
     read |= set(re.findall(r'environment.get\("(SUPERVISE_\w+)"\)', shared))
     assert set(re.findall(r"^\| `(SUPERVISE_\w+)` \|", page, re.MULTILINE)) == read
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_a_client_that_takes_no_progress_is_answered_sooner_if_asked_to(root: Path, mode: str) -> None:
+    told: list[str] = []
+
+    async def progress(waited: float, most: float | None, message: str | None) -> None:
+        told.append(message or "")
+
+    async def talk(url: str) -> list[str]:
+        async with Client(url, mode=mode) as client:
+            arguments = {"proposed_file": routes(f"silent-{mode}.example"), "justification": "x"}
+            silent = outcome(await client.call_tool("allow", arguments))
+            check = {"proposal_id": silent["proposal_id"]}
+            shown = client.call_tool("check-proposal", check, progress_callback=progress)
+            return [silent["status"], outcome(await shown)["status"]]
+
+    with Sidecar(root, "silent", wait_seconds="120", silent_wait_seconds="0", progress_seconds="5") as sidecar:
+        waiting = threading.Thread(target=lambda: told.append(",".join(asyncio.run(talk(sidecar.url)))))
+        waiting.start()
+        while not any("Waiting for the operator" in each for each in told):
+            assert waiting.is_alive()
+            time.sleep(0.01)
+        decide(items("silent")[0].proposal.id, "approved")
+        waiting.join(60)
+    assert told[-1] == "pending,approved"

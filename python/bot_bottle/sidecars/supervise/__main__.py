@@ -40,6 +40,7 @@ class Settings:
     way: stores.Way
     files: Path
     wait: float
+    silent_wait: float | None
     progress_every: float
     cooldown: float
     expires: float | None
@@ -80,6 +81,7 @@ class Settings:
             way=stores.way(environment),
             files=Path(text("FILES_DIR", BOTTLE_DIR_IN_CONTAINER)),
             wait=seconds("WAIT_SECONDS", 30.0),
+            silent_wait=seconds("SILENT_WAIT_SECONDS", 0.0) if text("SILENT_WAIT_SECONDS", "") else None,
             progress_every=seconds("PROGRESS_SECONDS", 5.0, least=0.05),
             cooldown=seconds("REJECTION_COOLDOWN_SECONDS", 600.0),
             expires=seconds("EXPIRES_SECONDS", 86400.0) or None,
@@ -120,6 +122,7 @@ async def _serve(settings: Settings, stdio: bool) -> int:
             settings.slug,
             settings.files,
             wait=settings.wait,
+            silent_wait=settings.silent_wait,
             progress_every=settings.progress_every,
             cooldown=settings.cooldown,
             expires=settings.expires,
@@ -163,6 +166,7 @@ async def _serve_http(tools: AgentTools, settings: Settings) -> int:
             access_log=False,
             server_header=False,
             ws="none",
+            http="h11",  # httptools, where it is installed, hands on the blanks around a header's value
             limit_concurrency=512,
             timeout_graceful_shutdown=5,
         )

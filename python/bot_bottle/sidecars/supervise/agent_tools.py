@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -47,8 +47,10 @@ from bot_bottle.sidecars.supervise.agent_answers import Answer, AskedList, Curre
 Progress = Callable[[float, float, str], Awaitable[None]]
 """Tells the caller (seconds waited, seconds at most, a sentence)."""
 
+# Seconds until the first sign of life: some clients give a call up after five.
+_FIRST_PROGRESS: Final = 1.0
 _CHECKS: Final[dict[FileName, Callable[[str], object]]] = {"routes.yaml": routes.load, "Dockerfile": dockerfile.check}
-_FILES: Final[dict[str, FileName]] = {
+FILES: Final[dict[str, FileName]] = {
     TOOL_EGRESS_ALLOW: "routes.yaml",
     TOOL_EGRESS_BLOCK: "routes.yaml",
     TOOL_CAPABILITY_BLOCK: "Dockerfile",
@@ -102,15 +104,26 @@ class _Read(_Arguments):
 
 
 @dataclass(frozen=True)
+class Call:
+    """What there is to a call of a tool besides its arguments."""
+
+    wait: float
+    """Seconds for which it may wait for a decision."""
+    progress: Progress
+
+
+@dataclass(frozen=True)
 class Tool:
-    """One tool as clients list it; ``run`` takes its arguments and a way to report progress."""
+    """One tool as clients list it."""
 
     name: str
     arguments: type[BaseModel]
     result: type[Answer]
-    run: Callable[[Any, Progress], Awaitable[Answer]]
+    run: Callable[[Any, Call], Awaitable[Answer]]
     description: str
     reads_only: bool = False
+    asks: bool = False
+    """It makes a proposal."""
 
 
 @dataclass
@@ -122,6 +135,7 @@ class AgentTools:
         slug: the bottle's name, as the launch fixed it.
         files: directory that holds the current ``routes.yaml`` and ``Dockerfile``.
         wait: seconds for which a call waits for a decision at most.
+        silent_wait: the same for a call to which no progress can be sent; ``None``: as long.
         progress_every: seconds between signs of life while it waits.
         cooldown: seconds for which the same content gets its last answer again.
         expires: seconds until an undecided proposal expires; ``None``: never.
@@ -132,6 +146,7 @@ class AgentTools:
     slug: str
     files: Path
     wait: float = 30.0
+    silent_wait: float | None = None
     progress_every: float = 5.0
     cooldown: float = 600.0
     expires: float | None = None
@@ -151,6 +166,7 @@ class AgentTools:
                 partial(self._ask, TOOL_EGRESS_ALLOW),
                 "Ask to reach a host, path or method that the egress proxy does not allow yet: propose the whole new "
                 f"routes.yaml. {then}",
+                asks=True,
             ),
             Tool(
                 "egress-block",
@@ -159,6 +175,7 @@ class AgentTools:
                 partial(self._ask, TOOL_EGRESS_BLOCK),
                 "Ask to change what the egress proxy blocks, after it refused a request of yours (HTTP 403) or to give "
                 f"up access you no longer need: propose the whole new routes.yaml. {then}",
+                asks=True,
             ),
             Tool(
                 "capability-block",
@@ -167,6 +184,7 @@ class AgentTools:
                 partial(self._ask, TOOL_CAPABILITY_BLOCK),
                 "Ask for a program, package or setting that this bottle lacks: propose the whole new agent Dockerfile. "
                 f"{then}",
+                asks=True,
             ),
             Tool(
                 "check-proposal",
@@ -209,8 +227,8 @@ class AgentTools:
             ),
         )
 
-    async def _ask(self, tool: str, arguments: _Ask, progress: Progress) -> Outcome:
-        file = _FILES[tool]
+    async def _ask(self, tool: str, arguments: _Ask, call: Call) -> Outcome:
+        file = FILES[tool]
         if not arguments.justification.strip():
             raise InvalidInputError("justification is blank; say what you need and why, the operator decides on it")
         _CHECKS[file](arguments.proposed_file)
@@ -242,16 +260,16 @@ class AgentTools:
             standing = same.proposal
         else:
             standing = await self.queue.write_proposal(proposal)
-        return await self._outcome(standing, self.wait, progress)
+        return await self.outcome(standing, call)
 
-    async def _check(self, arguments: _Check, progress: Progress) -> Outcome:
+    async def _check(self, arguments: _Check, call: Call) -> Outcome:
         item = await self._find(arguments.proposal_id)
-        asked = self.wait if arguments.wait_seconds is None else arguments.wait_seconds
-        return await self._outcome(item.proposal, min(asked, self.wait), progress)
+        asked = call.wait if arguments.wait_seconds is None else arguments.wait_seconds
+        return await self.outcome(item.proposal, replace(call, wait=min(asked, call.wait)))
 
-    async def _withdraw(self, arguments: _Withdraw, progress: Progress) -> Outcome:
+    async def _withdraw(self, arguments: _Withdraw, call: Call) -> Outcome:
         item = await self._find(arguments.proposal_id)
-        if item.proposal.tool not in _FILES:
+        if item.proposal.tool not in FILES:
             raise InvalidInputError(
                 f"proposal {item.proposal.id} ({item.proposal.tool}) was made for you by another sidecar; "
                 "it ends when you end the request or the push that it holds"
@@ -260,19 +278,19 @@ class AgentTools:
         # Too late to take back: how it ended is the answer.
         with suppress(AlreadyDecidedError, ProposalExpiredError):
             await self.queue.withdraw_proposal(item.proposal.id, f"the agent: {reason}" if reason else "the agent")
-        return await self._outcome(item.proposal, 0, progress)
+        return await self.outcome(item.proposal, replace(call, wait=0))
 
-    async def _list(self, arguments: _List, progress: Progress) -> AskedList:
+    async def _list(self, arguments: _List, call: Call) -> AskedList:
         items = await self.queue.list_items(limit=arguments.limit)
         return AskedList(proposals=[agent_answers.asked(item) for item in items])
 
-    async def _list_routes(self, arguments: _Nothing, progress: Progress) -> RouteList:
+    async def _list_routes(self, arguments: _Nothing, call: Call) -> RouteList:
         text = self._read("routes.yaml")
         if text is None:
             return RouteList(routes=[], sha256=None)
         return RouteList(routes=[route.to_dict() for route in routes.load(text).routes], sha256=sha256_hex(text))
 
-    async def _read_current(self, arguments: _Read, progress: Progress) -> CurrentFile:
+    async def _read_current(self, arguments: _Read, call: Call) -> CurrentFile:
         text = self._read(arguments.name)
         digest = sha256_hex(text) if text is not None else None
         return CurrentFile(name=arguments.name, exists=text is not None, content=text or "", sha256=digest)
@@ -316,9 +334,10 @@ class AgentTools:
             return 0
         return self.cooldown - agent_answers.seconds_since(response.decided_at)
 
-    async def _outcome(self, proposal: Proposal, seconds: float, progress: Progress) -> Outcome:
+    async def outcome(self, proposal: Proposal, call: Call) -> Outcome:
+        """Where it stands at the end of the wait."""
         try:
-            response = await self._wait(proposal.id, seconds, progress)
+            response = await self._wait(proposal.id, call)
         except WaitTimeoutError:
             item = await self.queue.inspect(proposal.id)
             return agent_answers.pending(proposal, decided=item is not None and item.state != "pending")
@@ -328,30 +347,30 @@ class AgentTools:
             return agent_answers.withdrawn(proposal, error)
         except StaleReviewError:
             return agent_answers.not_applied(proposal)
-        return agent_answers.decided(proposal, response, _FILES.get(proposal.tool))
+        return agent_answers.decided(proposal, response, FILES.get(proposal.tool))
 
-    async def _wait(self, proposal_id: str, seconds: float, progress: Progress) -> Response:
+    async def _wait(self, proposal_id: str, call: Call) -> Response:
         """The decision, with signs of life until it comes.
 
         Raises:
-            WaitTimeoutError: none came in ``seconds``, or the sidecar stops.
+            WaitTimeoutError: none came in time, or the sidecar stops.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        decision = asyncio.ensure_future(self.queue.wait_for_response(proposal_id, timeout=seconds))
+        decision = asyncio.ensure_future(self.queue.wait_for_response(proposal_id, timeout=call.wait))
         stopped = asyncio.ensure_future(self.stopping.wait())
+        pause = min(_FIRST_PROGRESS, self.progress_every)
         try:
             while True:
                 # Unlike wait_for, this cancels nothing when its time is up.
-                await asyncio.wait(
-                    (decision, stopped), timeout=self.progress_every, return_when=asyncio.FIRST_COMPLETED
-                )
+                await asyncio.wait((decision, stopped), timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                pause = self.progress_every
                 if decision.done():
                     return decision.result()
                 if stopped.done():
                     raise WaitTimeoutError("the sidecar is stopping", proposal_id=proposal_id)
                 waited = loop.time() - began
-                await progress(waited, seconds, f"Waiting for the operator to decide on {proposal_id}")
+                await call.progress(waited, call.wait, f"Waiting for the operator to decide on {proposal_id}")
         finally:
             decision.cancel()
             stopped.cancel()

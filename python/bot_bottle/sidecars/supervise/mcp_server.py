@@ -35,8 +35,11 @@ from starlette.types import Receive, Scope, Send
 from bot_bottle import __version__
 from bot_bottle.documents.plain_yaml import quoted
 from bot_bottle.errors import BotBottleError, InvalidInputError
+from bot_bottle.sidecars.supervise import agent_tasks
+from bot_bottle.sidecars.supervise.agent_answers import Answer, Outcome
 from bot_bottle.sidecars.supervise.agent_hooks import AgentHooks
-from bot_bottle.sidecars.supervise.agent_tools import AgentTools
+from bot_bottle.sidecars.supervise.agent_tasks import AgentTasks
+from bot_bottle.sidecars.supervise.agent_tools import AgentTools, Call
 
 # The largest file a tool takes (256 KiB), each byte as a JSON escape of six, and room for the rest.
 MAX_BODY_BYTES: Final = 2 * 1024 * 1024
@@ -72,7 +75,9 @@ def mcp_server(tools: AgentTools) -> Server[Any]:
     async def list_tools(context: ServerRequestContext[Any], params: PaginatedRequestParams | None) -> ListToolsResult:
         return listing
 
-    async def call_tool(context: ServerRequestContext[Any], params: CallToolRequestParams) -> CallToolResult:
+    async def call_tool(
+        context: ServerRequestContext[Any], params: CallToolRequestParams
+    ) -> CallToolResult | dict[str, Any]:
         tool = by_name.get(params.name)
         if tool is None:
             raise MCPError(INVALID_PARAMS, f"there is no tool {quoted(params.name)}; there are {', '.join(by_name)}")
@@ -81,7 +86,9 @@ def mcp_server(tools: AgentTools) -> Server[Any]:
                 arguments = tool.arguments.model_validate(params.arguments or {})
             except ValidationError as error:
                 raise InvalidInputError(f"{tool.name}: {_problem(error)}") from None
-            result = await tool.run(arguments, context.session.report_progress)
+            call = _call(tools, context)
+            as_task = tool.asks and agent_tasks.spoken_by(context)
+            result = await tool.run(arguments, agent_tasks.AT_ONCE if as_task else call)
         except BotBottleError as error:
             _log.info("%s: %s: %s", tool.name, type(error).__name__, error)
             return _failure(type(error).__name__, str(error))
@@ -90,18 +97,24 @@ def mcp_server(tools: AgentTools) -> Server[Any]:
             return _failure(
                 "InternalError", f"{tool.name} failed inside the sidecar; try again, then tell the operator"
             )
-        content = result.model_dump(mode="json")
-        _log.info("%s: %s %s", tool.name, content.get("status", "done"), content.get("proposal_id") or "")
-        return CallToolResult(content=[TextContent(text=result.text())], structured_content=content)
+        status = result.status if isinstance(result, Outcome) else "done"
+        _log.info("%s: %s %s", tool.name, status, getattr(result, "proposal_id", None) or "")
+        if as_task and isinstance(result, Outcome) and status == "pending":
+            return await tasks.instead_of(result)
+        return _success(result)
 
-    return Server(
+    server = Server(
         "bot-bottle-supervise",
         title="bot-bottle supervise",
         version=__version__,
         instructions=_INSTRUCTIONS,
         on_list_tools=list_tools,
-        on_call_tool=call_tool,
     )
+    # Not as an argument, where the result of a call cannot be a task.
+    server.add_request_handler("tools/call", CallToolRequestParams, call_tool)
+    tasks = AgentTasks(tools, _success)
+    tasks.add_to(server)
+    return server
 
 
 def http_app(tools: AgentTools, hooks: AgentHooks, allowed_hosts: Iterable[str]) -> Starlette:
@@ -157,6 +170,16 @@ class _PostOnly:
             await Response(status_code=405, headers={"Allow": "POST"})(scope, receive, send)
         else:
             await self._manager.handle_request(scope, receive, send)
+
+
+def _call(tools: AgentTools, context: ServerRequestContext[Any]) -> Call:
+    silent = context.meta is None or context.meta.get("progress_token") is None
+    wait = tools.silent_wait if silent and tools.silent_wait is not None else tools.wait
+    return Call(wait, context.session.report_progress)
+
+
+def _success(answer: Answer) -> CallToolResult:
+    return CallToolResult(content=[TextContent(text=answer.text())], structured_content=answer.model_dump(mode="json"))
 
 
 def _failure(error: str, message: str) -> CallToolResult:
