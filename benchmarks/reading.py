@@ -1,4 +1,4 @@
-"""Does a read cost the same however much is archived, and how fast is the audit chain verified?"""
+"""Does a read cost the same however much is archived and however large it is, and how fast is the chain verified?"""
 
 import hashlib
 import os
@@ -28,6 +28,23 @@ connection.execute('''
 connection.commit()
 """
 
+# In a process of its own, whose memory is its own: what it takes at the most beyond what it had before.
+LARGE = """
+import resource, sys, time
+import bot_bottle
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+with bot_bottle.Inbox(sys.argv[1]) as inbox:
+    list_all = {"pending": inbox.pending, "history": inbox.history}[sys.argv[2]]
+    inbox.stats()
+    before, took = peak(), []
+    for _ in range(20):
+        start = time.perf_counter_ns()
+        items = list_all()
+        took.append(time.perf_counter_ns() - start)
+    print(len(items), peak() - before, *took)
+"""
+
 
 def run(lab: Lab) -> Iterator[Result]:
     for count in (10**4, 10**5, 10**6, *([10**7] if lab.full else [])):
@@ -40,6 +57,8 @@ def run(lab: Lab) -> Iterator[Result]:
         write_log(place, 20_000, diff="+  - host: api.example.com\n" * 300)
         yield verify(place, "20,000 entries of 8 KiB")
     yield hashing()
+    with lab.place() as place:
+        yield from large(place)
 
 
 def archive(place: Path, count: int) -> None:
@@ -48,6 +67,19 @@ def archive(place: Path, count: int) -> None:
     with bot_bottle.QueueStore("waiting", place / "bot-bottle.db") as queue:
         for number in range(10):
             queue.write_proposal(bot_bottle.Proposal.new("waiting", "egress-allow", f"number: {number}", "because"))
+
+
+def large(place: Path) -> Iterator[Result]:
+    """Lists of as many and as large proposals as may be pending of one bottle."""
+    with bot_bottle.QueueStore("large", place / "bot-bottle.db") as queue:
+        for number in range(bot_bottle.MAX_PENDING_PER_BOTTLE):
+            payload = f"{number} ".ljust(bot_bottle.MAX_PAYLOAD_BYTES, "x")
+            queue.write_proposal(bot_bottle.Proposal.new("large", "egress-allow", payload, "because"))
+    for verb in ("pending", "history"):
+        command = [sys.executable, "-c", LARGE, place / "bot-bottle.db", verb]
+        count, grown, *took = map(float, subprocess.run(command, check=True, capture_output=True).stdout.split())
+        figures = times([round(each) for each in took], "ms")
+        yield Result("read: 1 MiB each", f"{count:.0f} {verb}", OURS, figures | {"resident_grows_mib": grown})
 
 
 def write_log(place: Path, count: int, diff: str) -> None:

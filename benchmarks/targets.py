@@ -65,6 +65,12 @@ def all_targets() -> Iterator[Target]:
         yield paced(case, bound)
     yield from reading("10 pending", 25)
     yield from reading("last 100 of a bottle", 100)
+    yield at_most("200 pending of 1 MiB, ms", 5, lambda f: f("read: 1 MiB each", "200 pending", OURS, "median_ms"))
+    yield at_most(
+        "200 pending of 1 MiB, MiB of memory",
+        5,
+        lambda f: f("read: 1 MiB each", "200 pending", OURS, "resident_grows_mib"),
+    )
     yield from verifying()
     yield from starting()
     yield from brokering()

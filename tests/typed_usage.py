@@ -25,6 +25,7 @@ from bot_bottle import (
     GrantStore,
     Inbox,
     InboxItem,
+    InboxSummary,
     Plan,
     Proposal,
     QueueStore,
@@ -54,7 +55,7 @@ def sidecar(payload: bytes) -> str | None:
 def operator() -> None:
     with Inbox() as inbox:
         for item in inbox.pending():
-            assert_type(item, InboxItem)
+            assert_type(item, InboxSummary)
             assert_type(item.waiting, bool)
             try:
                 inbox.decide(item.proposal.id, "approved", payload_sha256=item.proposal.payload_sha256, grant="uses:3")

@@ -15,14 +15,14 @@ CREATE TABLE audit_entries (
   operator_action TEXT NOT NULL,
   operator_notes TEXT NOT NULL,
   justification  TEXT NOT NULL,
-  diff           TEXT NOT NULL,
   decided_by     TEXT NOT NULL,
   surface        TEXT NOT NULL CONSTRAINT audit_surface_is_known CHECK (surface IN ('cli', 'tui') OR surface IN ('web', 'api') OR surface = 'policy'),
   proposal_id    TEXT,
   payload_sha256 TEXT,
   final_sha256   TEXT,
   prev_hash      TEXT NOT NULL CONSTRAINT prev_hash_is_hex CHECK (length(prev_hash) = 64),
-  entry_hash     TEXT NOT NULL CONSTRAINT entry_hash_is_hex CHECK (length(entry_hash) = 64)
+  entry_hash     TEXT NOT NULL CONSTRAINT entry_hash_is_hex CHECK (length(entry_hash) = 64),
+  diff           TEXT NOT NULL    -- last: up to megabytes, and who counts entries does not read their pages
 ) STRICT;
 
 -- Each serves one filter of read_audit_entries. Within equal keys an index keeps the order of seq, so the newest are found

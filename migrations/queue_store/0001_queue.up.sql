@@ -109,11 +109,11 @@ CREATE TABLE responses (
   decided_by     TEXT NOT NULL,
   surface        TEXT NOT NULL CONSTRAINT response_surface_is_known CHECK (surface IN ('cli', 'tui') OR surface IN ('web', 'api') OR surface = 'policy'),
   decided_at     TEXT NOT NULL,
-  final_file     TEXT,
   review_sha256  TEXT NOT NULL,   -- of all that was reviewed
   scope          TEXT,            -- of the grant that goes with it
   key_id         TEXT NOT NULL,   -- which key signed the decision (docs/statements.md)
   signature      TEXT NOT NULL,
+  final_file     TEXT,            -- last, as the proposed file is
   CONSTRAINT modified_has_a_final_file CHECK ((status = 'modified') = (final_file IS NOT NULL))
 ) STRICT;
 

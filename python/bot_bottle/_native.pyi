@@ -59,12 +59,15 @@ __all__ = [
     "Hunk",
     "Inbox",
     "InboxItem",
+    "InboxSummary",
     "Keys",
     "Odd",
     "Part",
     "Proposal",
+    "ProposalSummary",
     "QueueStore",
     "Response",
+    "ResponseSummary",
     "Review",
     "Routes",
     "SecretFinding",
@@ -299,6 +302,9 @@ class Proposal:
     @property
     def kind(self) -> str | None:
         """What a grant with ``kind:`` would be about, where the fingerprint names a kind; else ``None``."""
+    @property
+    def payload_bytes(self) -> int:
+        """How many bytes of UTF-8 ``proposed_file`` has."""
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, JSON-ready."""
@@ -378,6 +384,9 @@ class Response:
     def applied_at(self) -> str | None:
         """When the managed file was in effect; ``None`` where the tool has no managed file."""
 
+    @property
+    def final_bytes(self) -> int | None:
+        """How many bytes of UTF-8 ``final_file`` has, if there is one."""
     @property
     def signed(self) -> dict[str, Any] | None:
         """``bottle_slug``, ``tool``, ``scope``, ``key_id`` and ``signature`` of the statement; with the other fields
@@ -517,6 +526,97 @@ class AuditReport:
         """All fields by name, JSON-ready."""
 
 @final
+class ProposalSummary:
+    """A proposal as a list has it: all but its payload."""
+
+    @property
+    def id(self) -> str:
+        """UUIDv7."""
+    @property
+    def bottle_slug(self) -> str:
+        """The bottle that asks."""
+    @property
+    def tool(self) -> str:
+        """What it asks for, such as ``egress-allow``."""
+    @property
+    def justification(self) -> str:
+        """The agent's own words."""
+    @property
+    def arrival_timestamp(self) -> str:
+        """When it was made; over a broker, when the host received it."""
+    @property
+    def current_file_hash(self) -> str | None:
+        """SHA-256 of the managed file that the payload was written against, if that is known."""
+    @property
+    def expires_at(self) -> str | None:
+        """From then on undecided means expired; ``None``: never."""
+    @property
+    def fingerprint(self) -> str | None:
+        """What a grant made from its approval is about; see :class:`GrantStore`."""
+    @property
+    def payload_sha256(self) -> str:
+        """SHA-256 of the payload as its row says, which only :meth:`Inbox.review` compares with the payload."""
+    @property
+    def payload_bytes(self) -> int:
+        """How many bytes of UTF-8 the payload has."""
+    @property
+    def kind(self) -> str | None:
+        """What a grant with ``kind:`` would be about, where the fingerprint names a kind; else ``None``."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class ResponseSummary:
+    """The answer as a list has it: all but the file that runs instead, and what differs."""
+
+    @property
+    def proposal_id(self) -> str:
+        """The proposal that it answers."""
+    @property
+    def status(self) -> Status:
+        """``approved``, ``modified`` or ``rejected``."""
+    @property
+    def notes(self) -> str:
+        """The operator's words."""
+    @property
+    def payload_sha256(self) -> str | None:
+        """Hash of the payload that was reviewed."""
+    @property
+    def review_sha256(self) -> str | None:
+        """The hash of what was reviewed, payload and all."""
+    @property
+    def final_sha256(self) -> str | None:
+        """Hash of the payload that runs; ``None`` for a rejection."""
+    @property
+    def final_bytes(self) -> int | None:
+        """For ``modified`` how many bytes of UTF-8 the text has that runs instead; otherwise ``None``."""
+    @property
+    def decided_by(self) -> str | None:
+        """Who decided."""
+    @property
+    def surface(self) -> Surface | None:
+        """Through what: ``cli``, ``tui``, ``web``, ``api`` or ``policy``."""
+    @property
+    def decided_at(self) -> str | None:
+        """When it was decided."""
+    @property
+    def applied_at(self) -> str | None:
+        """When the managed file was in effect; ``None`` where the tool has no managed file."""
+    @property
+    def signed(self) -> dict[str, Any] | None:
+        """``bottle_slug``, ``tool``, ``scope``, ``key_id`` and ``signature`` of the statement (docs/statements.md)."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
 class InboxItem:
     """A proposal and where it stands, as the operator sees it.
 
@@ -556,6 +656,74 @@ class InboxItem:
         """When it was put away, if it was."""
     @property
     def response(self) -> Response | None:
+        """The decision, if there is one."""
+    @property
+    def managed_file(self) -> str | None:
+        """Absolute host path the decision writes, if the bottle declared one for this tool."""
+
+    @property
+    def apply_state(self) -> ApplyState | None:
+        """``intended`` (decided, not yet written), ``applied`` or ``failed``; ``None`` without managed file."""
+
+    @property
+    def apply_error(self) -> str | None:
+        """Why the managed file could not be written."""
+    @property
+    def base_sha256(self) -> str | None:
+        """Hash the managed file must still have when this is decided; ``""``: absent, ``None``: not compared."""
+
+    @property
+    def damaged(self) -> str | None:
+        """Why the host does not act on it: its rows, or its bottle's, are not as they were signed. It cannot be
+        decided then, and no managed file is named.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
+
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class InboxSummary:
+    """A proposal and where it stands, as a list has it: of payload and final file their sizes and hashes.
+
+    Those are what the row says; :meth:`Inbox.review` reads the texts and compares. ``to_dict`` has its fields beside
+    the proposal's; ``response`` is nested.
+    """
+
+    @property
+    def proposal(self) -> ProposalSummary:
+        """What is asked."""
+    @property
+    def queue_key(self) -> str:
+        """The queue that it is in."""
+    @property
+    def state(self) -> State:
+        """``pending, approved, modified, rejected, expired`` or ``withdrawn``."""
+
+    @property
+    def waiting(self) -> bool:
+        """A waiter is blocked on it right now (its lease has not lapsed)."""
+
+    @property
+    def waiting_until(self) -> str | None:
+        """End of the newest lease: past means gone since then, ``None`` that nobody ever waited."""
+
+    @property
+    def requests(self) -> int:
+        """How many identical proposals this row stands for."""
+
+    @property
+    def withdrawn_at(self) -> str | None:
+        """When it was withdrawn, if it was."""
+    @property
+    def withdrawn_reason(self) -> str | None:
+        """Why it was withdrawn."""
+    @property
+    def archived_at(self) -> str | None:
+        """When it was put away, if it was."""
+    @property
+    def response(self) -> ResponseSummary | None:
         """The decision, if there is one."""
     @property
     def managed_file(self) -> str | None:
@@ -894,13 +1062,18 @@ class QueueStore:
         """The proposal in this queue, archived ones included, or ``None``."""
 
     def list_pending_proposals(self) -> list[Proposal]:
-        """Undecided, unexpired, not withdrawn; oldest first."""
+        """Undecided, unexpired, not withdrawn; oldest first. Each comes with its payload, of up to 1 MiB;
+        to see what there is, :meth:`pending` takes a fraction of the time and memory.
+        """
+
+    def pending(self) -> list[InboxSummary]:
+        """The same, and where each stands, without payloads."""
 
     def inspect(self, proposal_id: str) -> InboxItem | None:
         """The proposal and where it stands, for this queue only, or ``None``."""
 
-    def list_items(self, *, limit: int = 100) -> list[InboxItem]:
-        """The queue's newest proposals of any state, newest first, archived ones included."""
+    def list_items(self, *, limit: int = 100) -> list[InboxSummary]:
+        """The queue's newest proposals of any state, newest first, archived ones included, without payloads."""
 
     def write_response(self, response: Response) -> Response:
         """Decides as :meth:`Inbox.decide` does, with surface ``api`` unless the response says otherwise.
@@ -973,10 +1146,10 @@ class Inbox:
     @property
     def db_path(self) -> str:
         """The file's path as given, absolute."""
-    def pending(self, bottle_slug: str | None = None) -> list[InboxItem]:
-        """Everything that can be decided now, oldest first. One indexed query, however much is archived."""
+    def pending(self, bottle_slug: str | None = None) -> list[InboxSummary]:
+        """Everything that can be decided now, oldest first, without payloads, at a cost that no archive raises."""
 
-    def failed(self) -> list[InboxItem]:
+    def failed(self) -> list[InboxSummary]:
         """Decided, but the managed file is not in effect (``apply_state`` is ``failed`` or ``intended``)."""
 
     def read(self, proposal_id: str) -> InboxItem:
@@ -984,6 +1157,12 @@ class Inbox:
 
         Raises:
             NotFoundError: none. InvalidInputError: several (``matches`` lists them), or too short.
+        """
+
+    def summary(self, proposal_id: str) -> InboxSummary:
+        """The same as a list has it, without its payload.
+
+        Raises: as :meth:`read`.
         """
 
     def review(self, proposal_id: str) -> Review:
@@ -994,8 +1173,8 @@ class Inbox:
 
     def history(
         self, *, bottle_slug: str | None = None, limit: int = 100, before: str | None = None
-    ) -> list[InboxItem]:
-        """Proposals of any state, newest first; ``before`` (an id) pages on."""
+    ) -> list[InboxSummary]:
+        """Proposals of any state, newest first, without payloads; ``before`` (an id) pages on."""
 
     def decide(
         self,

@@ -22,6 +22,7 @@ from bot_bottle._native import (
     Database,
     Inbox,
     InboxItem,
+    InboxSummary,
     Proposal,
     QueueStore,
     Response,
@@ -96,11 +97,15 @@ class AsyncQueueStore:
         """As :meth:`QueueStore.list_pending_proposals`."""
         return await asyncio.to_thread(self._store.list_pending_proposals)
 
+    async def pending(self) -> list[InboxSummary]:
+        """As :meth:`QueueStore.pending`."""
+        return await asyncio.to_thread(self._store.pending)
+
     async def inspect(self, proposal_id: str) -> InboxItem | None:
         """As :meth:`QueueStore.inspect`."""
         return await asyncio.to_thread(self._store.inspect, proposal_id)
 
-    async def list_items(self, *, limit: int = 100) -> list[InboxItem]:
+    async def list_items(self, *, limit: int = 100) -> list[InboxSummary]:
         """As :meth:`QueueStore.list_items`."""
         return await asyncio.to_thread(lambda: self._store.list_items(limit=limit))
 
@@ -175,11 +180,11 @@ class AsyncInbox:
         """As :attr:`Inbox.db_path`."""
         return self._database.path
 
-    async def pending(self, bottle_slug: str | None = None) -> list[InboxItem]:
+    async def pending(self, bottle_slug: str | None = None) -> list[InboxSummary]:
         """As :meth:`Inbox.pending`."""
         return await self._do(lambda inbox: inbox.pending(bottle_slug))
 
-    async def failed(self) -> list[InboxItem]:
+    async def failed(self) -> list[InboxSummary]:
         """As :meth:`Inbox.failed`."""
         return await self._do(Inbox.failed)
 
@@ -187,13 +192,17 @@ class AsyncInbox:
         """As :meth:`Inbox.read`."""
         return await self._do(lambda inbox: inbox.read(proposal_id))
 
+    async def summary(self, proposal_id: str) -> InboxSummary:
+        """As :meth:`Inbox.summary`."""
+        return await self._do(lambda inbox: inbox.summary(proposal_id))
+
     async def review(self, proposal_id: str) -> Review:
         """As :meth:`Inbox.review`."""
         return await self._do(lambda inbox: inbox.review(proposal_id))
 
     async def history(
         self, *, bottle_slug: str | None = None, limit: int = 100, before: str | None = None
-    ) -> list[InboxItem]:
+    ) -> list[InboxSummary]:
         """As :meth:`Inbox.history`."""
         return await self._do(lambda inbox: inbox.history(bottle_slug=bottle_slug, limit=limit, before=before))
 

@@ -84,7 +84,7 @@ def waits(helper: Helper, inbox: Inbox) -> Iterator[Any]:
         process.stdin.close()
         process.stdin = None
         eventually(lambda: [item for item in inbox.pending() if item.waiting])
-        return process, inbox.pending()[0].proposal
+        return process, inbox.read(inbox.pending()[0].proposal.id).proposal
 
     yield start
     for process in started:
@@ -322,7 +322,7 @@ def test_an_interrupted_proposal_is_kept_on_demand(waits: Any, inbox: Inbox, num
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode == 130
-    assert [item.proposal for item in inbox.pending()] == [written]
+    assert [item.proposal.id for item in inbox.pending()] == [written.id]
 
 
 @over_both
@@ -332,7 +332,7 @@ def test_an_interrupted_wait_takes_nothing_back(helper: Helper, waits: Any, inbo
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 130
-    assert [item.proposal for item in inbox.pending()] == [written]
+    assert [item.proposal.id for item in inbox.pending()] == [written.id]
 
 
 @over_both
@@ -353,7 +353,7 @@ def test_a_killed_waiter_leaves_its_proposal_for_who_asks_again(helper: Helper, 
     process, written = waits("propose", "--tool", "t", "--wait")
     process.kill()
     process.wait()
-    assert [item.proposal for item in inbox.pending()] == [written]
+    assert [item.proposal.id for item in inbox.pending()] == [written.id]
     response = decide(inbox, written)
     assert helper.json("propose", "--tool", "t", stdin=b"other")["proposal_id"] != written.id
     assert helper.json("wait", written.id) == response.to_dict()
@@ -385,7 +385,8 @@ def test_pending_lists_this_bottle_s_own(db: Path, helper: Helper, queue: QueueS
     assert not db.exists()
     written = [queue.write_proposal(proposal(None, why)) for why in ("one", "two\nlines\x07")]
     QueueStore("other", db).write_proposal(proposal(slug="other"))
-    assert helper.json("pending") == [known.to_dict() for known in written]
+    assert helper.json("pending") == [item.to_dict() for item in queue.pending()]
+    assert [item["id"] for item in helper.json("pending")] == [known.id for known in written]
     out, _ = helper.run("pending")
     assert [line.split()[0] for line in out.splitlines()] == [known.id for known in written]
     assert "two<U+000A>lines<U+0007>" in out

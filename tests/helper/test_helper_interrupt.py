@@ -73,7 +73,7 @@ def test_a_proposal_that_waits_for_another_writer_is_not_queued(db: Path, queue:
     assert (process.returncode, out) == (130, "")
     assert err == "bot-bottle-sidecar: interrupted\n"
     holder.communicate(b"")
-    assert [item.proposal for item in inbox.pending()] == [known]
+    assert [item.proposal.id for item in inbox.pending()] == [known.id]
 
 
 @linux_only

@@ -76,7 +76,7 @@ def test_stopping_a_bottle_withdraws_what_it_has_pending(
     for known in written[1:]:
         item = inbox.read(known.id)
         assert (item.state, item.withdrawn_reason) == ("withdrawn", "bottle stopped")
-    assert [item.proposal for item in inbox.pending()] == [other]
+    assert [item.proposal.id for item in inbox.pending()] == [other.id]
     assert inbox.read(gone.id).state == "expired"
 
 

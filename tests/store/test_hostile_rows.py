@@ -123,7 +123,7 @@ def everything(db: Path) -> None:
         assert all(item.damaged is None for item in inbox.history(bottle_slug="dev"))
         for item in inbox.history():
             if item.proposal.bottle_slug == "dev":
-                assert inbox.review(item.proposal.id).item.proposal == item.proposal
+                assert inbox.review(item.proposal.id).item.proposal.payload_sha256 == item.proposal.payload_sha256
         inbox.stats()
         inbox.failed()
         inbox.recover()
@@ -174,4 +174,4 @@ def test_a_count_that_somebody_wrote_ends_no_write(tmp_path: Path, number: str) 
         queue.archive_proposal(third.id)
         assert database.prune(older_than=0) == 2
         assert set(inbox.stats()["by_state"]) <= {"pending", "approved"}
-        assert [item.proposal.proposed_file for item in inbox.pending()] == ["two"]
+        assert [inbox.read(item.proposal.id).proposal.proposed_file for item in inbox.pending()] == ["two"]

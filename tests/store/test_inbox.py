@@ -20,6 +20,7 @@ from bot_bottle import (
     GrantStore,
     Inbox,
     InboxItem,
+    InboxSummary,
     InvalidInputError,
     NotFoundError,
     Proposal,
@@ -52,19 +53,22 @@ def test_an_inbox_on_nothing_is_empty_and_creates_nothing(db: Path) -> None:
 
 def test_pending_is_of_all_bottles_oldest_first(db: Path, inbox: Inbox) -> None:
     written = [QueueStore(slug, db).write_proposal(proposal(slug=slug)) for slug in ("b", "a", "b", "c")]
-    assert [item.proposal for item in inbox.pending()] == written
-    assert [item.proposal for item in inbox.pending("b")] == [written[0], written[2]]
+    assert [item.proposal.id for item in inbox.pending()] == [each.id for each in written]
+    assert [item.proposal.id for item in inbox.pending("b")] == [written[0].id, written[2].id]
     assert inbox.pending("nobody") == []
 
 
 def test_an_item_says_where_a_proposal_stands(queue: QueueStore, inbox: Inbox) -> None:
     written = queue.write_proposal(proposal(expires_in=3600))
     (item,) = inbox.pending()
-    assert (item.proposal, item.queue_key, item.state, item.requests) == (written, "dev", "pending", 1)
+    assert (item.proposal.id, item.queue_key, item.state, item.requests) == (written.id, "dev", "pending", 1)
     assert (item.waiting, item.waiting_until, item.response, item.archived_at) == (False, None, None, None)
     assert (item.managed_file, item.apply_state, item.apply_error) == (None, None, None)
     flat = item.to_dict()
-    assert written.to_dict().items() <= flat.items()
+    fields = written.to_dict()
+    del fields["proposed_file"]
+    assert fields.items() <= flat.items()
+    assert flat["payload_bytes"] == item.proposal.payload_bytes == len(written.proposed_file.encode())
     assert flat["state"] == "pending"
     assert json.loads(json.dumps(flat)) == flat
     assert written.proposed_file not in repr(item)
@@ -75,10 +79,16 @@ def test_an_item_says_where_a_proposal_stands(queue: QueueStore, inbox: Inbox) -
 
 def test_items_pickle(queue: QueueStore, inbox: Inbox) -> None:
     decide(inbox, queue.write_proposal(proposal()))
-    (item,) = inbox.history()
-    again = pickle.loads(pickle.dumps(item))
-    assert isinstance(again, InboxItem)
-    assert again.to_dict() == item.to_dict()
+    (listed,) = inbox.history()
+    for item, kind in ((listed, InboxSummary), (inbox.read(listed.proposal.id), InboxItem)):
+        again = pickle.loads(pickle.dumps(item))
+        assert isinstance(again, kind)
+        assert again.to_dict() == item.to_dict()
+    for part in (listed.proposal, listed.response):
+        again = pickle.loads(pickle.dumps(part))
+        assert again == part
+        assert hash(again) == hash(part)
+        assert again.to_dict() == part.to_dict()
 
 
 def test_a_proposal_is_found_by_a_unique_beginning_of_its_id(queue: QueueStore, inbox: Inbox) -> None:
@@ -126,7 +136,7 @@ def test_history_pages_backwards(queue: QueueStore, inbox: Inbox, db: Path) -> N
     while page:
         page = inbox.history(bottle_slug="dev", limit=2, before=page[-1].proposal.id)
         seen = seen + page
-    assert [item.proposal for item in seen] == written[::-1]
+    assert [item.proposal.id for item in seen] == [each.id for each in written[::-1]]
     assert [item.state for item in seen] == ["pending", "withdrawn", "withdrawn", "rejected", "pending"]
     assert len(inbox.history()) == 6
 
@@ -198,7 +208,7 @@ def test_what_you_approve_is_what_was_shown(db: Path, queue: QueueStore, inbox: 
     assert caught.value.exit_code == 5
     assert (caught.value.proposal_id, caught.value.expected) == (written.id, sha256_hex("another"))
     assert caught.value.actual == written.payload_sha256
-    assert [item.proposal for item in inbox.pending()] == [written]
+    assert [item.proposal.id for item in inbox.pending()] == [written.id]
     assert AuditStore(db).read_audit_entries() == []
 
 
@@ -230,7 +240,7 @@ def test_a_bad_decision_decides_nothing(
     with pytest.raises(InvalidInputError, match=says) as caught:
         decide(inbox, written, **decision)
     assert caught.value.exit_code == 2
-    assert [item.proposal for item in inbox.pending()] == [written]
+    assert [item.proposal.id for item in inbox.pending()] == [written.id]
     assert AuditStore(db).read_audit_entries() == []
     assert GrantStore(db).list_grants(live=False) == []
 

@@ -164,7 +164,7 @@ def test_a_file_changed_since_the_proposal_is_left_as_it_is(managed: Managed, sa
         assert (caught.value.proposal_id, caught.value.expected) == (written.id, sha256_hex(BEFORE))
         assert caught.value.actual == sha256_hex("somebody: else\n")
     assert managed.file.read_text() == "somebody: else\n"
-    assert [item.proposal for item in managed.inbox.pending()] == [written]
+    assert [item.proposal.id for item in managed.inbox.pending()] == [written.id]
     assert AuditStore().read_audit_entries() == []
     assert managed.names() == ["routes.yaml"]
     managed.decides(written, "rejected", notes="propose it again")
@@ -225,7 +225,7 @@ def test_two_deciders_write_one_file_between_them(managed: Managed) -> None:
         (won,) = [known for known in written if managed.inbox.read(known.id).state == "approved"]
         assert managed.file.read_text() == won.proposed_file
         for item in managed.inbox.pending():
-            managed.decides(item.proposal, "rejected")
+            managed.decides(managed.inbox.read(item.proposal.id).proposal, "rejected")
     assert_sound(managed.db)
 
 
@@ -294,7 +294,7 @@ def test_a_directory_that_cannot_be_written_decides_nothing(managed: Managed) ->
     assert str(managed.file) in said
     assert "ermission denied" in said
     assert (managed.file.read_text(), managed.names()) == (BEFORE, ["routes.yaml"])
-    assert [item.proposal for item in managed.inbox.pending()] == [written]
+    assert [item.proposal.id for item in managed.inbox.pending()] == [written.id]
 
 
 # --- a crash
@@ -319,7 +319,7 @@ def test_a_crash_before_the_decision_decided_nothing(managed: Managed) -> None:
     written = managed.proposes()
     crash(managed, written, "fsync")  # of the staged file
     assert managed.file.read_text() == BEFORE
-    assert [item.proposal for item in managed.inbox.pending()] == [written]
+    assert [item.proposal.id for item in managed.inbox.pending()] == [written.id]
     assert len(managed.names()) == 2  # what was staged
     with Inbox():
         assert managed.names() == ["routes.yaml"]
@@ -391,7 +391,7 @@ def test_a_crash_after_the_decision_is_finished_by_the_next_inbox(managed: Manag
     # Decided, and nobody is told before it is in effect.
     item = managed.inbox.read(written.id)
     assert (item.state, item.apply_state) == ("approved", "intended")
-    assert [failed.proposal for failed in managed.inbox.failed()] == [written]
+    assert [failed.proposal.id for failed in managed.inbox.failed()] == [written.id]
     assert managed.queue.read_response(written.id) is None
     assert (managed.file.read_text(), got) == (BEFORE, [])
     assert_sound(managed.db)
@@ -428,7 +428,7 @@ def test_recovery_leaves_a_file_alone_that_changed_meanwhile(managed: Managed) -
     assert isinstance(got[0], StaleReviewError)
     assert managed.file.read_text() == "somebody: else\n"
     (item,) = managed.inbox.failed()
-    assert (item.proposal, item.state, item.apply_state) == (written, "approved", "failed")
+    assert (item.proposal.id, item.state, item.apply_state) == (written.id, "approved", "failed")
     assert item.apply_error is not None
     assert str(managed.file) in item.apply_error
     assert managed.queue.read_response(written.id) is None

@@ -259,7 +259,7 @@ def test_a_module_s_name_is_its_own(database: Database, module: str) -> None:
 OWN = [
     "UPDATE proposals SET state = 'approved'",
     "DELETE FROM proposals",
-    "INSERT INTO responses VALUES (1, 'approved', '', '', NULL, 'x', 'api', '', NULL, '', NULL, '', '')",
+    "INSERT INTO responses VALUES (1, 'approved', '', '', NULL, 'x', 'api', '', '', NULL, '', '', NULL)",
     "DELETE FROM audit_entries",
     "DROP TABLE audit_entries",
     "DROP TRIGGER audit_entries_no_delete",
@@ -392,7 +392,7 @@ def test_a_write_inside_one_s_own_transaction_is_refused_at_once(db: Path, datab
         ):
             with pytest.raises(InvalidInputError, match=r"own transaction\(\)"):
                 write()
-        assert [item.proposal for item in inbox.pending()] == [written]
+        assert [item.proposal.id for item in inbox.pending()] == [written.id]
         assert transaction.execute("SELECT 1 AS one") == [{"one": 1}]
     decide(inbox, written)
     with database.transaction():

@@ -36,8 +36,11 @@ def forge(db: Path, *statements: str) -> None:
             triggers = db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
             for name, _ in triggers:
                 db.execute(f"DROP TRIGGER {name}")
-            rows = db.execute("SELECT * FROM audit_entries ORDER BY seq").fetchall()
-            for number, (seq, *content, _, _) in enumerate(rows, 1):
+            # In the order of docs/audit.md.
+            columns = ("seq, timestamp, bottle_slug, component, operator_action, operator_notes, justification,"
+                       " diff, decided_by, surface, proposal_id, payload_sha256, final_sha256")
+            rows = db.execute(f"SELECT {columns} FROM audit_entries ORDER BY seq").fetchall()
+            for number, (seq, *content) in enumerate(rows, 1):
                 fields = ["bot-bottle.audit.v1", str(number), prev, *content]
                 data = b"".join(b"~" if f is None else b"%d:%s," % (len(f.encode()), f.encode()) for f in fields)
                 entry = hashlib.sha256(data).hexdigest()
@@ -107,7 +110,7 @@ def test_a_decision_that_the_log_does_not_have_is_named(db: Path, queue: QueueSt
         db,
         "UPDATE proposals SET state = 'approved'",
         "INSERT INTO responses SELECT seq, 'approved', '', payload_sha256, payload_sha256, 'operator', 'cli', "
-        "arrival_timestamp, NULL, '', NULL, '', '' FROM proposals",
+        "arrival_timestamp, '', NULL, '', '', NULL FROM proposals",
     )
     refused(db, f"the decision on proposal {written.id} is not in the audit log")
     said = f"the decision on proposal {written.id}: it is not signed"
@@ -209,8 +212,8 @@ def test_planted_numbers_end_neither_the_log_nor_the_queue(
     witness(
         db,
         "PRAGMA ignore_check_constraints = ON",
-        f"INSERT INTO audit_entries VALUES ({number}, '{at}', 'dev', 'x', 'x', '', '', '', 'x', 'api', NULL, NULL, NULL"
-        f", '{zeros}', 'nothing of a hash')",
+        f"INSERT INTO audit_entries VALUES ({number}, '{at}', 'dev', 'x', 'x', '', '', 'x', 'api', NULL, NULL, NULL"
+        f", '{zeros}', 'nothing of a hash', '')",
         f"INSERT INTO changes VALUES ({number}, 'proposed', '{first.id}', 'dev', 'x', '{at}')",
         "INSERT INTO proposals (seq, id, queue_key, bottle_slug, tool, payload_sha256, justification, arrival_timestamp"
         f", proposed_file, state) VALUES ({number}, 'x', 'box', 'box', 'x', '{zeros}', '', '{at}', 'x', 'approved')",

@@ -26,7 +26,7 @@ from transports import over_both
 FORGED = (
     "UPDATE proposals SET state = 'approved'",
     "INSERT INTO responses SELECT seq, 'approved', '', payload_sha256, payload_sha256, 'operator', 'cli', "
-    "arrival_timestamp, NULL, '', NULL, '', '' FROM proposals",
+    "arrival_timestamp, '', NULL, '', '', NULL FROM proposals",
 )
 
 

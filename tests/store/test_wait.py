@@ -155,7 +155,7 @@ def test_a_writer_that_does_not_ring_is_noticed(db: Path, queue: QueueStore) -> 
         "BEGIN IMMEDIATE",
         "UPDATE proposals SET state = 'rejected'",
         f"""INSERT INTO responses VALUES (1, 'rejected', 'by hand', '{written.payload_sha256}', NULL,
-            'an older program', 'cli', '2026-01-31T12:00:00.000000Z', NULL, '', NULL, '', '')""",
+            'an older program', 'cli', '2026-01-31T12:00:00.000000Z', '', NULL, '', '', NULL)""",
         "COMMIT",
     )
     if queue.db_path == str(db):

@@ -126,7 +126,8 @@ def demo(broker: Broker) -> Iterator[httpx.Client]:
 
 
 def proposal(payload: str = "FROM debian:12\n", slug: str = "demo", **fields: Any) -> Proposal:
-    return Proposal.new(slug, fields.pop("tool", "capability-block"), payload, "because", **fields)
+    tool, justification = fields.pop("tool", "capability-block"), fields.pop("justification", "because")
+    return Proposal.new(slug, tool, payload, justification, **fields)
 
 
 def proposed(speaks: httpx.Client, payload: str = "FROM debian:12\n", **fields: Any) -> Proposal:

@@ -327,9 +327,10 @@ class Proxy:
             "    assert time.monotonic() < until, 'nobody waits for anything'\n"
             "    time.sleep(0.02)  # that a wait begins is no change that can be watched for\n"
             "item = items[0]\n"
+            "seen = inbox.read(item.proposal.id)\n"
             "inbox.decide(item.proposal.id, arguments[0], payload_sha256=item.proposal.payload_sha256,\n"
             "             notes=arguments[1], decided_by='op', surface='cli', grant=arguments[2] or None)\n"
-            "result = item.to_dict()",
+            "result = item.to_dict() | seen.proposal.to_dict()",
             status,
             notes,
             grant,
@@ -345,7 +346,7 @@ class Proxy:
             "since = 0\n"
             "while len(items := inbox.pending()) != int(arguments[0]):\n"
             "    since = next(iter(inbox.watch(since, timeout=50))).seq\n"
-            "result = [item.to_dict() for item in items]",
+            "result = [inbox.read(item.proposal.id).to_dict() for item in items]",
             str(count),
         )
         return found

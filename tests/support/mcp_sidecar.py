@@ -152,7 +152,7 @@ def text(result: CallToolResult) -> str:
 def items(slug: str) -> list[InboxItem]:
     """All that this bottle ever proposed, newest first."""
     with Inbox() as inbox:
-        return inbox.history(bottle_slug=slug)
+        return [inbox.read(item.proposal.id) for item in inbox.history(bottle_slug=slug)]
 
 
 def ask(sidecar: Sidecar, file: str, tool: str = "allow", mode: str = "auto", **more: object) -> dict[str, Any]:
@@ -170,9 +170,10 @@ async def until_waited_for(word: str) -> Proposal:
     """The proposal with ``word`` in its file, as soon as somebody waits for its decision."""
     with Inbox() as inbox:
         while True:
-            for item in inbox.pending():
-                if word in item.proposal.proposed_file and item.waiting:
-                    return item.proposal
+            for waiting in [item.proposal.id for item in inbox.pending() if item.waiting]:
+                proposal = inbox.read(waiting).proposal
+                if word in proposal.proposed_file:
+                    return proposal
             await asyncio.sleep(0.01)
 
 

@@ -68,8 +68,9 @@ def test_the_helper_refuses_a_share_and_is_answered_over_the_broker(
         eventually(lambda: said.done() or any(item.waiting for item in inbox.pending()), within=240)
         assert not said.done(), said.result()
         (item,) = inbox.pending()
-        assert item.proposal.proposed_file == "FROM guest\n"
-        decide(inbox, item.proposal, "modified", final_file="FROM host\n", notes="from another kernel")
+        asked = inbox.read(item.proposal.id).proposal
+        assert asked.proposed_file == "FROM guest\n"
+        decide(inbox, asked, "modified", final_file="FROM host\n", notes="from another kernel")
         console = said.result()
     assert f"{DATABASE} lies on {kind}, which shares neither memory nor locks" in console
     assert "refused=8" in console  # UnsafeMountError

@@ -90,7 +90,7 @@ def show(proposal_id: str, as_json: bool) -> None:
 def archive(proposal_id: str, as_json: bool) -> None:
     """Put away what is decided or over; history keeps it."""
     with seat.inbox() as inbox:
-        item = inbox.read(proposal_id)
+        item = inbox.summary(proposal_id)
     known = item.proposal.id
     if item.state == "pending":
         raise InvalidInputError(f"proposal {known} is pending: decide it, or leave it to its requester to withdraw")
@@ -113,7 +113,7 @@ def archive(proposal_id: str, as_json: bool) -> None:
 def history(bottle: str | None, limit: int, before: str | None, as_json: bool) -> None:
     """List proposals in any state, newest first."""
     with seat.inbox() as inbox:
-        before = inbox.read(before).proposal.id if before else None
+        before = inbox.summary(before).proposal.id if before else None
         items = inbox.history(bottle_slug=bottle, limit=limit + 1, before=before)
     more, items = len(items) > limit, items[:limit]
     if as_json:

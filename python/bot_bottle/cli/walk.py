@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from bot_bottle import Inbox, InboxItem, Response, Review
+from bot_bottle import Inbox, InboxSummary, Response, Review
 from bot_bottle.cli.asking import QUIT, ask
 from bot_bottle.cli.declare import command
 from bot_bottle.cli.interrupt import told, undone_or_told
@@ -55,7 +55,7 @@ def in_plain_lines(bottle: str | None) -> None:
                 _answer(inbox, ids[int(answer) - 1], pages=False, others="[b]ack")
 
 
-def _summary(item: InboxItem) -> str:
+def _summary(item: InboxSummary) -> str:
     proposal = item.proposal
     lapse = f", expires {words.expiry(item)[0]}" if proposal.expires_at else ""
     state = words.damaged(item) or words.waiter(item)

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bot_bottle import AuditStore, Inbox, InboxItem, Proposal, Response, Review
+    from bot_bottle import AuditStore, Inbox, InboxItem, InboxSummary, Proposal, ProposalSummary, Response, Review
     from bot_bottle.operator.words import Said
     from bot_bottle.states import Status, Surface
 
@@ -76,14 +76,14 @@ def decide(
     )
 
 
-def group(proposal: Proposal) -> str:
+def group(proposal: Proposal | ProposalSummary) -> str:
     """What those that can be answered together have in common: bottle, tool and kind. Empty without a kind."""
     return f"{proposal.bottle_slug} {proposal.tool} {proposal.kind}" if proposal.kind else ""
 
 
-def groups(items: Iterable[InboxItem]) -> list[tuple[Proposal, int]]:
+def groups(items: Iterable[InboxSummary]) -> list[tuple[ProposalSummary, int]]:
     """The first of each group that has several, and how many."""
-    found: dict[str, list[Proposal]] = {}
+    found: dict[str, list[ProposalSummary]] = {}
     for item in items:
         if wanted := group(item.proposal):
             found.setdefault(wanted, []).append(item.proposal)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bot_bottle.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from bot_bottle import Change, Inbox, InboxItem
+    from bot_bottle import Change, Inbox, InboxSummary
 
 
 def events(
@@ -23,11 +23,11 @@ def events(
 class Update(NamedTuple):
     """What a list that is being looked at has to do with a change of the inbox."""
 
-    items: list[InboxItem]
+    items: list[InboxSummary]
     """All that is pending now, oldest first."""
     arrived: list[str]
     """The ids that were not in the list before."""
-    ended: list[InboxItem]
+    ended: list[InboxSummary]
     """What was in the list and no longer is, as it stands now: ``words.ended`` says who decided, what and when."""
 
 
@@ -54,8 +54,8 @@ class PendingList:
         self._known = set(ids)
         return Update(items, arrived, ended)
 
-    def _read(self, proposal_id: str) -> InboxItem | None:
+    def _read(self, proposal_id: str) -> InboxSummary | None:
         try:
-            return self._inbox.read(proposal_id)
+            return self._inbox.summary(proposal_id)
         except NotFoundError:  # pruned meanwhile
             return None

@@ -14,7 +14,7 @@ from bot_bottle.errors import NotFoundError
 from bot_bottle.operator import decisions, words
 
 if TYPE_CHECKING:
-    from bot_bottle import Inbox, InboxItem
+    from bot_bottle import Inbox, InboxItem, InboxSummary
     from bot_bottle.operator.words import Said
 
 # How often a screen that has nothing to do is asked whether it was closed, and how often leases are looked at again.
@@ -58,10 +58,13 @@ class Row(NamedTuple):
         return any(wanted in each.casefold() for each in (self.bottle_slug, self.tool, self.id, self.state, self.why))
 
 
-def row(item: InboxItem) -> Row:
-    """What a list says of ``item``. It is odd if something in it could deceive a reader, as ``visible`` spells out."""
+def row(item: InboxItem | InboxSummary) -> Row:
+    """What a list says of ``item``.
+
+    It is odd if its justification could deceive a reader, as ``visible`` spells out. No list reads the payload: whether
+    that is odd, the review says.
+    """
     proposal = item.proposal
-    texts = (proposal.justification, proposal.proposed_file)
     return Row(
         proposal.id,
         proposal.bottle_slug,
@@ -71,8 +74,8 @@ def row(item: InboxItem) -> Row:
         item.waiting,
         item.waiting_until,
         item.requests,
-        len(proposal.proposed_file.encode()),
-        any(visible(text) != text for text in texts),
+        proposal.payload_bytes,
+        visible(proposal.justification) != proposal.justification,
         item.state,
         words.first_line(proposal.justification),
         "" if item.state == "pending" else words.ended(item),
@@ -123,7 +126,7 @@ def follow(
 
 def _read(inbox: Inbox, proposal_id: str, known: Row | None) -> Row | None:
     try:
-        item = inbox.read(proposal_id)
+        item = inbox.summary(proposal_id)
     except NotFoundError:  # pruned, or the file was set back to before it came
         return known and known._replace(state="gone", ended="it is no longer in the database")
     return row(item)

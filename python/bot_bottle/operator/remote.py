@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         GrantStore,
         Inbox,
         InboxItem,
+        InboxSummary,
         Response,
         Review,
     )
@@ -239,18 +240,18 @@ class _Store:
 class _Inbox(_Store):
     """As ``Inbox``."""
 
-    def pending(self, bottle_slug: str | None = None) -> list[InboxItem]:
+    def pending(self, bottle_slug: str | None = None) -> list[InboxSummary]:
         return self._listed("pending", bottle_slug)
 
-    def failed(self) -> list[InboxItem]:
+    def failed(self) -> list[InboxSummary]:
         return self._listed("failed", None)
 
-    def _listed(self, state: str, bottle: str | None) -> list[InboxItem]:
-        found: dict[str, InboxItem] = {}
+    def _listed(self, state: str, bottle: str | None) -> list[InboxSummary]:
+        found: dict[str, InboxSummary] = {}
         after = None
         while True:
             told = self._host.get("proposals", state=state, bottle=bottle, after=after, limit=_PAGE)
-            found |= {each["id"]: _value("InboxItem", each) for each in told["proposals"]}
+            found |= {each["id"]: _value("InboxSummary", each) for each in told["proposals"]}
             after = told["next"]
             if after is None:
                 return list(found.values())
@@ -258,17 +259,21 @@ class _Inbox(_Store):
     def read(self, proposal_id: str) -> InboxItem:
         return cast("InboxItem", _value("InboxItem", self._host.get(f"proposals/{quote(proposal_id, safe='')}")))
 
+    def summary(self, proposal_id: str) -> InboxSummary:
+        told = self._host.get(f"proposals/{quote(proposal_id, safe='')}", payload="false")
+        return cast("InboxSummary", _value("InboxSummary", told))
+
     def review(self, proposal_id: str) -> Review:
         return cast("Review", _value("Review", self._host.get(f"proposals/{quote(proposal_id, safe='')}/review")))
 
     def history(
         self, *, bottle_slug: str | None = None, limit: int = 100, before: str | None = None
-    ) -> list[InboxItem]:
-        found: list[InboxItem] = []
+    ) -> list[InboxSummary]:
+        found: list[InboxSummary] = []
         while len(found) < limit:
             most = min(_PAGE, limit - len(found))
             told = self._host.get("proposals", state="any", bottle=bottle_slug, before=before, limit=most)
-            found += [_value("InboxItem", each) for each in told["proposals"]]
+            found += [_value("InboxSummary", each) for each in told["proposals"]]
             before = told["next"]
             if before is None:
                 break

@@ -58,7 +58,7 @@ def _odd(review: Review) -> list[Section]:
 def _identity(review: Review) -> Section:
     item = review.item
     proposal = item.proposal
-    size = len(proposal.proposed_file.encode())
+    size = proposal.payload_bytes
     arrived = f"{words.clock(proposal.arrival_timestamp)} ({words.ago(proposal.arrival_timestamp)})"
     fields: list[tuple[str, Said]] = [
         ("Proposal", (proposal.id, "strong")),

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Final, Literal, Protocol
 
-    from bot_bottle import AuditEntry, Grant, InboxItem, Response
+    from bot_bottle import AuditEntry, Grant, InboxItem, InboxSummary, Response, ResponseSummary
 
     Tone = Literal["plain", "strong", "quiet", "waits", "good", "changed", "bad", "soon", "alarm"]
     """What a face expresses by colour: ``waits`` for a decision, ``soon`` too late, ``alarm`` wants somebody to act."""
@@ -116,12 +116,12 @@ def waiter(item: Awaited) -> Said:
     return f"gone for {age(item.waiting_until)}{times}", "quiet"
 
 
-def damaged(item: InboxItem) -> Said | None:
+def damaged(item: InboxItem | InboxSummary) -> Said | None:
     """Is it something that nothing can be decided about?"""
     return ("damaged", "alarm") if item.damaged else None
 
 
-def expiry(item: InboxItem) -> Said:
+def expiry(item: InboxItem | InboxSummary) -> Said:
     """When does the question lapse?"""
     return lapse(item.proposal.expires_at)
 
@@ -158,7 +158,7 @@ def grant(scope: str | None) -> str:
     return f", and {what} once" if form == "once" else f", and {what} until the bottle stops"
 
 
-def decided(answer: Response) -> str:
+def decided(answer: Response | ResponseSummary) -> str:
     """When was it decided, by whom and through what? ``2026-01-31 12:00:00Z by alice (web)``."""
     when = clock(answer.decided_at) if answer.decided_at else "-"
     return f"{when} by {answer.decided_by or '-'} ({answer.surface or '-'})"
@@ -174,7 +174,7 @@ def effect(item: InboxItem) -> Said | None:
     return f"NO: {item.apply_error or 'not written yet'}", "alarm"
 
 
-def ended(item: InboxItem) -> str:
+def ended(item: InboxItem | InboxSummary) -> str:
     """What became of a proposal that can no longer be decided, in a sentence: who did what and when."""
     proposal, answer = item.proposal, item.response
     about = f"{proposal.tool} of {proposal.bottle_slug}"

@@ -16,7 +16,7 @@ from bot_bottle.policy.rules import Policy, Rule, parse
 from bot_bottle.policy.subject import Subject, of_decided
 
 if TYPE_CHECKING:
-    from bot_bottle import Inbox, InboxItem
+    from bot_bottle import Inbox, InboxSummary
 
 _MOST_HOSTS = 10
 
@@ -24,7 +24,7 @@ _MOST_HOSTS = 10
 class Past(NamedTuple):
     """What a person decided, about what, and when."""
 
-    item: InboxItem
+    item: InboxSummary
     subject: Subject
     status: str
     arrived: datetime
@@ -52,10 +52,12 @@ def past(inbox: Inbox, limit: int) -> list[Past]:
         # What a proposal's grant and file left in the log names it too, and has no diff.
         entries = store.read_audit_entries(since=oldest.isoformat())
         diffs = {(e.proposal_id, e.operator_action): e.diff for e in entries}
-    return [
-        Past(item, of_decided(item, diffs.get((item.proposal.id, status), "")), status, arrived)
-        for item, status, arrived, _ in timed
-    ]
+    found = []
+    for item, status, arrived, _ in timed:
+        # One payload at a time.
+        subject = of_decided(inbox.read(item.proposal.id), diffs.get((item.proposal.id, status), ""))
+        found.append(Past(item, subject, status, arrived))
+    return found
 
 
 class Replayed(NamedTuple):

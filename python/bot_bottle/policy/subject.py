@@ -62,7 +62,7 @@ def of_decided(item: InboxItem, diff: str) -> Subject:
 
 
 def _subject(proposal: Proposal, base: str | None) -> Subject:
-    found = Subject(proposal.bottle_slug, proposal.tool, proposal.payload_sha256, len(proposal.proposed_file.encode()))
+    found = Subject(proposal.bottle_slug, proposal.tool, proposal.payload_sha256, proposal.payload_bytes)
     if proposal.tool in (TOOL_EGRESS_ALLOW, TOOL_EGRESS_BLOCK):
         return found if base is None else _routes(found, base, proposal.proposed_file)
     if proposal.tool == TOOL_EGRESS_TOKEN_ALLOW:

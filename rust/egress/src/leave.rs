@@ -444,7 +444,7 @@ impl Life {
             self.withdraw();
         }
         self.leave.busy.fetch_sub(1, Ordering::SeqCst);
-        Ok(written?.id)
+        Ok(written?.head.id)
     }
 
     fn end(&self) {

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use crate::convert::{Text, duration, json};
 use crate::error::ToPy;
 use crate::queue_store::{Wait, blocking, deliver};
-use crate::values::{Change, InboxItem, Response, Review};
+use crate::values::{Change, InboxItem, InboxSummary, Response, Review};
 
 /// How many changes an iterator reads at once.
 const BATCH: u32 = 256;
@@ -91,15 +91,15 @@ impl Inbox {
         format!("Inbox({:?})", self.0.database().path())
     }
 
-    /// Everything that can be decided now, oldest first. One indexed query, however much is archived.
+    /// Everything that can be decided now, oldest first, without payloads, at a cost that no archive raises.
     #[pyo3(signature = (bottle_slug = None))]
-    fn pending(&self, py: Python<'_>, bottle_slug: Option<&str>) -> PyResult<Vec<InboxItem>> {
-        Ok(py.detach(|| self.0.pending(bottle_slug)).to_py()?.into_iter().map(InboxItem).collect())
+    fn pending(&self, py: Python<'_>, bottle_slug: Option<&str>) -> PyResult<Vec<InboxSummary>> {
+        Ok(py.detach(|| self.0.pending(bottle_slug)).to_py()?.into_iter().map(InboxSummary).collect())
     }
 
     /// Decided, but the managed file is not in effect (``apply_state`` is ``failed`` or ``intended``).
-    fn failed(&self, py: Python<'_>) -> PyResult<Vec<InboxItem>> {
-        Ok(py.detach(|| self.0.failed()).to_py()?.into_iter().map(InboxItem).collect())
+    fn failed(&self, py: Python<'_>) -> PyResult<Vec<InboxSummary>> {
+        Ok(py.detach(|| self.0.failed()).to_py()?.into_iter().map(InboxSummary).collect())
     }
 
     /// One proposal of any state, by its full id or a unique prefix of at least 4 characters.
@@ -110,6 +110,13 @@ impl Inbox {
         py.detach(|| self.0.read(proposal_id)).to_py().map(InboxItem)
     }
 
+    /// The same as a list has it, without its payload.
+    ///
+    /// Raises: as :meth:`read`.
+    fn summary(&self, py: Python<'_>, proposal_id: &str) -> PyResult<InboxSummary> {
+        py.detach(|| self.0.summary(proposal_id)).to_py().map(InboxSummary)
+    }
+
     /// All that must be seen of one proposal before it is decided; ``proposal_id`` as for :meth:`read`.
     ///
     /// Reads the managed file, of at most 4 MiB, and compares, for at most half a second.
@@ -117,7 +124,7 @@ impl Inbox {
         py.detach(|| self.0.review(proposal_id)).to_py().map(Review)
     }
 
-    /// Proposals of any state, newest first; ``before`` (an id) pages on.
+    /// Proposals of any state, newest first, without payloads; ``before`` (an id) pages on.
     #[pyo3(signature = (*, bottle_slug = None, limit = 100, before = None))]
     fn history(
         &self,
@@ -125,8 +132,8 @@ impl Inbox {
         bottle_slug: Option<&str>,
         limit: u32,
         before: Option<&str>,
-    ) -> PyResult<Vec<InboxItem>> {
-        Ok(py.detach(|| self.0.history(bottle_slug, limit, before)).to_py()?.into_iter().map(InboxItem).collect())
+    ) -> PyResult<Vec<InboxSummary>> {
+        Ok(py.detach(|| self.0.history(bottle_slug, limit, before)).to_py()?.into_iter().map(InboxSummary).collect())
     }
 
     /// Decides, audits, makes the grant (one transaction), writes the managed file, wakes the waiters.

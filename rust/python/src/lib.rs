@@ -126,7 +126,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<values::Response>()?;
     module.add_class::<values::AuditEntry>()?;
     module.add_class::<values::AuditReport>()?;
+    module.add_class::<values::ProposalSummary>()?;
+    module.add_class::<values::ResponseSummary>()?;
     module.add_class::<values::InboxItem>()?;
+    module.add_class::<values::InboxSummary>()?;
     module.add_class::<values::Review>()?;
     module.add_class::<values::Hunk>()?;
     module.add_class::<values::Part>()?;

@@ -114,7 +114,10 @@ pub fn _rebuild<'py>(py: Python<'py>, class: &str, fields: &str) -> PyResult<Bou
         "Response" => from_fields(fields).map(Response)?.into_bound_py_any(py),
         "AuditEntry" => from_fields(fields).map(AuditEntry)?.into_bound_py_any(py),
         "AuditReport" => from_fields(fields).map(AuditReport)?.into_bound_py_any(py),
+        "ProposalSummary" => from_fields(fields).map(ProposalSummary)?.into_bound_py_any(py),
+        "ResponseSummary" => from_fields(fields).map(ResponseSummary)?.into_bound_py_any(py),
         "InboxItem" => from_fields(fields).map(InboxItem)?.into_bound_py_any(py),
+        "InboxSummary" => from_fields(fields).map(InboxSummary)?.into_bound_py_any(py),
         "Review" => from_fields(fields).map(Review)?.into_bound_py_any(py),
         "Hunk" => from_fields(fields).map(Hunk)?.into_bound_py_any(py),
         "Part" => from_fields(fields).map(Part)?.into_bound_py_any(py),
@@ -167,6 +170,12 @@ Proposal, store::Proposal {
     /// SHA-256 of ``proposed_file``: what a decision names.
     payload_sha256: &str,
 } {
+    /// How many bytes of UTF-8 ``proposed_file`` has.
+    #[getter]
+    fn payload_bytes(&self) -> usize {
+        self.0.proposed_file.len()
+    }
+
     #[new]
     #[pyo3(signature = (id, bottle_slug, tool, proposed_file, justification, arrival_timestamp, current_file_hash = None,
                         *, expires_at = None, fingerprint = None))]
@@ -284,6 +293,12 @@ Response, store::Response {
         Some(py.detach(|| diff.text()))
     }
 
+    /// How many bytes of UTF-8 ``final_file`` has, if there is one.
+    #[getter]
+    fn final_bytes(&self) -> Option<usize> {
+        self.0.final_file.as_ref().map(String::len)
+    }
+
     /// ``bottle_slug``, ``tool``, ``scope``, ``key_id`` and ``signature`` of the statement; with the other fields
     /// all that a verifier needs (docs/statements.md).
     #[getter]
@@ -312,14 +327,15 @@ Response, store::Response {
     ) -> PyResult<Self> {
         let final_file = final_file.map(Text::into_bytes);
         let mut response = store::Response::checked(proposal_id, status, notes, final_file.as_deref()).to_py()?;
-        response.payload_sha256 = payload_sha256;
-        response.review_sha256 = review_sha256;
-        response.decided_by = decided_by;
-        response.surface = surface;
-        response.decided_at = decided_at.map(Moment::into_string);
-        response.final_sha256 = final_sha256;
         response.diff = diff.map(Into::into);
-        response.applied_at = applied_at.map(Moment::into_string);
+        let head = &mut response.head;
+        head.payload_sha256 = payload_sha256;
+        head.review_sha256 = review_sha256;
+        head.decided_by = decided_by;
+        head.surface = surface;
+        head.decided_at = decided_at.map(Moment::into_string);
+        head.final_sha256 = final_sha256;
+        head.applied_at = applied_at.map(Moment::into_string);
         response.check_rest().to_py().map(Response)
     }
 
@@ -476,10 +492,101 @@ AuditReport, store::AuditReport {
 });
 
 value!(
-/// A proposal and where it stands, as the operator sees it.
-///
-/// ``to_dict`` has its fields beside the proposal's; ``response`` is nested.
-InboxItem, store::InboxItem {
+/// A proposal as a list has it: all but its payload.
+ProposalSummary, store::ProposalSummary {
+    /// UUIDv7.
+    id: &str,
+    /// The bottle that asks.
+    bottle_slug: &str,
+    /// What it asks for, such as ``egress-allow``.
+    tool: &str,
+    /// The agent's own words.
+    justification: &str,
+    /// When it was made; over a broker, when the host received it.
+    arrival_timestamp: &str,
+    /// SHA-256 of the managed file that the payload was written against, if that is known.
+    current_file_hash: Option<&str>,
+    /// From then on undecided means expired; ``None``: never.
+    expires_at: Option<&str>,
+    /// What a grant made from its approval is about; see :class:`GrantStore`.
+    fingerprint: Option<&str>,
+    /// SHA-256 of the payload as its row says, which only :meth:`Inbox.review` compares with the payload.
+    payload_sha256: &str,
+    /// How many bytes of UTF-8 the payload has.
+    payload_bytes: i64,
+} {
+    /// What a grant with ``kind:`` would be about, where the fingerprint names a kind; else ``None``.
+    #[getter]
+    fn kind(&self) -> Option<&str> {
+        self.0.kind()
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| other.get().0 == self.0)
+    }
+
+    fn __hash__(&self) -> u64 {
+        hash_of(&self.0)
+    }
+
+    fn __repr__(&self) -> String {
+        let it = &self.0;
+        format!("ProposalSummary(id={:?}, bottle_slug={:?}, tool={:?})", it.id, it.bottle_slug, it.tool)
+    }
+});
+
+value!(
+/// The answer as a list has it: all but the file that runs instead, and what differs.
+ResponseSummary, store::ResponseSummary {
+    /// The proposal that it answers.
+    proposal_id: &str,
+    /// ``approved``, ``modified`` or ``rejected``.
+    status: &str,
+    /// The operator's words.
+    notes: &str,
+    /// Hash of the payload that was reviewed.
+    payload_sha256: Option<&str>,
+    /// The hash of what was reviewed, payload and all.
+    review_sha256: Option<&str>,
+    /// Hash of the payload that runs; ``None`` for a rejection.
+    final_sha256: Option<&str>,
+    /// For ``modified`` how many bytes of UTF-8 the text has that runs instead; otherwise ``None``.
+    final_bytes: Option<i64>,
+    /// Who decided.
+    decided_by: Option<&str>,
+    /// Through what: ``cli``, ``tui``, ``web``, ``api`` or ``policy``.
+    surface: Option<&str>,
+    /// When it was decided.
+    decided_at: Option<&str>,
+    /// When the managed file was in effect; ``None`` where the tool has no managed file.
+    applied_at: Option<&str>,
+} {
+    /// ``bottle_slug``, ``tool``, ``scope``, ``key_id`` and ``signature`` of the statement (docs/statements.md).
+    #[getter]
+    fn signed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        dict(py, &self.0.signed)
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| other.get().0 == self.0)
+    }
+
+    fn __hash__(&self) -> u64 {
+        hash_of(&self.0)
+    }
+
+    fn __repr__(&self) -> String {
+        let it = &self.0;
+        format!("ResponseSummary(proposal_id={:?}, status={:?})", it.proposal_id, it.status)
+    }
+});
+
+/// Declares an item's class, whole or not.
+macro_rules! item {
+    ($(#[$doc:meta])* $name:ident, $proposal:ident, $response:ident) => {
+value!(
+$(#[$doc])*
+$name, store::$name {
     /// The queue that it is in.
     queue_key: &str,
     /// ``pending, approved, modified, rejected, expired`` or ``withdrawn``.
@@ -510,21 +617,39 @@ InboxItem, store::InboxItem {
 } {
     /// What is asked.
     #[getter]
-    fn proposal(&self) -> Proposal {
-        Proposal(self.0.proposal.clone())
+    fn proposal(&self) -> $proposal {
+        $proposal(self.0.proposal.clone())
     }
 
     /// The decision, if there is one.
     #[getter]
-    fn response(&self) -> Option<Response> {
-        self.0.response.clone().map(Response)
+    fn response(&self) -> Option<$response> {
+        self.0.response.clone().map($response)
     }
 
     fn __repr__(&self) -> String {
         let it = &self.0;
-        format!("InboxItem(id={:?}, bottle_slug={:?}, tool={:?}, state={:?})", it.proposal.id, it.proposal.bottle_slug, it.proposal.tool, it.state)
+        format!(
+            "{}(id={:?}, bottle_slug={:?}, tool={:?}, state={:?})",
+            stringify!($name), it.proposal.id, it.proposal.bottle_slug, it.proposal.tool, it.state
+        )
     }
 });
+    };
+}
+
+item!(
+/// A proposal and where it stands, as the operator sees it.
+///
+/// ``to_dict`` has its fields beside the proposal's; ``response`` is nested.
+InboxItem, Proposal, Response);
+
+item!(
+/// A proposal and where it stands, as a list has it: of payload and final file their sizes and hashes.
+///
+/// Those are what the row says; :meth:`Inbox.review` reads the texts and compares. ``to_dict`` has its fields beside
+/// the proposal's; ``response`` is nested.
+InboxSummary, ProposalSummary, ResponseSummary);
 
 value!(
 /// Lines in a row that both texts have, or only one of them.

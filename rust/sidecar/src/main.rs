@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bot_bottle_store::{
-    AuditEntry, AuditFields, Error, InboxItem, MAX_PAYLOAD_BYTES, Proposal, QueueStore, Response, Result,
+    AuditEntry, AuditFields, Error, InboxItem, InboxSummary, MAX_PAYLOAD_BYTES, Proposal, QueueStore, Response, Result,
     STATUS_REJECTED, ask_while_waiting, now, visible, within,
 };
 use clap::{Args, Parser, Subcommand};
@@ -272,9 +272,10 @@ fn run(verb: Verb) -> Result<u8> {
             Ok(0)
         }
         Verb::Pending { queue } => {
-            let listed = queue.open()?.list_pending_proposals()?;
-            let line =
-                |p: &Proposal| format!("{}  {}  {}  {}", p.id, p.tool, p.arrival_timestamp, one_line(&p.justification));
+            let listed = queue.open()?.pending()?;
+            let line = |InboxSummary { proposal: p, .. }: &InboxSummary| {
+                format!("{}  {}  {}  {}", p.id, p.tool, p.arrival_timestamp, one_line(&p.justification))
+            };
             print(queue.place.json, &as_json(&listed), || listed.iter().map(line).collect::<Vec<_>>().join("\n"));
             Ok(0)
         }

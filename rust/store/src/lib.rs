@@ -52,9 +52,9 @@ pub use grant::Grant;
 pub use patience::{ask_while_waiting, within};
 pub use queue::changes::Change;
 pub use queue::decide::Decision;
-pub use queue::item::InboxItem;
-pub use queue::proposal::Proposal;
-pub use queue::response::{Difference, Response, SignedDecision};
+pub use queue::item::{InboxItem, InboxSummary, Item};
+pub use queue::proposal::{Proposal, ProposalHead, ProposalSummary};
+pub use queue::response::{Difference, Response, ResponseHead, ResponseSummary, SignedDecision};
 pub use queue::review::{Odd, Review, Reviewed};
 pub use rules::{MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, MAX_PENDING_PER_BOTTLE, new_id};
 pub use state::{

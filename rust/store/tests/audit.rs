@@ -161,7 +161,7 @@ fn gaps_other_orders_and_insertions_are_noticed() {
     let closed = "DELETE FROM audit_entries WHERE seq = 3; UPDATE audit_entries SET seq = seq - 1 WHERE seq > 3";
     assert_eq!(after(closed, false).unwrap_err().0, Some(3));
     let forged = "INSERT INTO audit_entries SELECT 6, timestamp, bottle_slug, component, operator_action, 'evil',
-                  justification, diff, decided_by, surface, proposal_id, payload_sha256, final_sha256, entry_hash, entry_hash
+                  justification, decided_by, surface, proposal_id, payload_sha256, final_sha256, entry_hash, entry_hash, diff
                   FROM audit_entries WHERE seq = 5";
     assert_eq!(after(forged, false).unwrap_err().0, Some(6));
 }

@@ -132,7 +132,7 @@ fn of_two_processes_that_decide_exactly_one_wins() {
         let said: Vec<String> = deciders.iter_mut().map(Child::says).collect();
         assert_eq!(said.iter().filter(|said| *said == "decided").count(), 1, "round {round}: {said:?}");
         let winner = said.iter().position(|said| said == "decided").unwrap();
-        let stands = queue.read_response(&written.id).unwrap().unwrap().status;
+        let stands = queue.read_response(&written.id).unwrap().unwrap().head.status;
         assert_eq!(stands, ["approved", "rejected", "approved"][winner]);
     }
     for what in ["responses", "audit_entries", "proposals WHERE state <> 'pending'", "changes WHERE kind <> 'proposed'"]
@@ -217,7 +217,7 @@ fn identical_requests_at_once_become_one_row() {
         for _ in 0..8 {
             scope.spawn(|| {
                 gate.wait();
-                ids.lock().unwrap().push(queue.write_proposal(&proposal("the same")).unwrap().id);
+                ids.lock().unwrap().push(queue.write_proposal(&proposal("the same")).unwrap().head.id);
             });
         }
     });
@@ -307,7 +307,7 @@ fn order_outlasts_a_long_transaction() {
 fn no_acknowledged_row_is_missing_though_somebody_here_drops_the_locks() {
     let place = Place::new();
     let queue = place.queue("dev");
-    let mut acknowledged = vec![queue.write_proposal(&proposal("first")).unwrap().id];
+    let mut acknowledged = vec![queue.write_proposal(&proposal("first")).unwrap().head.id];
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _stops = Sets(&stop);
@@ -319,7 +319,7 @@ fn no_acknowledged_row_is_missing_though_somebody_here_drops_the_locks() {
         });
         for n in 0..150 {
             match queue.write_proposal(&proposal(&n.to_string())) {
-                Ok(written) => acknowledged.push(written.id),
+                Ok(written) => acknowledged.push(written.head.id),
                 Err(Error::WriteLost { .. }) => {} // an error is no lie
                 Err(error) => panic!("{error}"),
             }

@@ -164,7 +164,7 @@ fn crashed(place: &Place, from: &str, to: &str) -> (std::path::PathBuf, String) 
     ));
     fs::write(&file, from).unwrap();
     fs::write(file.with_file_name(format!(".routes.yaml.{}", asked.id)), to).unwrap();
-    (file, asked.id)
+    (file, asked.head.id)
 }
 
 fn apply_state(place: &Place) -> String {

@@ -101,7 +101,7 @@ fn the_host_s_directory_is_ours_alone_from_the_first_moment() {
 #[test]
 fn reading_what_is_not_there_finds_nothing_and_creates_nothing() {
     let place = Place::new();
-    let (queue, inbox, id) = (place.queue("dev"), place.inbox(), proposal("x").id);
+    let (queue, inbox, id) = (place.queue("dev"), place.inbox(), proposal("x").head.id);
     assert!(queue.list_pending_proposals().unwrap().is_empty());
     assert!(queue.read_proposal(&id).unwrap().is_none() && queue.read_response(&id).unwrap().is_none());
     assert!(inbox.pending(None).unwrap().is_empty() && inbox.changes(0, 10).unwrap().is_empty());

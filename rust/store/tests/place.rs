@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bot_bottle_store::{
-    AuditStore, BottleStore, Database, Decision, GrantStore, Inbox, Proposal, QueueStore, Response, Result, Reviewed,
+    AuditStore, BottleStore, Database, Decision, GrantStore, Inbox, Proposal, ProposalHead, QueueStore, Response,
+    Result, Reviewed,
 };
 
 /// A directory that goes with the test, and the database in it.
@@ -113,11 +114,11 @@ pub fn expiring(text: &str, after: Duration) -> Proposal {
 }
 
 /// A decision by Ann that names what is there.
-pub fn decide(inbox: &Inbox, proposal: &Proposal, status: &str) -> Result<Response> {
+pub fn decide(inbox: &Inbox, proposal: &ProposalHead, status: &str) -> Result<Response> {
     inbox.decide(&decision(proposal, status))
 }
 
-pub fn decision<'a>(proposal: &'a Proposal, status: &'a str) -> Decision<'a> {
+pub fn decision<'a>(proposal: &'a ProposalHead, status: &'a str) -> Decision<'a> {
     Decision {
         proposal_id: &proposal.id,
         status,

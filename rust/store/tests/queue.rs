@@ -17,8 +17,8 @@ fn what_is_written_is_read_and_listed_in_order_of_arrival() {
     let written: Vec<Proposal> = (0..5).map(|n| queue.write_proposal(&proposal(&n.to_string())).unwrap()).collect();
     assert_eq!(queue.list_pending_proposals().unwrap(), written);
     assert_eq!(queue.read_proposal(&written[3].id).unwrap().as_ref(), Some(&written[3]));
-    let items: Vec<Proposal> = queue.list_items(2).unwrap().into_iter().map(|item| item.proposal).collect();
-    assert_eq!(items, [written[4].clone(), written[3].clone()]);
+    let items: Vec<String> = queue.list_items(2).unwrap().into_iter().map(|item| item.proposal.head.id).collect();
+    assert_eq!(items, [written[4].id.clone(), written[3].id.clone()]);
     let other = place.queue("other");
     assert!(
         other.list_pending_proposals().unwrap().is_empty() && other.read_proposal(&written[0].id).unwrap().is_none()
@@ -42,10 +42,10 @@ fn writing_the_same_id_again_changes_nothing() {
     assert_eq!(queue.list_pending_proposals().unwrap(), []);
 
     let mut other = proposal("y");
-    other.id.clone_from(&asked.id);
+    other.head.id.clone_from(&asked.id);
     assert_eq!(queue.write_proposal(&other).unwrap_err().class(), "InvalidProposalError");
     let mut other = proposal_of("other", "x");
-    other.id.clone_from(&asked.id);
+    other.head.id.clone_from(&asked.id);
     assert_eq!(place.queue("other").write_proposal(&other).unwrap_err().class(), "InvalidProposalError");
 }
 
@@ -93,7 +93,7 @@ fn what_is_about_another_secret_does_not_coalesce_and_another_expiry_makes_no_di
     // Nor does an id that is an alias stand for something else afterwards.
     let mut again = about(Some("host one"), None);
     queue.write_proposal(&again).unwrap();
-    again.fingerprint = Some("host two".to_owned());
+    again.head.fingerprint = Some("host two".to_owned());
     assert_eq!(queue.write_proposal(&again).unwrap_err().class(), "InvalidProposalError");
 }
 
@@ -179,7 +179,7 @@ fn archiving_withdraws_what_is_pending_and_keeps_what_is_decided() {
     assert_eq!(queue.read_proposal(&decided.id).unwrap(), Some(decided.clone()));
     assert_eq!(queue.read_response(&decided.id).unwrap().unwrap().status, "approved");
     assert_eq!(place.count("changes WHERE kind = 'archived'"), 2);
-    let unknown = proposal("never written").id;
+    let unknown = proposal("never written").head.id;
     assert_eq!(queue.archive_proposal(&unknown).unwrap_err().class(), "NotFoundError");
     assert_eq!(queue.withdraw_proposal(&unknown, "").unwrap_err().class(), "NotFoundError");
 }
@@ -229,12 +229,11 @@ fn a_clock_that_was_set_back_loses_nothing() {
             .unwrap();
     queue.write_proposal(&asked).unwrap();
     queue.write_proposal(&proposal("y")).unwrap();
-    let listed: Vec<String> =
-        inbox.pending(None).unwrap().into_iter().map(|item| item.proposal.proposed_file).collect();
-    assert_eq!(listed, ["x", "y"], "the order is that of arrival");
+    let listed = queue.list_pending_proposals().unwrap().into_iter().map(|asked| asked.proposed_file);
+    assert_eq!(listed.collect::<Vec<_>>(), ["x", "y"], "the order is that of arrival");
     let answer = decide(&inbox, &asked, "approved").unwrap();
     // Evidence has this clock's time, whatever a requester's clock said.
-    assert!(answer.decided_at.unwrap() < asked.arrival_timestamp);
+    assert!(answer.head.decided_at.unwrap() < asked.arrival_timestamp);
     assert_eq!(inbox.changes(0, 10).unwrap().len(), 3);
     place.audit().verify(None).unwrap();
 
@@ -350,11 +349,12 @@ fn history_pages_back_and_a_change_feed_goes_on() {
     let (queue, inbox) = (place.queue("dev"), place.inbox());
     let written: Vec<Proposal> = (0..7).map(|n| queue.write_proposal(&proposal(&n.to_string())).unwrap()).collect();
     let page = |before: Option<&str>| -> Vec<String> {
-        inbox.history(Some("dev"), 3, before).unwrap().into_iter().map(|item| item.proposal.proposed_file).collect()
+        inbox.history(Some("dev"), 3, before).unwrap().into_iter().map(|item| item.proposal.head.id).collect()
     };
-    assert_eq!(page(None), ["6", "5", "4"]);
-    assert_eq!(page(Some(&written[4].id)), ["3", "2", "1"]);
-    assert_eq!(page(Some(&written[1].id)), ["0"]);
+    let ids = |numbers: &[usize]| numbers.iter().map(|n| written[*n].id.clone()).collect::<Vec<_>>();
+    assert_eq!(page(None), ids(&[6, 5, 4]));
+    assert_eq!(page(Some(&written[4].id)), ids(&[3, 2, 1]));
+    assert_eq!(page(Some(&written[1].id)), ids(&[0]));
     let mut since = 0;
     let mut seen = Vec::new();
     loop {

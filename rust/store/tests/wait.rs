@@ -62,7 +62,7 @@ pub fn waits_a_thousand_times(db: &Path) {
 /// In a child: waits in twelve threads, says how many inotify instances that took, and how many were approved.
 pub fn blocks_in_threads(db: &Path) {
     let queue = QueueStore::new("dev", Some(db)).unwrap();
-    let ids: Vec<String> = (0..12).map(|n| queue.write_proposal(&proposal(&n.to_string())).unwrap().id).collect();
+    let ids: Vec<String> = (0..12).map(|n| queue.write_proposal(&proposal(&n.to_string())).unwrap().head.id).collect();
     std::thread::scope(|scope| {
         let (queue, inbox) = (&queue, Inbox::new(Some(db)).unwrap());
         let wait = |id: &String| {
@@ -96,7 +96,7 @@ fn a_commit_wakes_its_waiter_at_once_whatever_the_moment() {
         operator.tell(&format!("{} {}", written.id, [0, 300, 1000, 3000, 9000][round % 5] + round * 7));
         let start = Instant::now();
         let answer = queue.wait_for_response(&written.id, LIMIT, || false).unwrap();
-        assert_eq!((answer.proposal_id, answer.status.as_str()), (written.id.clone(), "approved"));
+        assert_eq!((answer.proposal_id.as_str(), answer.status.as_str()), (written.id.as_str(), "approved"));
         if start.elapsed() > WOKEN {
             slow.push((round, start.elapsed()));
         }
@@ -356,7 +356,7 @@ fn a_wait_that_begins_while_its_store_closes_ends_too() {
 fn a_wait_for_what_is_not_in_this_queue_is_an_error() {
     let place = Place::new();
     let queue = place.queue("dev");
-    let id = proposal("x").id;
+    let id = proposal("x").head.id;
     assert!(matches!(queue.wait_for_response(&id, None, || false), Err(Error::NotFound { .. })));
     assert_eq!(place.names(), [""; 0], "asking created something");
     queue.write_proposal(&proposal("y")).unwrap();

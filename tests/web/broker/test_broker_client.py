@@ -178,7 +178,7 @@ def test_a_proposal_whose_answer_was_lost_is_queued_once(relay: Relay, token_fil
     assert stored == arrived(one, stored)
     assert relay.lost == 1
     (item,) = inbox.pending()
-    assert (item.proposal, item.requests) == (stored, 1)
+    assert (item.proposal.id, item.requests) == (stored.id, 1)
 
 
 @pytest.mark.parametrize("verb", ["withdraw", "archive"])

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from bot_bottle import MAX_PAYLOAD_BYTES, Inbox, QueueStore
+from bot_bottle import MAX_JUSTIFICATION_BYTES, MAX_PAYLOAD_BYTES, MAX_PENDING_PER_BOTTLE, Inbox, QueueStore
 from broker_process import Broker, Raw, client, memory_mib, proposal, proposed, refused, token
 from store_process import decide, eventually
 
@@ -309,12 +309,17 @@ def test_a_wait_is_not_idle(serve: Serve) -> None:
         assert b'"approved"' in raw.until(b"0\r\n\r\n")
 
 
+def long_list() -> None:
+    """The longest that a bottle's pending proposals make, 19 MB: JSON has six bytes for one of these."""
+    with QueueStore("demo") as queue:
+        for number in range(MAX_PENDING_PER_BOTTLE):
+            queue.write_proposal(proposal(str(number), justification="\x01" * MAX_JUSTIFICATION_BYTES))
+
+
 def test_an_answer_nobody_reads_is_given_up(serve: Serve) -> None:
     broker = serve(limits=QUICK)
     secret = token()
-    with QueueStore("demo") as queue:
-        for number in range(30):
-            queue.write_proposal(proposal(f"{number}" + "x" * 1_000_000))
+    long_list()
     with Raw(broker, secret) as raw:
         raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.request("GET", "/v1/proposals?pending=true")
@@ -325,9 +330,7 @@ def test_an_answer_nobody_reads_is_given_up(serve: Serve) -> None:
 def test_an_answer_read_too_slowly_is_cut_off(serve: Serve) -> None:
     broker = serve(limits={"answer_seconds": 0.5})
     secret = token()
-    with QueueStore("demo") as queue:
-        for number in range(30):
-            queue.write_proposal(proposal(f"{number}" + "x" * 1_000_000))
+    long_list()
     with Raw(broker, secret) as raw:
         raw.request("GET", "/v1/proposals?pending=true")
         eventually(lambda: any(line.get("outcome") == "cut off" for line in broker.requests()))

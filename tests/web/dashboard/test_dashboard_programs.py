@@ -190,12 +190,14 @@ def test_the_document_has_the_fields_that_the_types_have(host: Host, program: Pr
         values: dict[str, Any] = {
             "Review": inbox.review(proposal.id).to_dict(),
             "InboxItem": inbox.read(proposal.id).to_dict(),
+            "InboxSummary": inbox.summary(proposal.id).to_dict(),
             "Change": inbox.changes()[0].to_dict(),
             "Bottle": program.told("bottles")["bottles"][0],
             "Response": program.decide(proposal, grant="bottle").json(),
             "Grant": GrantStore().list_grants()[0].to_dict(),
             "AuditEntry": audit.read_audit_entries()[0].to_dict(),
         }
+        values["ResponseSummary"] = inbox.summary(proposal.id).to_dict()["response"]
     for name, value in values.items():
         assert set(schemas[name]["properties"]) == set(value), name
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from bot_bottle import STATUS_MODIFIED, STATUS_REJECTED, InboxItem, Proposal, Response
+from bot_bottle import STATUS_MODIFIED, STATUS_REJECTED, InboxSummary, Proposal, Response
 from bot_bottle.errors import ProposalExpiredError, ProposalWithdrawnError
 
 FileName = Literal["routes.yaml", "Dockerfile"]
@@ -206,7 +206,7 @@ def not_applied(proposal: Proposal) -> Outcome:
     )
 
 
-def asked(item: InboxItem) -> Asked:
+def asked(item: InboxSummary) -> Asked:
     return Asked.model_validate(
         {
             "proposal_id": item.proposal.id,

@@ -26,6 +26,7 @@ from bot_bottle import (
     TOOL_EGRESS_BLOCK,
     AsyncQueueStore,
     InboxItem,
+    InboxSummary,
     Proposal,
     Response,
     sha256_hex,
@@ -252,12 +253,13 @@ class AgentTools:
         )
         same = await self._newest_with_content_of(proposal)
         if same and same.response and (left := self._stands_for(same, proposal)) > 0:
-            if same.apply_state != "intended":
-                return agent_answers.repeated(same.proposal, same.response, file, left)
-            standing = same.proposal
+            known = await self._find(same.proposal.id)  # the list had neither file nor diff
+            if known.apply_state != "intended" and known.response:
+                return agent_answers.repeated(known.proposal, known.response, file, left)
+            standing = known.proposal
         elif same and same.state == "pending" and same.proposal.current_file_hash == current_hash:
             # Not written again: the store would count a second requester, and one withdrawal would not end it.
-            standing = same.proposal
+            standing = (await self._find(same.proposal.id)).proposal
         else:
             standing = await self.queue.write_proposal(proposal)
         return await self.outcome(standing, call)
@@ -318,12 +320,12 @@ class AgentTools:
             raise NotFoundError(f"this bottle has no proposal {quoted(proposal_id)}; list-proposals shows its own")
         return item
 
-    async def _newest_with_content_of(self, proposal: Proposal) -> InboxItem | None:
+    async def _newest_with_content_of(self, proposal: Proposal) -> InboxSummary | None:
         content = (proposal.tool, proposal.payload_sha256)
         items = await self.queue.list_items()
         return next((item for item in items if (item.proposal.tool, item.proposal.payload_sha256) == content), None)
 
-    def _stands_for(self, same: InboxItem, proposal: Proposal) -> float:
+    def _stands_for(self, same: InboxSummary, proposal: Proposal) -> float:
         """Seconds for which the answer to ``same`` goes on answering ``proposal`` too."""
         response = same.response
         if response is None or response.decided_at is None:

@@ -275,12 +275,12 @@ class Broker:
             raise InvalidInputError("pending must be true or false, and limit is for lists of any state")
         queue = self._queue(slug)
         if pending == "true":
-            return _List("proposals", await self._read(queue.list_pending_proposals), self._limits.answer_seconds)
+            return _List(await self._read(queue.pending), self._limits.answer_seconds)
         limit = _number(given.get("limit", "100"), "limit", 1, bodies.MAX_ITEMS)
         if not limit.is_integer():
             raise InvalidInputError("limit must be a whole number")
         items = await self._read(lambda: queue.list_items(limit=int(limit)))
-        return _List("items", items, self._limits.answer_seconds)
+        return _List(items, self._limits.answer_seconds)
 
     async def _show(self, request: Request, slug: str) -> Response:
         proposal_id = request.path_params["id"]
@@ -349,10 +349,9 @@ def _at(path: str, **methods: ASGIApp) -> Route:
 
 
 class _List(Response):
-    """``{name: [...]}``, sent one by one: two hundred proposals of a megabyte need not be one text."""
+    """``{"items": [...]}``, sent one by one: with long justifications a list has megabytes."""
 
-    def __init__(self, name: str, values: list[Any], seconds: float) -> None:
-        self._name = name
+    def __init__(self, values: list[Any], seconds: float) -> None:
         self._values = values
         self._seconds = seconds
 
@@ -365,7 +364,7 @@ class _List(Response):
     async def _send(self, send: Send) -> None:
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        opening = f'{{"{self._name}":['.encode()
+        opening = b'{"items":['
         for value in self._values:
             await send({"type": "http.response.body", "body": opening + encode(_as_told(value)), "more_body": True})
             opening = b","

@@ -85,7 +85,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
             "get": operation(
                 "listProposals",
                 "The pending proposals, oldest first (`pending=true`), or the newest of any state, newest first.",
-                {"oneOf": [shape({"proposals": many("Proposal")}), shape({"items": many("InboxItem")})]},
+                shape({"items": many("InboxSummary")}),
                 parameters=[
                     {"name": "pending", "in": "query", "schema": {"type": "string", "enum": ["true", "false"]}},
                     {
@@ -224,20 +224,18 @@ def schemas() -> dict[str, _Schema]:
     }
     proposal = {**asked, "payload_sha256": _HASH}
     may_be_left_out = {"justification", "current_file_hash", "expires_at", "fingerprint", "payload_sha256"}
-    response = {
+    answered = {
         "proposal_id": _ID,
         "status": {"enum": ["approved", "modified", "rejected"]},
         "notes": _TEXT,
         **dict.fromkeys(
             (
-                "final_file",
                 "payload_sha256",
                 "review_sha256",
                 "final_sha256",
                 "decided_by",
                 "surface",
                 "decided_at",
-                "diff",
                 "applied_at",
             ),
             _MAYBE_TEXT,
@@ -253,6 +251,26 @@ def schemas() -> dict[str, _Schema]:
                 {"type": "null"},
             ]
         },
+    }
+    standing = {
+        "queue_key": _NAME,
+        "state": {"enum": ["pending", "approved", "modified", "rejected", "expired", "withdrawn"]},
+        "waiting": _FLAG,
+        "requests": _NUMBER,
+        **dict.fromkeys(
+            (
+                "waiting_until",
+                "withdrawn_at",
+                "withdrawn_reason",
+                "archived_at",
+                "managed_file",
+                "apply_state",
+                "apply_error",
+                "base_sha256",
+                "damaged",
+            ),
+            _MAYBE_TEXT,
+        ),
     }
     noted = {
         "timestamp": _TIME,
@@ -289,29 +307,13 @@ def schemas() -> dict[str, _Schema]:
             closed=True,
         ),
         "Proposal": shape(proposal),
-        "Response": shape(response),
-        "InboxItem": shape(
-            {
-                **proposal,
-                "queue_key": _NAME,
-                "state": {"enum": ["pending", "approved", "modified", "rejected", "expired", "withdrawn"]},
-                "waiting": _FLAG,
-                "requests": _NUMBER,
-                "response": {"oneOf": [ref("Response"), {"type": "null"}]},
-                **dict.fromkeys(
-                    (
-                        "waiting_until",
-                        "withdrawn_at",
-                        "withdrawn_reason",
-                        "archived_at",
-                        "managed_file",
-                        "apply_state",
-                        "apply_error",
-                        "damaged",
-                    ),
-                    _MAYBE_TEXT,
-                ),
-            }
+        "Response": shape(answered | dict.fromkeys(("final_file", "diff"), _MAYBE_TEXT)),
+        "ResponseSummary": shape(answered | {"final_bytes": _MAYBE_NUMBER}),
+        "InboxItem": shape(proposal | standing | {"response": {"oneOf": [ref("Response"), {"type": "null"}]}}),
+        "InboxSummary": shape(
+            {**{name: schema for name, schema in proposal.items() if name != "proposed_file"}, "payload_bytes": _NUMBER}
+            | standing
+            | {"response": {"oneOf": [ref("ResponseSummary"), {"type": "null"}]}}
         ),
         "Withdrawal": shape({"reason": _MAYBE_TEXT}, optional={"reason"}, closed=True),
         "NewEntries": shape(

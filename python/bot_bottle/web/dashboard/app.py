@@ -349,7 +349,7 @@ class Dashboard:
         found = []
         for each in ids:
             try:
-                found.append(shown.row(self._inbox.read(each)))
+                found.append(shown.row(self._inbox.summary(each)))
             except NotFoundError:  # pruned meanwhile
                 found.append(
                     {"id": each, "pending": False, "state": "gone", "ended": "it is no longer in the database"}
@@ -413,7 +413,7 @@ class Dashboard:
                 raise
             answer = item.response
         told = [shown.said(each) for each in decisions.told(item, answer)]
-        return {"row": shown.row(self._inbox.read(proposal_id)), "told": told}
+        return {"row": shown.row(self._inbox.summary(proposal_id)), "told": told}
 
 
 def _page_id(text: str) -> str:

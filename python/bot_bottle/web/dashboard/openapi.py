@@ -79,7 +79,7 @@ def _paths() -> dict[str, Any]:
                 "listProposals",
                 "What waits (`pending`, oldest first), what is decided but not in effect (`failed`), or all, newest "
                 "first (`any`). `next` is the id that leads to the next page, as `after`, or as `before` of `any`.",
-                shape({"proposals": many("InboxItem"), "next": _MAYBE_TEXT}),
+                shape({"proposals": many("InboxSummary"), "next": _MAYBE_TEXT}),
                 parameters=[
                     _asked("state", {"enum": ["pending", "failed", "any"], "default": "any"}),
                     _asked("bottle", _TEXT),
@@ -91,7 +91,13 @@ def _paths() -> dict[str, Any]:
             )
         },
         "/v1/proposals/{id}": {
-            "get": operation("showProposal", "Where it stands.", "InboxItem", parameters=[_ID], errors=_FINDS)
+            "get": operation(
+                "showProposal",
+                "Where it stands; with `payload=false` as a list has it.",
+                {"oneOf": [ref("InboxItem"), ref("InboxSummary")]},
+                parameters=[_ID, _asked("payload", {"enum": ["true", "false"], "default": "true"})],
+                errors=_FINDS,
+            )
         },
         "/v1/proposals/{id}/review": {
             "get": operation(
@@ -125,7 +131,7 @@ def _paths() -> dict[str, Any]:
             "post": operation(
                 "archiveProposal",
                 "Puts away what is decided or over.",
-                "InboxItem",
+                "InboxSummary",
                 parameters=[_ID],
                 body="Nothing",
                 errors=_DOES,
@@ -219,7 +225,7 @@ def _bounded(least: int, most: int, default: int | None = None) -> _Schema:
 
 def _schemas() -> dict[str, _Schema]:
     known = schemas()
-    item = {**known["InboxItem"]["properties"], "base_sha256": _MAYBE_TEXT}
+    item = known["InboxItem"]["properties"]
     part = shape(
         {
             "kind": {"enum": ["same", "removed", "added"]},
@@ -229,7 +235,10 @@ def _schemas() -> dict[str, _Schema]:
     )
     hunk = {name: _NUMBER for name in ("before_line", "before_lines", "after_line", "after_lines")}
     return {
-        **{name: known[name] for name in ("Problem", "Response", "AuditEntry", "Grant")},
+        **{
+            name: known[name]
+            for name in ("Problem", "Response", "ResponseSummary", "InboxSummary", "AuditEntry", "Grant")
+        },
         "Me": shape({"name": _TEXT, "version": _TEXT, "time": _TEXT}),
         "Nothing": shape({}, closed=True),
         "InboxItem": shape(item),

@@ -28,7 +28,7 @@ from bot_bottle import (
     Database,
     GrantStore,
     Inbox,
-    InboxItem,
+    InboxSummary,
     InvalidInputError,
     QueueStore,
     __version__,
@@ -141,8 +141,10 @@ class Programs:
         return slug
 
     async def _show(self, request: Request) -> Response:
-        item = await self._run(self._stores.inbox.read, request.path_params["id"])
-        return json(item.to_dict())
+        given = query(request.query_params.multi_items(), ("payload",))
+        inbox = self._stores.inbox
+        read = inbox.read if flag(given, "payload", True) else inbox.summary
+        return json((await self._run(read, request.path_params["id"])).to_dict())
 
     async def _review(self, request: Request) -> Response:
         review = await self._run(self._stores.inbox.review, request.path_params["id"])
@@ -277,7 +279,7 @@ class Programs:
         final = given.get("final_file")
         try:
             answer = self._stores.inbox.decide(
-                self._stores.inbox.read(proposal_id).proposal.id,
+                self._stores.inbox.summary(proposal_id).proposal.id,
                 cast("Status", given["status"]),  # the store refuses what is none
                 review_sha256=given["review_sha256"],
                 surface=cast("Surface", given["surface"]),
@@ -298,12 +300,12 @@ class Programs:
         texts(await self._body(request), ())
 
         def put_away() -> dict[str, Any]:
-            item = self._stores.inbox.read(request.path_params["id"])
+            item = self._stores.inbox.summary(request.path_params["id"])
             if item.state == "pending":
                 raise InvalidInputError(f"proposal {item.proposal.id} is pending: decide it first")
             with QueueStore(item.queue_key) as queue:
                 queue.archive_proposal(item.proposal.id)
-            return self._stores.inbox.read(item.proposal.id).to_dict()
+            return self._stores.inbox.summary(item.proposal.id).to_dict()
 
         return json(await self._run(put_away))
 
@@ -319,7 +321,7 @@ class Programs:
         given = texts(await self._body(request), ("proposal_id", "review_sha256", "surface", "shown_at"), ("whole_at",))
         if given["surface"] not in SURFACES:
             raise InvalidInputError(f"surface must be one of {', '.join(SURFACES)}")
-        item = await self._run(self._stores.inbox.read, given["proposal_id"])
+        item = await self._run(self._stores.inbox.summary, given["proposal_id"])
         view = views.View(
             item.proposal.id,
             given["review_sha256"],
@@ -343,7 +345,7 @@ def same(answer: Answer, given: dict[str, str], surface: str, scope: str | None,
     return answer.surface == surface and found == wanted and reaches and name in (None, answer.decided_by)
 
 
-def _after(items: list[InboxItem], last: str) -> list[InboxItem]:
+def _after(items: list[InboxSummary], last: str) -> list[InboxSummary]:
     """What comes after the one whose id is ``last``; if that is no longer there, all of it once more."""
     at = next((at for at, each in enumerate(items) if each.proposal.id == last), -1)
     return items[at + 1 :]

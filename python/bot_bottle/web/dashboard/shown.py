@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bot_bottle import Grant, InboxItem, Review, visible
+from bot_bottle import Grant, InboxItem, InboxSummary, Review, visible
 from bot_bottle.operator import live, scopes, words
 from bot_bottle.operator.decisions import question
 from bot_bottle.operator.review import Section, sections
@@ -32,7 +32,7 @@ def safe(value: Any, *, multiline: bool = False) -> Any:
     return value
 
 
-def row(item: InboxItem) -> dict[str, Any]:
+def row(item: InboxItem | InboxSummary) -> dict[str, Any]:
     """What a list says of a proposal."""
     made = live.row(item)
     return {**safe(made._asdict()), "pending": made.pending, "waiter": said(made.waiter)}

@@ -13,7 +13,7 @@ use crate::audit::entry::AuditEntry;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::grant::Grant;
-use crate::queue::item::InboxItem;
+use crate::queue::item::{InboxItem, InboxSummary};
 use crate::queue::proposal::Proposal;
 use crate::wait::{Done, WaitHandle};
 
@@ -39,13 +39,8 @@ struct Queued {
 }
 
 #[derive(Deserialize)]
-struct Pending {
-    proposals: Vec<Proposal>,
-}
-
-#[derive(Deserialize)]
 struct Items {
-    items: Vec<InboxItem>,
+    items: Vec<InboxSummary>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,10 +73,10 @@ impl Client {
         Ok(queued.proposal)
     }
 
-    pub(crate) fn list_pending_proposals(&self, queue_key: &str) -> Result<Vec<Proposal>> {
+    pub(crate) fn pending(&self, queue_key: &str) -> Result<Vec<InboxSummary>> {
         self.speak_for(queue_key)?;
-        let pending: Pending = self.get("/v1/proposals?pending=true")?;
-        Ok(pending.proposals)
+        let listed: Items = self.get("/v1/proposals?pending=true")?;
+        Ok(listed.items)
     }
 
     pub(crate) fn inspect(&self, queue_key: &str, id: &str) -> Result<Option<InboxItem>> {
@@ -89,7 +84,7 @@ impl Client {
         found(path_of(id, "").and_then(|path| self.get(&path)))
     }
 
-    pub(crate) fn list_items(&self, queue_key: &str, limit: u32) -> Result<Vec<InboxItem>> {
+    pub(crate) fn list_items(&self, queue_key: &str, limit: u32) -> Result<Vec<InboxSummary>> {
         self.speak_for(queue_key)?;
         if limit == 0 {
             return Ok(Vec::new());

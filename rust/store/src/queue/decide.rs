@@ -104,7 +104,7 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
     let committed = db.write(|tx| {
         let rings = made.commit(tx, staged.as_ref(), scope.as_ref())?;
         // Read here, as nothing may keep the answer back once it is committed.
-        let made = item::read(tx, &item.proposal.id)?.and_then(|item| item.response);
+        let made = item::read(tx, &item.proposal.id)?.and_then(|item: InboxItem| item.response);
         Ok((made.ok_or_else(|| Error::not_found("response", decision.proposal_id))?, rings))
     });
     match (committed, staged) {
@@ -114,7 +114,7 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
             // Since when it is in effect; not worth waiting for.
             let _patience = patience::limit_quietly(SIGNAL_CHECK);
             let now = db.read(|conn| item::read(conn, &item.proposal.id));
-            Ok(now.ok().flatten().flatten().and_then(|item| item.response).unwrap_or(made))
+            Ok(now.ok().flatten().flatten().and_then(|item: InboxItem| item.response).unwrap_or(made))
         }
         (Err(error), staged) => {
             // Of these two nobody knows for sure that nothing was committed.

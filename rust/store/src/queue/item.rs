@@ -7,21 +7,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::file::column::get;
+use crate::file::column::Fields;
 use crate::queue::life::Found;
-use crate::queue::proposal::{self, Proposal};
-use crate::queue::response::Response;
+use crate::queue::proposal::{Asked, PENDING, Proposal, ProposalSummary};
+use crate::queue::response::{Answered, Response, ResponseHead, ResponseSummary};
 use crate::registration::Registration;
 use crate::state::{STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED};
 use crate::statement::Keys;
+
+/// A proposal with its payload, its answer with the file that runs instead, and where it stands.
+pub type InboxItem = Item<Proposal, Response>;
+
+/// The same as a list has it: of payload and final file their sizes and hashes.
+pub type InboxSummary = Item<ProposalSummary, ResponseSummary>;
 
 /// A proposal and where it stands.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 #[allow(missing_docs)] // named and explained in the Python stub and the schema
-pub struct InboxItem {
+pub struct Item<P, R> {
     #[serde(flatten)]
-    pub proposal: Proposal,
+    pub proposal: P,
     pub queue_key: String,
     pub state: String,
     pub waiting: bool,
@@ -30,7 +36,7 @@ pub struct InboxItem {
     pub withdrawn_at: Option<String>,
     pub withdrawn_reason: Option<String>,
     pub archived_at: Option<String>,
-    pub response: Option<Response>,
+    pub response: Option<R>,
     pub managed_file: Option<String>,
     pub apply_state: Option<String>,
     pub apply_error: Option<String>,
@@ -40,7 +46,7 @@ pub struct InboxItem {
     pub damaged: Option<String>,
 }
 
-impl InboxItem {
+impl<P: Asked, R: Answered> Item<P, R> {
     /// Why nothing can be decided here any more, or `None` while it can.
     pub fn ended(&self) -> Option<Error> {
         let id = self.proposal.id.clone();
@@ -55,8 +61,8 @@ impl InboxItem {
                 reason: self.withdrawn_reason.clone().unwrap_or_default(),
             }),
             (status, response) => {
-                let of = |field: fn(&Response) -> Option<&String>| {
-                    response.as_ref().and_then(field).cloned().unwrap_or_default()
+                let of = |field: fn(&ResponseHead) -> Option<&String>| {
+                    response.as_deref().and_then(field).cloned().unwrap_or_default()
                 };
                 Some(Error::AlreadyDecided {
                     id,
@@ -69,9 +75,7 @@ impl InboxItem {
             }
         }
     }
-}
 
-impl InboxItem {
     /// Nothing is decided about what is not as it was signed.
     pub(crate) fn refuse_damaged(&self) -> Result<()> {
         match &self.damaged {
@@ -84,17 +88,16 @@ impl InboxItem {
 }
 
 /// Where an item's parts come from. `:now` decides what is expired and who still waits.
-fn select(rest: &str) -> String {
-    let (proposal, response) = (proposal::COLUMNS, Response::COLUMNS);
+fn select<P: Asked, R: Answered>(rest: &str) -> String {
+    let (proposal, response) = (P::COLUMNS, R::COLUMNS);
     format!(
-        "SELECT {proposal}, p.queue_key,
+        "SELECT {proposal}, {response}, p.queue_key,
             CASE WHEN p.state = 'pending' AND p.expires_at <= :now THEN 'expired' ELSE p.state END AS state,
-            p.waiting_until, p.state = 'pending' AND p.waiting_until > :now AS waiting,
+            p.state = 'pending' AND p.waiting_until > :now AS waiting, p.waiting_until,
             (p.requester_left_at IS NULL)
               + (SELECT count(*) FROM aliases a WHERE a.proposal_seq = p.seq AND a.withdrawn_at IS NULL) AS requests,
             p.withdrawn_at, p.withdrawn_reason, p.archived_at, coalesce(m.path, f.path) AS managed_file,
-            m.state AS apply_state, m.error AS apply_error,
-            p.base_sha256, {response}
+            m.state AS apply_state, m.error AS apply_error, p.base_sha256
          FROM proposals p
          LEFT JOIN responses r ON r.proposal_seq = p.seq
          LEFT JOIN applies m ON m.proposal_seq = p.seq
@@ -103,44 +106,49 @@ fn select(rest: &str) -> String {
     )
 }
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<InboxItem> {
-    let proposal = proposal::from_row(row)?;
-    let response = Response::from_row(row, &proposal.id)?;
-    Ok(InboxItem {
+fn from_row<P: Asked, R: Answered>(row: &Row<'_>) -> rusqlite::Result<Item<P, R>> {
+    let row = &Fields::of(row);
+    let proposal = P::from_row(row)?;
+    Ok(Item {
+        response: R::from_row(row, &proposal.id)?,
         proposal,
-        queue_key: get(row, "queue_key")?,
-        state: get(row, "state")?,
-        waiting_until: get(row, "waiting_until")?,
-        waiting: get::<Option<bool>>(row, "waiting")?.unwrap_or(false),
-        requests: get(row, "requests")?,
-        withdrawn_at: get(row, "withdrawn_at")?,
-        withdrawn_reason: get(row, "withdrawn_reason")?,
-        archived_at: get(row, "archived_at")?,
-        managed_file: get(row, "managed_file")?,
-        apply_state: get(row, "apply_state")?,
-        apply_error: get(row, "apply_error")?,
-        base_sha256: get(row, "base_sha256")?,
+        queue_key: row.get("queue_key")?,
+        state: row.get("state")?,
+        waiting: row.get::<Option<bool>>("waiting")?.unwrap_or(false),
+        waiting_until: row.get("waiting_until")?,
+        requests: row.get("requests")?,
+        withdrawn_at: row.get("withdrawn_at")?,
+        withdrawn_reason: row.get("withdrawn_reason")?,
+        archived_at: row.get("archived_at")?,
+        managed_file: row.get("managed_file")?,
+        apply_state: row.get("apply_state")?,
+        apply_error: row.get("apply_error")?,
+        base_sha256: row.get("base_sha256")?,
         damaged: None,
-        response,
     })
 }
 
-pub(crate) fn list(conn: &Connection, rest: &str, params: impl Params) -> Result<Vec<InboxItem>> {
-    let mut statement = conn.prepare_cached(&select(rest))?;
+/// Without payloads: of two hundred of a megabyte each, what is read is some hundred kilobytes.
+pub(crate) fn list(conn: &Connection, rest: &str, params: impl Params) -> Result<Vec<InboxSummary>> {
+    let mut statement = conn.prepare_cached(&select::<ProposalSummary, ResponseSummary>(rest))?;
     let rows = statement.query_map(params, from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// One proposal by its full id or an alias.
-pub(crate) fn read(conn: &Connection, id: &str) -> Result<Option<InboxItem>> {
+/// One proposal by its full id or an alias, whole or not.
+pub(crate) fn read<P: Asked, R: Answered>(conn: &Connection, id: &str) -> Result<Option<Item<P, R>>> {
     let rest = "WHERE p.seq = coalesce((SELECT seq FROM proposals WHERE id = :id), (SELECT proposal_seq FROM aliases WHERE id = :id))";
-    let mut statement = conn.prepare_cached(&select(rest))?;
+    let mut statement = conn.prepare_cached(&select::<P, R>(rest))?;
     Ok(statement.query_row(named_params! {":id": id, ":now": clock::now()}, from_row).optional()?)
 }
 
 /// What the host takes of items: the managed file that it registered itself for the bottle and tool, or what is wrong.
 /// Until then a path in them is whatever somebody wrote into the file.
-pub(crate) fn settle_all(conn: &Connection, keys: &Keys, mut items: Vec<InboxItem>) -> Result<Vec<InboxItem>> {
+pub(crate) fn settle_all<P: Asked, R: Answered>(
+    conn: &Connection,
+    keys: &Keys,
+    mut items: Vec<Item<P, R>>,
+) -> Result<Vec<Item<P, R>>> {
     let mut registered = BTreeMap::new(); // verified once a bottle, however much it asks
     for item in &mut items {
         item.damaged = decision_damage(keys, item)?;
@@ -166,8 +174,8 @@ pub(crate) fn settle_all(conn: &Connection, keys: &Keys, mut items: Vec<InboxIte
     Ok(items)
 }
 
-/// Why its decision does not count, if it has one that does not.
-pub(crate) fn decision_damage(keys: &Keys, item: &InboxItem) -> Result<Option<String>> {
+/// Why its decision does not count, if it has one that does not; as far as what was read of it shows.
+pub(crate) fn decision_damage<P: Asked, R: Answered>(keys: &Keys, item: &Item<P, R>) -> Result<Option<String>> {
     let decided = matches!(item.state.as_str(), STATUS_APPROVED | STATUS_MODIFIED | STATUS_REJECTED);
     let what = || format!("the decision on proposal {}", item.proposal.id);
     let verified = match &item.response {
@@ -182,19 +190,23 @@ pub(crate) fn decision_damage(keys: &Keys, item: &InboxItem) -> Result<Option<St
 pub(crate) fn damaged_decisions(conn: &Connection, keys: &Keys) -> Result<Vec<(String, String)>> {
     const DECIDED: &str = "WHERE r.proposal_seq IS NOT NULL OR p.state IN ('approved', 'modified', 'rejected')";
     let mut damaged = Vec::new();
-    let mut statement = conn.prepare(&select(DECIDED))?;
+    let mut statement = conn.prepare(&select::<Proposal, Response>(DECIDED))?;
     let mut rows = statement.query(named_params! {":now": clock::now()})?;
     while let Some(row) = rows.next()? {
-        let item = from_row(row)?;
+        let item: InboxItem = from_row(row)?;
         if let Some(reason) = decision_damage(keys, &item)? {
-            damaged.push((item.proposal.bottle_slug, reason));
+            damaged.push((item.proposal.head.bottle_slug, reason));
         }
     }
     Ok(damaged)
 }
 
 /// The same, of one.
-pub(crate) fn settle(conn: &Connection, keys: &Keys, item: Option<InboxItem>) -> Result<Option<InboxItem>> {
+pub(crate) fn settle<P: Asked, R: Answered>(
+    conn: &Connection,
+    keys: &Keys,
+    item: Option<Item<P, R>>,
+) -> Result<Option<Item<P, R>>> {
     Ok(settle_all(conn, keys, item.into_iter().collect())?.pop())
 }
 
@@ -203,7 +215,8 @@ fn verdict<T>(result: Result<T>) -> Result<std::result::Result<T, String>> {
     result.map(Ok).or_else(|error| error.damage().map(Err).ok_or(error))
 }
 
-pub(crate) fn newest_of_queue(conn: &Connection, queue_key: &str, limit: u32) -> Result<Vec<InboxItem>> {
+/// A queue's newest proposals of any state, newest first.
+pub(crate) fn newest_of_queue(conn: &Connection, queue_key: &str, limit: u32) -> Result<Vec<InboxSummary>> {
     list(
         conn,
         "WHERE p.queue_key = :queue_key ORDER BY p.seq DESC LIMIT :limit",
@@ -211,8 +224,23 @@ pub(crate) fn newest_of_queue(conn: &Connection, queue_key: &str, limit: u32) ->
     )
 }
 
+/// What can be decided of one bottle or queue, or of all, oldest first.
+pub(crate) fn pending(
+    conn: &Connection,
+    queue_key: Option<&str>,
+    bottle_slug: Option<&str>,
+) -> Result<Vec<InboxSummary>> {
+    // The partial index holds nothing but pending rows; a filter over it needs no other.
+    let rest = format!(
+        "WHERE p.seq IN (SELECT p.seq FROM {PENDING} AND (p.expires_at IS NULL OR p.expires_at > :now)
+             AND (:queue_key IS NULL OR p.queue_key = :queue_key)
+             AND (:bottle_slug IS NULL OR p.bottle_slug = :bottle_slug)) ORDER BY p.seq"
+    );
+    list(conn, &rest, named_params! {":queue_key": queue_key, ":bottle_slug": bottle_slug, ":now": clock::now()})
+}
+
 /// Why a proposal that is not pending any more cannot be decided or withdrawn.
 pub(crate) fn why_not(conn: &Connection, found: &Found) -> Result<Error> {
-    let item = read(conn, &found.id)?.ok_or_else(|| Error::not_found("proposal", &found.id))?;
+    let item: InboxSummary = read(conn, &found.id)?.ok_or_else(|| Error::not_found("proposal", &found.id))?;
     Ok(item.ended().unwrap_or_else(|| Error::not_found("pending proposal", &found.id)))
 }

@@ -6,11 +6,11 @@ use rusqlite::{Connection, OptionalExtension, named_params};
 
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::file::column::get;
+use crate::file::column::{Fields, get};
 use crate::file::numbers;
 use crate::file::transaction::Transaction;
 use crate::queue::changes;
-use crate::queue::proposal::{COLUMNS, PENDING, Proposal, from_row};
+use crate::queue::proposal::{Asked, PENDING, Proposal, ProposalHead};
 use crate::rules::MAX_PENDING_PER_BOTTLE;
 use crate::state::ChangeKind;
 
@@ -46,7 +46,7 @@ impl Arrival {
                  OR EXISTS (SELECT 1 FROM proposals WHERE id = ?7)
                  OR EXISTS (SELECT 1 FROM aliases WHERE id = ?7)) AS clear
              FROM (SELECT 1) LEFT JOIN managed_files m ON m.bottle_slug = ?2 AND m.tool = ?3";
-        let Proposal { bottle_slug, tool, payload_sha256, id, .. } = proposal;
+        let ProposalHead { bottle_slug, tool, payload_sha256, id, .. } = &proposal.head;
         let asked = (queue_key, bottle_slug, tool, payload_sha256, MAX_PENDING_PER_BOTTLE - 1, now, id);
         Ok(tx.prepare_cached(ARRIVAL_SQL)?.query_row(asked, |row| {
             let path: Option<String> = get(row, "path")?;
@@ -86,8 +86,8 @@ pub(crate) fn expire(tx: &Transaction<'_>, queue_key: &str, now: &str) -> Result
 pub(crate) fn known_by_id(tx: &Transaction<'_>, queue_key: &str, proposal: &Proposal) -> Result<Option<Proposal>> {
     let Some(found) = find(tx, &proposal.id)? else { return Ok(None) };
     let known = tx
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM proposals p WHERE p.seq = ?1"))?
-        .query_row([found.seq], from_row)?;
+        .prepare_cached(&format!("SELECT {} FROM proposals p WHERE p.seq = ?1", Proposal::COLUMNS))?
+        .query_row([found.seq], |row| Proposal::from_row(&Fields::of(row)))?;
     // The times may differ: a broker writes its own, at each try.
     let same = found.queue_key == queue_key
         && known.asks_the_same(proposal)
@@ -108,10 +108,11 @@ pub(crate) fn pending_twin(
     base: Option<&str>,
 ) -> Result<Option<(i64, Proposal)>> {
     let sql = format!(
-        "SELECT {COLUMNS}, p.seq FROM {PENDING} AND p.queue_key = :queue_key
+        "SELECT {}, p.seq FROM {PENDING} AND p.queue_key = :queue_key
          AND p.bottle_slug = :bottle_slug AND p.tool = :tool AND p.payload_sha256 = :payload_sha256
          AND ifnull(p.base_sha256, 'unknown') = ifnull(:base, 'unknown')
-         AND ifnull(p.fingerprint, '') = :fingerprint"
+         AND ifnull(p.fingerprint, '') = :fingerprint",
+        Proposal::COLUMNS
     );
     Ok(tx
         .prepare_cached(&sql)?
@@ -124,7 +125,7 @@ pub(crate) fn pending_twin(
                 ":base": base,
                 ":fingerprint": proposal.about(),
             },
-            |row| Ok((get(row, "seq")?, from_row(row)?)),
+            |row| Ok((get(row, "seq")?, Proposal::from_row(&Fields::of(row))?)),
         )
         .optional()?)
 }

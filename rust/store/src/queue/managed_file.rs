@@ -486,7 +486,7 @@ fn refused(db: &Database, id: &str, path: &str, wanted: &str) -> Result<Option<S
     let reason = match db.read(|conn| Registration::read_verified(conn, &keys, &found.bottle_slug)) {
         Ok(registered) => {
             if registered.flatten().is_some_and(|registered| registered.path_of(&found.tool) == Some(path)) {
-                let decided = db.read(|conn| item::read(conn, &found.id))?.flatten();
+                let decided: Option<InboxItem> = db.read(|conn| item::read(conn, &found.id))?.flatten();
                 let fits =
                     decided.as_ref().and_then(|item| item.response.as_ref()?.final_sha256.as_deref()) == Some(wanted);
                 match decided.map(|item| item::decision_damage(&keys, &item)).transpose()?.flatten() {

@@ -1,15 +1,15 @@
 //! What may be asked?
 
+use std::ops::Deref;
 use std::time::Duration;
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::clock;
 use crate::diff::sha256_hex;
 use crate::error::{Error, Result};
-use crate::file::column::get;
+use crate::file::column::Fields;
 use crate::grant::Scope;
 use crate::rules::{
     MAX_FINGERPRINT_BYTES, MAX_JUSTIFICATION_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text, check_time,
@@ -25,16 +25,51 @@ const KIND: &str = " | ";
 #[non_exhaustive]
 #[allow(missing_docs)] // named and explained in the Python stub and the schema
 pub struct Proposal {
+    #[serde(flatten)]
+    pub head: ProposalHead,
+    pub proposed_file: String,
+}
+
+/// A proposal as a list has it: how large its payload is, and not the payload.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs)] // named and explained in the Python stub and the schema
+pub struct ProposalSummary {
+    #[serde(flatten)]
+    pub head: ProposalHead,
+    pub payload_bytes: i64,
+}
+
+/// What both say.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs)] // named and explained in the Python stub and the schema
+pub struct ProposalHead {
     pub id: String,
     pub bottle_slug: String,
     pub tool: String,
-    pub proposed_file: String,
     pub justification: String,
     pub arrival_timestamp: String,
     pub current_file_hash: Option<String>,
     pub expires_at: Option<String>,
     pub fingerprint: Option<String>,
     pub payload_sha256: String,
+}
+
+impl Deref for Proposal {
+    type Target = ProposalHead;
+
+    fn deref(&self) -> &ProposalHead {
+        &self.head
+    }
+}
+
+impl Deref for ProposalSummary {
+    type Target = ProposalHead;
+
+    fn deref(&self) -> &ProposalHead {
+        &self.head
+    }
 }
 
 impl Proposal {
@@ -90,18 +125,18 @@ impl Proposal {
         if let Some(fingerprint) = fingerprint {
             check_text("fingerprint", fingerprint.as_bytes(), MAX_FINGERPRINT_BYTES)?;
         }
-        Ok(Proposal {
+        let head = ProposalHead {
             id: id.hyphenated().to_string(),
             bottle_slug: bottle_slug.to_owned(),
             tool: tool.to_owned(),
-            proposed_file: proposed_file.to_owned(),
             justification: justification.to_owned(),
             arrival_timestamp: check_time("arrival_timestamp", arrival_timestamp)?,
             current_file_hash: current_file_hash.map(str::to_owned),
             expires_at: expires_at.map(|at| check_time("expires_at", at)).transpose()?,
             fingerprint: fingerprint.map(str::to_owned),
             payload_sha256: sha256_hex(payload),
-        })
+        };
+        Ok(Proposal { head, proposed_file: proposed_file.to_owned() })
     }
 
     /// Whether `other` asks the same, whoever asks and why, and until when. Such proposals coalesce while they are
@@ -110,7 +145,9 @@ impl Proposal {
         (&self.bottle_slug, &self.tool, &self.proposed_file, self.about())
             == (&other.bottle_slug, &other.tool, &other.proposed_file, other.about())
     }
+}
 
+impl ProposalHead {
     /// What a grant for all of the kind would be about, if the fingerprint names a kind after ` | `. Only the egress
     /// proxy's do: in those of other tools these characters may be part of a name.
     pub fn kind(&self) -> Option<&str> {
@@ -139,23 +176,56 @@ impl Proposal {
 /// The rows of the partial index. Named, as SQLite without statistics takes the archive for small and walks through it.
 pub(crate) const PENDING: &str = "proposals AS p INDEXED BY proposals_pending WHERE p.state = 'pending'";
 
-pub(crate) const COLUMNS: &str = "p.id, p.bottle_slug, p.tool, p.proposed_file, p.justification, p.arrival_timestamp, \
-                       p.current_file_hash, p.expires_at, p.fingerprint, p.payload_sha256";
+/// How a proposal comes out of its row, with or without its payload.
+pub trait Asked: Deref<Target = ProposalHead> + Sized {
+    /// The columns of [`ProposalHead`], and those that it has beside them.
+    const COLUMNS: &'static str;
 
-/// Reads [`COLUMNS`].
-pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Proposal> {
-    Ok(Proposal {
-        id: get(row, "id")?,
-        bottle_slug: get(row, "bottle_slug")?,
-        tool: get(row, "tool")?,
-        proposed_file: get(row, "proposed_file")?,
-        justification: get(row, "justification")?,
-        arrival_timestamp: get(row, "arrival_timestamp")?,
-        current_file_hash: get(row, "current_file_hash")?,
-        expires_at: get(row, "expires_at")?,
-        fingerprint: get(row, "fingerprint")?,
-        payload_sha256: get(row, "payload_sha256")?,
-    })
+    /// Reads [`Asked::COLUMNS`].
+    fn from_row(row: &Fields<'_, '_>) -> rusqlite::Result<Self>;
+}
+
+macro_rules! columns {
+    ($payload:literal) => {
+        concat!(
+            "p.id, p.bottle_slug, p.tool, p.justification, p.arrival_timestamp, p.current_file_hash, p.expires_at, ",
+            "p.fingerprint, p.payload_sha256, ",
+            $payload
+        )
+    };
+}
+
+impl Asked for Proposal {
+    const COLUMNS: &'static str = columns!("p.proposed_file");
+
+    fn from_row(row: &Fields<'_, '_>) -> rusqlite::Result<Self> {
+        Ok(Proposal { head: ProposalHead::from_row(row)?, proposed_file: row.get("proposed_file")? })
+    }
+}
+
+impl Asked for ProposalSummary {
+    // The size is in the row's header, so that none of the payload's pages is read.
+    const COLUMNS: &'static str = columns!("octet_length(p.proposed_file) AS payload_bytes");
+
+    fn from_row(row: &Fields<'_, '_>) -> rusqlite::Result<Self> {
+        Ok(ProposalSummary { head: ProposalHead::from_row(row)?, payload_bytes: row.get("payload_bytes")? })
+    }
+}
+
+impl ProposalHead {
+    fn from_row(row: &Fields<'_, '_>) -> rusqlite::Result<Self> {
+        Ok(ProposalHead {
+            id: row.get("id")?,
+            bottle_slug: row.get("bottle_slug")?,
+            tool: row.get("tool")?,
+            justification: row.get("justification")?,
+            arrival_timestamp: row.get("arrival_timestamp")?,
+            current_file_hash: row.get("current_file_hash")?,
+            expires_at: row.get("expires_at")?,
+            fingerprint: row.get("fingerprint")?,
+            payload_sha256: row.get("payload_sha256")?,
+        })
+    }
 }
 
 #[cfg(test)]

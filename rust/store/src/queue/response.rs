@@ -1,13 +1,13 @@
 //! How is it answered?
 
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
 use crate::diff::{render_diff, sha256_hex};
 use crate::error::{Error, Result};
-use crate::file::column::get;
+use crate::file::column::Fields;
 use crate::rules::{MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_text, check_time};
 use crate::state::{STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, check_surface};
 use crate::statement::{DecisionStatement, Keyring, Signature};
@@ -17,21 +17,56 @@ use crate::statement::{DecisionStatement, Keyring, Signature};
 #[non_exhaustive]
 #[allow(missing_docs)] // named and explained in the Python stub and the schema
 pub struct Response {
+    #[serde(flatten)]
+    pub head: ResponseHead,
+    pub final_file: Option<String>,
+    pub diff: Option<Difference>,
+}
+
+/// The answer as a list has it: how large the file is that runs instead, and neither the file nor what differs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs)] // named and explained in the Python stub and the schema
+pub struct ResponseSummary {
+    #[serde(flatten)]
+    pub head: ResponseHead,
+    pub final_bytes: Option<i64>,
+}
+
+/// What both say.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs)] // named and explained in the Python stub and the schema
+pub struct ResponseHead {
     pub proposal_id: String,
     pub status: String,
     pub notes: String,
-    pub final_file: Option<String>,
     pub payload_sha256: Option<String>,
     pub review_sha256: Option<String>,
     pub final_sha256: Option<String>,
     pub decided_by: Option<String>,
     pub surface: Option<String>,
     pub decided_at: Option<String>,
-    pub diff: Option<Difference>,
     pub applied_at: Option<String>,
     /// What else the decision says, and who signed it.
     #[serde(default)]
     pub signed: Option<SignedDecision>,
+}
+
+impl Deref for Response {
+    type Target = ResponseHead;
+
+    fn deref(&self) -> &ResponseHead {
+        &self.head
+    }
+}
+
+impl Deref for ResponseSummary {
+    type Target = ResponseHead;
+
+    fn deref(&self) -> &ResponseHead {
+        &self.head
+    }
 }
 
 /// A unified diff, rendered once somebody reads it: with two long texts it takes longer than all else, and a row is read
@@ -74,7 +109,7 @@ impl std::fmt::Debug for Difference {
 }
 
 /// The part of a decision's statement (docs/statements.md) that an answer does not have anyway, and its signature.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 #[allow(missing_docs)] // named and explained in docs/statements.md
 pub struct SignedDecision {
@@ -105,35 +140,146 @@ impl Response {
                 ));
             }
         }
-        Ok(Response {
+        let head = ResponseHead {
             proposal_id: proposal_id.to_owned(),
             status: status.to_owned(),
             notes: notes.to_owned(),
-            final_file: final_file.map(str::to_owned),
             payload_sha256: None,
             review_sha256: None,
             final_sha256: None,
             decided_by: None,
             surface: None,
             decided_at: None,
-            diff: None,
             applied_at: None,
             signed: None,
-        })
+        };
+        Ok(Response { head, final_file: final_file.map(str::to_owned), diff: None })
     }
 
-    /// Whether one of these keys signed all of it, the notes and the final file too.
-    pub(crate) fn verify(&self, keyring: &Keyring) -> Result<()> {
-        let what = || format!("the decision on proposal {}", self.proposal_id);
-        let refused = |reason: &str| Error::Unverified { what: what(), reason: reason.to_owned() };
-        let signed = self.signed.as_ref().ok_or_else(|| refused("it is not signed"))?;
-        let runs = match self.status.as_str() {
-            STATUS_MODIFIED => self.final_file.as_deref().map(sha256_hex),
-            STATUS_APPROVED => self.payload_sha256.clone(),
-            _ => None,
+    /// The answer itself, which is what equality is about.
+    pub fn answer(&self) -> (&str, &str, &str, Option<&str>) {
+        (&self.proposal_id, &self.status, &self.notes, self.final_file.as_deref())
+    }
+
+    /// Checks what a caller filled in beside the answer.
+    pub fn check_rest(mut self) -> Result<Self> {
+        for (what, hash) in [
+            ("payload_sha256", &self.payload_sha256),
+            ("review_sha256", &self.review_sha256),
+            ("final_sha256", &self.final_sha256),
+        ] {
+            hash.as_deref().map_or(Ok(()), |hash| check_hash(what, hash))?;
+        }
+        if let Some(surface) = &self.surface {
+            check_surface(surface)?;
+        }
+        let head = &mut self.head;
+        for (what, at) in [("decided_at", &mut head.decided_at), ("applied_at", &mut head.applied_at)] {
+            *at = at.as_deref().map(|at| check_time(what, at)).transpose()?;
+        }
+        Ok(self)
+    }
+}
+
+/// How an answer comes out of its row, with or without the file that runs instead, and whether it counts.
+pub trait Answered: Deref<Target = ResponseHead> + Sized {
+    /// The columns of [`ResponseHead`], and those that it has beside them.
+    const COLUMNS: &'static str;
+
+    /// Reads [`Answered::COLUMNS`]; `None` where there is no answer.
+    fn from_row(row: &Fields<'_, '_>, proposal_id: &str) -> rusqlite::Result<Option<Self>>;
+
+    /// Whether one of these keys signed all that is there.
+    fn verify(&self, keyring: &Keyring) -> Result<()>;
+}
+
+macro_rules! columns {
+    ($last:literal) => {
+        concat!(
+            "r.status, r.notes, r.payload_sha256 AS answered_sha256, r.review_sha256, r.final_sha256, r.decided_by, ",
+            "r.surface, r.decided_at, CASE m.state WHEN 'applied' THEN m.updated_at END AS applied_at, ",
+            "p.bottle_slug, p.tool, r.scope, r.key_id, r.signature, ",
+            $last
+        )
+    };
+}
+
+impl Answered for Response {
+    // The proposed file is for the diff of a modification.
+    const COLUMNS: &'static str =
+        columns!("r.final_file, CASE r.status WHEN 'modified' THEN p.proposed_file END AS modified");
+
+    fn from_row(row: &Fields<'_, '_>, proposal_id: &str) -> rusqlite::Result<Option<Self>> {
+        let Some(head) = ResponseHead::from_row(row, proposal_id)? else { return Ok(None) };
+        let final_file: Option<String> = row.get("final_file")?;
+        let modified: Option<String> = row.get("modified")?;
+        let tool = head.signed.as_ref().map_or("", |signed| &signed.tool);
+        let diff = modified.zip(final_file.clone()).map(|(before, after)| Difference::of(before, after, tool));
+        Ok(Some(Response { head, final_file, diff }))
+    }
+
+    fn verify(&self, keyring: &Keyring) -> Result<()> {
+        if self.final_file.as_ref().is_some_and(|text| self.final_sha256 != Some(sha256_hex(text))) {
+            return Err(self.refused(NOT_ITS_FILE));
+        }
+        self.head.verify(keyring, self.final_file.is_some())
+    }
+}
+
+impl Answered for ResponseSummary {
+    const COLUMNS: &'static str = columns!("octet_length(r.final_file) AS final_bytes");
+
+    fn from_row(row: &Fields<'_, '_>, proposal_id: &str) -> rusqlite::Result<Option<Self>> {
+        let Some(head) = ResponseHead::from_row(row, proposal_id)? else { return Ok(None) };
+        Ok(Some(ResponseSummary { head, final_bytes: row.get("final_bytes")? }))
+    }
+
+    /// Its final file is not read, so that it may be another one: whoever acts on it reads and checks the whole.
+    fn verify(&self, keyring: &Keyring) -> Result<()> {
+        self.head.verify(keyring, self.final_bytes.is_some())
+    }
+}
+
+const NOT_ITS_FILE: &str = "its final file is not the one that was signed";
+
+impl ResponseHead {
+    fn from_row(row: &Fields<'_, '_>, proposal_id: &str) -> rusqlite::Result<Option<Self>> {
+        let Some(status) = row.get("status")? else { return Ok(None) };
+        Ok(Some(ResponseHead {
+            proposal_id: proposal_id.to_owned(),
+            status,
+            notes: row.get("notes")?,
+            payload_sha256: row.get("answered_sha256")?,
+            review_sha256: row.get("review_sha256")?,
+            final_sha256: row.get("final_sha256")?,
+            decided_by: row.get("decided_by")?,
+            surface: row.get("surface")?,
+            decided_at: row.get("decided_at")?,
+            applied_at: row.get("applied_at")?,
+            signed: Some(SignedDecision {
+                bottle_slug: row.get("bottle_slug")?,
+                tool: row.get("tool")?,
+                scope: row.get("scope")?,
+                key_id: row.get("key_id")?,
+                signature: row.get("signature")?,
+            }),
+        }))
+    }
+
+    fn refused(&self, reason: &str) -> Error {
+        Error::Unverified { what: format!("the decision on proposal {}", self.proposal_id), reason: reason.to_owned() }
+    }
+
+    /// Whether one of these keys signed what it says, the notes too; and it has a final file where it says so.
+    fn verify(&self, keyring: &Keyring, has_final_file: bool) -> Result<()> {
+        let signed = self.signed.as_ref().ok_or_else(|| self.refused("it is not signed"))?;
+        let fits = match self.status.as_str() {
+            STATUS_MODIFIED => has_final_file && self.final_sha256.is_some(),
+            STATUS_APPROVED => !has_final_file && self.final_sha256 == self.payload_sha256,
+            _ => !has_final_file && self.final_sha256.is_none(),
         };
-        if self.final_sha256 != runs || (self.final_file.is_some() && self.status != STATUS_MODIFIED) {
-            return Err(refused("its final file is not the one that was signed"));
+        if !fits {
+            return Err(self.refused(NOT_ITS_FILE));
         }
         let text = |field: &'_ Option<String>| field.clone().unwrap_or_default();
         let (payload_sha256, review_sha256) = (text(&self.payload_sha256), text(&self.review_sha256));
@@ -155,66 +301,5 @@ impl Response {
         };
         let signature = Signature { key_id: signed.key_id.clone(), signature: signed.signature.clone() };
         keyring.verify(&statement, &signature)?.check_name(&statement, &decided_by)
-    }
-
-    /// The answer itself, which is what equality is about.
-    pub fn answer(&self) -> (&str, &str, &str, Option<&str>) {
-        (&self.proposal_id, &self.status, &self.notes, self.final_file.as_deref())
-    }
-
-    /// Checks what a caller filled in beside the answer.
-    pub fn check_rest(mut self) -> Result<Self> {
-        for (what, hash) in [
-            ("payload_sha256", &self.payload_sha256),
-            ("review_sha256", &self.review_sha256),
-            ("final_sha256", &self.final_sha256),
-        ] {
-            hash.as_deref().map_or(Ok(()), |hash| check_hash(what, hash))?;
-        }
-        if let Some(surface) = &self.surface {
-            check_surface(surface)?;
-        }
-        for (what, at) in [("decided_at", &mut self.decided_at), ("applied_at", &mut self.applied_at)] {
-            *at = at.as_deref().map(|at| check_time(what, at)).transpose()?;
-        }
-        Ok(self)
-    }
-
-    /// `r.…, m.updated_at` of the tables, and the proposed file for the diff of a modification.
-    pub(crate) const COLUMNS: &str = "r.status, r.notes, r.final_file, r.payload_sha256 AS answered_sha256, \
-         r.final_sha256, r.decided_by, r.surface, r.decided_at, \
-         CASE m.state WHEN 'applied' THEN m.updated_at END AS applied_at, \
-         CASE r.status WHEN 'modified' THEN p.proposed_file END AS modified, p.tool, \
-         p.bottle_slug, r.review_sha256, r.scope, r.key_id, r.signature";
-
-    /// Reads [`Response::COLUMNS`]; `None` where there is no answer.
-    pub(crate) fn from_row(row: &Row<'_>, id: &str) -> rusqlite::Result<Option<Self>> {
-        let Some(status) = get(row, "status")? else { return Ok(None) };
-        let final_file: Option<String> = get(row, "final_file")?;
-        let modified: Option<String> = get(row, "modified")?;
-        let tool: String = get(row, "tool")?;
-        let diff = modified.zip(final_file.clone()).map(|(before, after)| Difference::of(before, after, &tool));
-        let signed = SignedDecision {
-            bottle_slug: get(row, "bottle_slug")?,
-            tool,
-            scope: get(row, "scope")?,
-            key_id: get(row, "key_id")?,
-            signature: get(row, "signature")?,
-        };
-        Ok(Some(Response {
-            proposal_id: id.to_owned(),
-            status,
-            notes: get(row, "notes")?,
-            final_file,
-            payload_sha256: get(row, "answered_sha256")?,
-            review_sha256: get(row, "review_sha256")?,
-            final_sha256: get(row, "final_sha256")?,
-            decided_by: get(row, "decided_by")?,
-            surface: get(row, "surface")?,
-            decided_at: get(row, "decided_at")?,
-            diff,
-            applied_at: get(row, "applied_at")?,
-            signed: Some(signed),
-        }))
     }
 }

@@ -12,10 +12,10 @@ use crate::file::database::Database;
 use crate::file::numbers::END;
 use crate::queue::changes::{CHANGE_COLUMNS, Change, change_from_row, last_change};
 use crate::queue::decide::{self, Decision};
-use crate::queue::item::{InboxItem, list, read, settle, settle_all};
+use crate::queue::item::{self, InboxItem, InboxSummary, Item};
 use crate::queue::managed_file;
-use crate::queue::proposal::PENDING;
-use crate::queue::response::Response;
+use crate::queue::proposal::Asked;
+use crate::queue::response::{Answered, Response};
 use crate::queue::review::Review;
 use crate::statement::Keys;
 use crate::stores::stats;
@@ -49,34 +49,38 @@ impl Inbox {
     }
 
     /// What can be decided now, oldest first.
-    pub fn pending(&self, bottle_slug: Option<&str>) -> Result<Vec<InboxItem>> {
-        // The partial index holds nothing but pending rows; a filter over it needs no other.
-        let rest = format!(
-            "WHERE p.seq IN (SELECT p.seq FROM {PENDING} AND (p.expires_at IS NULL OR p.expires_at > :now)
-                 AND (:bottle_slug IS NULL OR p.bottle_slug = :bottle_slug)) ORDER BY p.seq"
-        );
-        let params = named_params! {":bottle_slug": bottle_slug, ":now": clock::now()};
-        self.list(&rest, params)
+    pub fn pending(&self, bottle_slug: Option<&str>) -> Result<Vec<InboxSummary>> {
+        self.listed(|conn| item::pending(conn, None, bottle_slug))
     }
 
     /// Decided, but the managed file is not in effect.
-    pub fn failed(&self) -> Result<Vec<InboxItem>> {
+    pub fn failed(&self) -> Result<Vec<InboxSummary>> {
         const FAILED: &str = "WHERE p.seq IN (SELECT proposal_seq FROM applies WHERE state <> 'applied')
              AND p.archived_at IS NULL ORDER BY p.seq";
         self.list(FAILED, named_params! {":now": clock::now()})
     }
 
-    fn list(&self, rest: &str, params: impl Params) -> Result<Vec<InboxItem>> {
+    fn list(&self, rest: &str, params: impl Params) -> Result<Vec<InboxSummary>> {
+        self.listed(|conn| item::list(conn, rest, params))
+    }
+
+    fn listed(&self, list: impl FnOnce(&Connection) -> Result<Vec<InboxSummary>>) -> Result<Vec<InboxSummary>> {
         let keys = Keys::of(&self.db);
-        let items = self.db.read(|conn| {
-            let items = list(conn, rest, params)?;
-            settle_all(conn, &keys, items)
-        })?;
+        let items = self.db.read(|conn| item::settle_all(conn, &keys, list(conn)?))?;
         Ok(items.unwrap_or_default())
     }
 
     /// One proposal by its id or a unique beginning of it.
     pub fn read(&self, prefix: &str) -> Result<InboxItem> {
+        self.find(prefix)
+    }
+
+    /// The same as a list has it.
+    pub fn summary(&self, prefix: &str) -> Result<InboxSummary> {
+        self.find(prefix)
+    }
+
+    fn find<P: Asked, R: Answered>(&self, prefix: &str) -> Result<Item<P, R>> {
         const BY_PREFIX_SQL: &str = "SELECT id FROM proposals WHERE id >= :from AND id < :to
              UNION SELECT id FROM aliases WHERE id >= :from AND id < :to ORDER BY id LIMIT 6";
         let prefix = prefix.to_ascii_lowercase();
@@ -87,7 +91,7 @@ impl Inbox {
             ));
         }
         let keys = Keys::of(&self.db);
-        let read = |conn: &Connection, id: &str| settle(conn, &keys, read(conn, id)?);
+        let read = |conn: &Connection, id: &str| item::settle(conn, &keys, item::read(conn, id)?);
         let found = self.db.read(|conn| {
             if let Some(item) = read(conn, &prefix)? {
                 return Ok(Some(item));
@@ -112,7 +116,7 @@ impl Inbox {
     }
 
     /// Proposals of any state, newest first, older than `before`.
-    pub fn history(&self, bottle_slug: Option<&str>, limit: u32, before: Option<&str>) -> Result<Vec<InboxItem>> {
+    pub fn history(&self, bottle_slug: Option<&str>, limit: u32, before: Option<&str>) -> Result<Vec<InboxSummary>> {
         const BEFORE: &str = "(:before IS NULL OR p.seq < (SELECT seq FROM proposals WHERE id = :before))
              ORDER BY p.seq DESC LIMIT :limit";
         let now = clock::now();

@@ -10,16 +10,17 @@ use crate::broker::Broker;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
+use crate::file::column::Fields;
 use crate::file::database::Database;
 use crate::queue::changes;
 use crate::queue::decide::{self, Decision};
-use crate::queue::item::{self, InboxItem, why_not};
+use crate::queue::item::{self, InboxItem, InboxSummary, why_not};
 use crate::queue::life::{
     Arrival, add_alias, check_cap, expire, find_in_queue, insert, known_by_id, leave, others_ask, pending_twin,
     withdraw,
 };
 use crate::queue::managed_file;
-use crate::queue::proposal::{COLUMNS, PENDING, Proposal, from_row};
+use crate::queue::proposal::{Asked, PENDING, Proposal};
 use crate::queue::response::Response;
 use crate::queue::review::Reviewed;
 use crate::registration::{Registration, record_damage};
@@ -137,23 +138,43 @@ impl QueueStore {
         Ok(self.inspect(id)?.map(|item| item.proposal))
     }
 
-    /// What can be decided now, in order of arrival.
+    /// What can be decided now, in order of arrival, each with its payload: up to two hundred megabytes.
     pub fn list_pending_proposals(&self) -> Result<Vec<Proposal>> {
         let db = match &self.transport {
-            Transport::Broker(broker) => return broker.list_pending_proposals(&self.queue_key),
+            Transport::Broker(broker) => {
+                let mut listed = Vec::new();
+                for item in broker.pending(&self.queue_key)? {
+                    // One that has ended meanwhile is not listed.
+                    let whole = broker.inspect(&self.queue_key, &item.proposal.id)?;
+                    listed.extend(whole.filter(|item| item.state == "pending").map(|item| item.proposal));
+                }
+                return Ok(listed);
+            }
             Transport::File(db) => db,
         };
         let sql = format!(
-            "SELECT {COLUMNS} FROM {PENDING} AND p.queue_key = :queue_key
-             AND (p.expires_at IS NULL OR p.expires_at > :now) ORDER BY p.seq"
+            "SELECT {} FROM {PENDING} AND p.queue_key = :queue_key
+             AND (p.expires_at IS NULL OR p.expires_at > :now) ORDER BY p.seq",
+            Proposal::COLUMNS
         );
         let listed = db.read(|conn| {
             let mut statement = conn.prepare_cached(&sql)?;
-            let rows =
-                statement.query_map(named_params! {":queue_key": self.queue_key, ":now": clock::now()}, from_row)?;
+            let asked = named_params! {":queue_key": self.queue_key, ":now": clock::now()};
+            let rows = statement.query_map(asked, |row| Proposal::from_row(&Fields::of(row)))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })?;
         Ok(listed.unwrap_or_default())
+    }
+
+    /// What can be decided now, in order of arrival, without payloads.
+    pub fn pending(&self) -> Result<Vec<InboxSummary>> {
+        let items = match &self.transport {
+            Transport::Broker(broker) => broker.pending(&self.queue_key)?,
+            Transport::File(db) => {
+                db.read(|conn| item::pending(conn, Some(&self.queue_key), None))?.unwrap_or_default()
+            }
+        };
+        items.into_iter().map(|item| self.trust.listed(item)).collect()
     }
 
     /// The proposal and where it stands, if it is in this queue.
@@ -167,7 +188,7 @@ impl QueueStore {
     }
 
     /// This queue's newest proposals of any state, newest first.
-    pub fn list_items(&self, limit: u32) -> Result<Vec<InboxItem>> {
+    pub fn list_items(&self, limit: u32) -> Result<Vec<InboxSummary>> {
         let items = match &self.transport {
             Transport::Broker(broker) => broker.list_items(&self.queue_key, limit)?,
             Transport::File(db) => {

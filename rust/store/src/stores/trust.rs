@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::grant::Grant;
-use crate::queue::item::InboxItem;
+use crate::queue::item::{InboxSummary, Item};
 use crate::queue::proposal::Proposal;
-use crate::queue::response::Response;
+use crate::queue::response::Answered;
 use crate::state::{STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED};
 use crate::statement::{Keyring, keyring_at};
 
@@ -67,7 +67,7 @@ impl Trust {
     }
 
     /// The answer to `id`, if it is one: signed, for this question, of this bottle.
-    pub(crate) fn answer(&self, queue_key: &str, id: &str, response: Response) -> Result<Response> {
+    pub(crate) fn answer<R: Answered>(&self, queue_key: &str, id: &str, response: R) -> Result<R> {
         let what = || format!("the decision on proposal {id}");
         let Some(keyring) = self.keyring(&what())? else { return Ok(response) };
         response.verify(&keyring)?;
@@ -95,7 +95,7 @@ impl Trust {
     }
 
     /// The item, if its state is one that a person signed or nobody needs to sign.
-    pub(crate) fn item(&self, id: &str, mut item: InboxItem) -> Result<InboxItem> {
+    pub(crate) fn item<P, R: Answered>(&self, id: &str, mut item: Item<P, R>) -> Result<Item<P, R>> {
         if self.keyring.is_none() {
             return Ok(item);
         }
@@ -116,11 +116,11 @@ impl Trust {
     }
 
     /// For a list: what does not verify says so, and has no answer.
-    pub(crate) fn listed(&self, item: InboxItem) -> Result<InboxItem> {
+    pub(crate) fn listed(&self, item: InboxSummary) -> Result<InboxSummary> {
         let id = item.proposal.id.clone();
-        let bare = InboxItem { response: None, ..item.clone() };
+        let bare = InboxSummary { response: None, ..item.clone() };
         self.item(&id, item).or_else(|error| match error.damage() {
-            Some(reason) => Ok(InboxItem { damaged: Some(reason), ..bare }),
+            Some(reason) => Ok(InboxSummary { damaged: Some(reason), ..bare }),
             None => Err(error),
         })
     }

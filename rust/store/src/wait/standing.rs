@@ -7,9 +7,9 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::bell::INBOX;
-use crate::file::column::get;
+use crate::file::column::{Fields, get};
 use crate::queue::managed_file::PUT_AWAY;
-use crate::queue::response::Response;
+use crate::queue::response::{Answered, Response};
 use crate::wait::Event;
 
 #[derive(Clone)]
@@ -87,38 +87,38 @@ pub(crate) fn answer_to(conn: &Connection, queue_key: &str, id: &str) -> Result<
 }
 
 fn answer(row: &Row<'_>) -> rusqlite::Result<Seen> {
-    let Some(id): Option<String> = get(row, "id")? else {
-        return Ok(Seen::Ended(Err(Error::not_found("proposal", &get::<String>(row, "asked")?))));
+    let row = &Fields::of(row);
+    let Some(id): Option<String> = row.get("id")? else {
+        return Ok(Seen::Ended(Err(Error::not_found("proposal", &row.get::<String>("asked")?))));
     };
-    let state: String = get(row, "state")?;
-    let expires_at: Option<String> = get(row, "expires_at")?;
+    let state: String = row.get("state")?;
+    let expires_at: Option<String> = row.get("expires_at")?;
     let has_expired = state == "pending" && expires_at.as_ref().is_some_and(|at| *at <= clock::now());
     if state == "expired" || has_expired {
         return Ok(Seen::Ended(Err(Error::Expired { id, expires_at: expires_at.unwrap_or_default() })));
     }
-    let left_at: Option<String> = get(row, "left_at")?;
+    let left_at: Option<String> = row.get("left_at")?;
     if let (Some(at), "pending") = (left_at, state.as_str()) {
         let reason = "withdrawn by the requester".to_owned();
         return Ok(Seen::Ended(Err(Error::Withdrawn { id, at, reason })));
     }
     if state == "withdrawn" {
-        let (at, reason) =
-            (get::<Option<String>>(row, "withdrawn_at")?, get::<Option<String>>(row, "withdrawn_reason")?);
+        let (at, reason) = (row.get::<Option<String>>("withdrawn_at")?, row.get::<Option<String>>("withdrawn_reason")?);
         let error = Error::Withdrawn { id, at: at.unwrap_or_default(), reason: reason.unwrap_or_default() };
         return Ok(Seen::Ended(Err(error)));
     }
-    match get::<Option<String>>(row, "apply_state")?.as_deref() {
+    match row.get::<Option<String>>("apply_state")?.as_deref() {
         // Decided, but an approval the agent hears of is already in effect.
         Some("intended") => return Ok(Seen::Open(Some(Pending { row: id, expires_at: None }))),
-        Some("failed") if get::<Option<String>>(row, "error")?.as_deref() == Some(PUT_AWAY) => {
+        Some("failed") if row.get::<Option<String>>("error")?.as_deref() == Some(PUT_AWAY) => {
             return Ok(Seen::Ended(Err(Error::Withdrawn {
                 id,
-                at: get(row, "updated_at")?,
+                at: row.get("updated_at")?,
                 reason: PUT_AWAY.to_owned(),
             })));
         }
         Some("failed") => {
-            let (path, expected) = (get(row, "path")?, get(row, "expected_sha256")?);
+            let (path, expected) = (row.get("path")?, row.get("expected_sha256")?);
             return Ok(Seen::Ended(Err(Error::StaleFile { id, path, expected: Some(expected), actual: None })));
         }
         _ => {}
