@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bot_bottle.errors import BotBottleError, InvalidInputError
+from bot_bottle.sidecars import routes_in_force
 
 # Long enough to answer the requests at hand, short enough for Docker's ten seconds between SIGTERM and SIGKILL.
 GRACE_SECONDS: Final = 8.0
@@ -143,16 +144,32 @@ def silent(environment: Mapping[str, str]) -> list[str]:
     return [name for name in chosen(environment) if DAEMONS[name].port(environment) not in listening]
 
 
+def _proxy(environment: Mapping[str, str]) -> str:
+    return f"http://127.0.0.1:{DAEMONS['egress'].port(environment)}"
+
+
+def _refused(environment: Mapping[str, str]) -> str | None:
+    """Why the proxy does not use the routes.yaml that is there, if it runs and does not."""
+    return routes_in_force.ask(_proxy(environment)).refused if "egress" in chosen(environment) else None
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs the bundle, or with ``health`` checks it; returns the exit code."""
     try:
         if list(arguments) == ["health"]:
             if names := silent(os.environ):
                 _say(f"not listening: {', '.join(names)}")
-            return 1 if names else 0
+                return 1
+            if refused := _refused(os.environ):
+                _say(f"egress: {refused}")
+                return 1
+            return 0
         if arguments:
             raise InvalidInputError(f"unknown argument {arguments[0]!r}: there is only 'health'")
         names = chosen(os.environ)
+        if "egress" in names:
+            # So that an agent is told of new routes only once they are in force.
+            os.environ.setdefault("SUPERVISE_EGRESS_URL", _proxy(os.environ))
         _name_this_user()
         return Bundle(names).run()
     except BotBottleError as error:

@@ -8,9 +8,10 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::ext::ReasonPhrase;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::body::Body;
+use crate::routes_file::Standing;
 
 /// Ours alone: it is taken out of what servers answer.
 pub const OUR_HEADER: &str = "x-bot-bottle-egress";
@@ -27,6 +28,18 @@ pub fn sidecar_by_proxy(host: &str) -> Option<Refusal> {
         );
         Refusal::new("host_denied", reason)
     })
+}
+
+/// Where the proxy itself is asked, not a server through it, which routes are in force.
+pub const STANDING: &str = "/bot-bottle/routes";
+
+/// Which file's routes are in force, for the sidecar that tells the agent so.
+pub fn standing(of: Standing) -> Response<Body> {
+    let text = format!("{}\n", json!({"sha256": of.sha256, "refused": of.refused}));
+    let mut response = Response::new(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// The response that says so, to a request with this method.

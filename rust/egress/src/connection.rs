@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::answers::{answer, sidecar_by_proxy};
+use crate::answers::{STANDING, answer, sidecar_by_proxy, standing};
 use crate::authority::Authority;
 use crate::body::{Body, discard};
 use crate::exchange;
@@ -93,6 +93,10 @@ async fn serve_http1(proxy: Arc<Proxy>, stream: impl AsyncRead + AsyncWrite + Un
         async move {
             let response = match (&via.target, request.method()) {
                 (None, &Method::CONNECT) => connect(proxy, request),
+                (None, &Method::GET) if request.uri().authority().is_none() && request.uri().path() == STANDING => {
+                    discard(request.into_body());
+                    standing(proxy.routes.standing())
+                }
                 _ => exchange::run(proxy, request, via).await,
             };
             Ok::<_, Infallible>(response)

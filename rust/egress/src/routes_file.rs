@@ -7,10 +7,11 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bot_bottle_routes::{Auth, AuthKind, Detectors as Chosen, MAX_BYTES, Route, Routes, load, token, tokens};
 use bot_bottle_scan::Detectors;
+use bot_bottle_store::sha256_hex;
 
 use crate::settings::strerror;
 
@@ -80,6 +81,15 @@ pub fn environment(name: &str) -> Option<String> {
 /// Told of every change: what happened (`routes-loaded`, `routes-refused`) and a sentence.
 type Report = Box<dyn Fn(&'static str, &str) + Send + Sync>;
 
+/// Which file is in force, for whoever has to tell an agent that it is.
+#[derive(Clone, Default)]
+pub struct Standing {
+    /// Of the file that is in force; none yet.
+    pub sha256: Option<String>,
+    /// Why the file that is there now is not.
+    pub refused: Option<String>,
+}
+
 pub struct RoutesFile {
     path: PathBuf,
     report: Report,
@@ -88,6 +98,7 @@ pub struct RoutesFile {
 
 struct Held {
     in_force: Arc<InForce>,
+    standing: Standing,
     /// Outer `None`: not looked at yet. Inner: the file is missing.
     seen: Option<Option<State>>,
     loaded: bool,
@@ -96,19 +107,31 @@ struct Held {
 impl RoutesFile {
     pub fn new(path: PathBuf, report: Report) -> Self {
         let in_force = Arc::new(InForce::new(Routes::default()));
-        RoutesFile { path, report, held: Mutex::new(Held { in_force, seen: None, loaded: false }) }
+        let held = Held { in_force, standing: Standing::default(), seen: None, loaded: false };
+        RoutesFile { path, report, held: Mutex::new(held) }
     }
 
     /// The routes in force; reads the file if it changed since the last call.
     pub fn current(&self) -> Arc<InForce> {
+        self.looked_at().in_force.clone()
+    }
+
+    /// Which file that is.
+    pub fn standing(&self) -> Standing {
+        self.looked_at().standing.clone()
+    }
+
+    fn looked_at(&self) -> MutexGuard<'_, Held> {
         let state = self.state();
         let mut held = self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if held.seen != Some(state) {
             held.seen = Some(state);
             let (action, sentence) = self.reload(&mut held);
             (self.report)(action, &sentence);
+            // A file that is not there yet is no fault: everything is denied until the first approval.
+            held.standing.refused = (action == "routes-refused" && state.is_some()).then_some(sentence);
         }
-        held.in_force.clone()
+        held
     }
 
     fn state(&self) -> Option<State> {
@@ -146,6 +169,7 @@ impl RoutesFile {
                 };
                 held.in_force = Arc::new(InForce::new(routes));
                 held.loaded = true;
+                held.standing.sha256 = Some(sha256_hex(text.as_bytes()));
                 ("routes-loaded", format!("{count} routes in force.{unopened}"))
             }
         }

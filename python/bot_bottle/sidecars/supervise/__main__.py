@@ -45,6 +45,7 @@ class Settings:
     cooldown: float
     expires: float | None
     hook_wait: float
+    proxy: str | None
     allowed_hosts: tuple[str, ...]
 
     @classmethod
@@ -85,6 +86,7 @@ class Settings:
             progress_every=seconds("PROGRESS_SECONDS", 5.0, least=0.05),
             cooldown=seconds("REJECTION_COOLDOWN_SECONDS", 600.0),
             expires=seconds("EXPIRES_SECONDS", 86400.0) or None,
+            proxy=text("EGRESS_URL", "") or None,
             hook_wait=seconds("HOOK_SECONDS", 600.0, least=1.0),
             allowed_hosts=("supervise", "localhost", "127.0.0.1", "[::1]", *(host for host in more_hosts if host)),
         )
@@ -126,6 +128,7 @@ async def _serve(settings: Settings, stdio: bool) -> int:
             progress_every=settings.progress_every,
             cooldown=settings.cooldown,
             expires=settings.expires,
+            proxy=settings.proxy,
         )
         if stdio:
             await serve_stdio(tools)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from bot_bottle import STATUS_MODIFIED, STATUS_REJECTED, InboxSummary, Proposal, Response
 from bot_bottle.errors import ProposalExpiredError, ProposalWithdrawnError
+from bot_bottle.sidecars.routes_in_force import Standing
 
 FileName = Literal["routes.yaml", "Dockerfile"]
 
@@ -38,8 +39,9 @@ class Outcome(Answer):
     ]
     message: Annotated[str, Field(description="What happened.")]
     next_step: Annotated[str, Field(description="What to do now.")]
+    file: Annotated[FileName | None, Field(description="What it replaces.")] = None
     proposal_id: Annotated[str | None, Field(description="Give it to check-proposal and withdraw-proposal.")] = None
-    in_effect: Annotated[bool, Field(description="The final file has been written.")] = False
+    in_effect: Annotated[bool, Field(description="The final file is written, and the egress proxy uses it.")] = False
     notes: Annotated[str, Field(description="The operator's words.")] = ""
     diff: Annotated[str | None, Field(description="If modified: unified diff from your file to the final one.")] = None
     final_file: Annotated[str | None, Field(description="If modified: what was approved instead.")] = None
@@ -148,6 +150,7 @@ def decided(proposal: Proposal, response: Response, file: FileName | None) -> Ou
     return Outcome.model_validate(
         {
             "status": response.status,
+            "file": file,
             "proposal_id": proposal.id,
             "message": message,
             "next_step": next_step,
@@ -158,6 +161,27 @@ def decided(proposal: Proposal, response: Response, file: FileName | None) -> Ou
             "decided_at": response.decided_at,
         }
     )
+
+
+def not_in_force(outcome: Outcome, standing: Standing, *, changed: bool) -> None:
+    """Takes back that it is in effect: the proxy has other routes than those that were approved.
+
+    Args:
+        changed: the sidecar's own file is not the approved one either.
+    """
+    outcome.in_effect = False
+    if standing.refused:
+        outcome.message += f" But the egress proxy does not use it: {standing.refused}"
+        outcome.next_step = "Tell the operator, and try again what was blocked once it is mended."
+    elif standing.unknown:
+        outcome.message += f" It is written, but {standing.unknown}."
+        outcome.next_step = "Try again what was blocked; check-proposal tells whether it is in effect by then."
+    elif changed:
+        outcome.message += " It has been changed again since."
+        outcome.next_step = "read-current-file shows what is in effect now."
+    else:
+        outcome.message += " It is written, but the egress proxy reads another file."
+        outcome.next_step = "Tell the operator: the proxy and this sidecar have to be given the same directory."
 
 
 def repeated(proposal: Proposal, response: Response, file: FileName, seconds_left: float) -> Outcome:
@@ -173,6 +197,7 @@ def repeated(proposal: Proposal, response: Response, file: FileName, seconds_lef
 def unchanged(file: FileName) -> Outcome:
     return Outcome(
         status="unchanged",
+        file=file,
         message=f"The current {file} is exactly what you propose, so nobody was asked.",
         next_step=_approved(file, True),
         in_effect=True,

@@ -42,6 +42,7 @@ from bot_bottle.errors import (
     StaleReviewError,
     WaitTimeoutError,
 )
+from bot_bottle.sidecars import routes_in_force
 from bot_bottle.sidecars.supervise import agent_answers
 from bot_bottle.sidecars.supervise.agent_answers import Answer, AskedList, CurrentFile, FileName, Outcome, RouteList
 
@@ -140,6 +141,7 @@ class AgentTools:
         progress_every: seconds between signs of life while it waits.
         cooldown: seconds for which the same content gets its last answer again.
         expires: seconds until an undecided proposal expires; ``None``: never.
+        proxy: URL of the egress proxy, which says which routes are in force; ``None``: written is taken for in force.
         stopping: set it to end all waits with "pending", so that a stop costs no caller its answer.
     """
 
@@ -151,6 +153,7 @@ class AgentTools:
     progress_every: float = 5.0
     cooldown: float = 600.0
     expires: float | None = None
+    proxy: str | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def all(self) -> tuple[Tool, ...]:
@@ -242,7 +245,7 @@ class AgentTools:
                 actual=current_hash,
             )
         if arguments.proposed_file == current:
-            return agent_answers.unchanged(file)
+            return await self._in_force(agent_answers.unchanged(file), sha256_hex(arguments.proposed_file))
         proposal = Proposal.new(
             self.slug,
             tool,
@@ -255,7 +258,8 @@ class AgentTools:
         if same and same.response and (left := self._stands_for(same, proposal)) > 0:
             known = await self._find(same.proposal.id)  # the list had neither file nor diff
             if known.apply_state != "intended" and known.response:
-                return agent_answers.repeated(known.proposal, known.response, file, left)
+                told = agent_answers.repeated(known.proposal, known.response, file, left)
+                return await self._in_force(told, known.response.final_sha256 or known.proposal.payload_sha256)
             standing = known.proposal
         elif same and same.state == "pending" and same.proposal.current_file_hash == current_hash:
             # Not written again: the store would count a second requester, and one withdrawal would not end it.
@@ -349,7 +353,19 @@ class AgentTools:
             return agent_answers.withdrawn(proposal, error)
         except StaleReviewError:
             return agent_answers.not_applied(proposal)
-        return agent_answers.decided(proposal, response, FILES.get(proposal.tool))
+        wanted = response.final_sha256 or proposal.payload_sha256
+        return await self._in_force(agent_answers.decided(proposal, response, FILES.get(proposal.tool)), wanted)
+
+    async def _in_force(self, outcome: Outcome, wanted: str) -> Outcome:
+        """The same, but of routes in effect only if the proxy has loaded the file with that hash."""
+        if not (outcome.in_effect and outcome.file == "routes.yaml" and self.proxy):
+            return outcome
+        standing = await asyncio.to_thread(routes_in_force.ask, self.proxy)
+        if standing.sha256 != wanted:
+            current = self._read("routes.yaml")
+            changed = current is None or sha256_hex(current) != wanted
+            agent_answers.not_in_force(outcome, standing, changed=changed)
+        return outcome
 
     async def _wait(self, proposal_id: str, call: Call) -> Response:
         """The decision, with signs of life until it comes.
