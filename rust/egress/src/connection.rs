@@ -34,6 +34,7 @@ use crate::record::{Record, log};
 use crate::routes_file::RoutesFile;
 use crate::scanning::cleaned;
 use crate::tunnel;
+use crate::unparsed::{Alike, Explained};
 use crate::upstream::Upstream;
 
 /// For a request's head, from the end of the one before; idle connections end with it too.
@@ -88,8 +89,10 @@ pub async fn accept(proxy: Arc<Proxy>, listener: TcpListener) {
 
 async fn serve_http1(proxy: Arc<Proxy>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, via: Via) {
     let via = Arc::new(via);
+    let alike = Alike::default();
+    let stream = Explained::new(stream, alike.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let (proxy, via) = (proxy.clone(), via.clone());
+        let (proxy, via, alike) = (proxy.clone(), via.clone(), alike.clone());
         async move {
             let response = match (&via.target, request.method()) {
                 (None, &Method::CONNECT) => connect(proxy, request),
@@ -99,6 +102,7 @@ async fn serve_http1(proxy: Arc<Proxy>, stream: impl AsyncRead + AsyncWrite + Un
                 }
                 _ => exchange::run(proxy, request, via).await,
             };
+            alike.note(response.status());
             Ok::<_, Infallible>(response)
         }
     });

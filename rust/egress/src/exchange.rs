@@ -8,7 +8,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bot_bottle_routes::{Head as Judged, Refusal, Route, canonical_host, judge, token};
+use bot_bottle_routes::{Auth, Head as Judged, Refusal, Route, canonical_host, judge, token};
 use bot_bottle_scan::{Budget, Detectors, Place, Scanner};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
@@ -25,9 +25,11 @@ use crate::connection::Proxy;
 use crate::decode::decoded;
 use crate::head::{Head, Outgoing, Via, is_trailer};
 use crate::inbound;
+use crate::network::Unreachable;
 use crate::outbound::{self, Cut};
 use crate::routes_file::{InForce, environment};
 use crate::scanning::{Seen, Where, lines_of, map_of, mask, mask_outgoing, scan, scan_head, scan_lines, unreadable};
+use crate::settings::strerror;
 use crate::settle::{Carrier, settle};
 use crate::websocket;
 
@@ -62,6 +64,12 @@ impl Exchange {
 
     pub fn outbound(&self) -> &Detectors {
         self.in_force.outbound(self.route())
+    }
+
+    /// What may not be among the agent's own credentials where the route lets them pass: of tokens, none but ours.
+    fn own_credentials(&self) -> Option<&Detectors> {
+        let passes = self.route().auth == Some(Auth::Passthrough);
+        passes.then(|| self.in_force.outbound_known(self.route()))
     }
 
     pub fn inbound(&self) -> &Detectors {
@@ -182,7 +190,8 @@ async fn go(mut exchange: Exchange, body: Incoming, upgrade: Option<OnUpgrade>) 
         }
         Collected::Begun(begun, rest) => {
             if looks {
-                let seen = scan_head(&exchange.head, &going, &detectors, &exchange.budget);
+                let own = exchange.own_credentials();
+                let seen = scan_head(&exchange.head, &going, &detectors, own, &exchange.budget);
                 let seen = seen.map_err(|error| unreadable(&error))?;
                 let carrier = Carrier { content: &[b"passed on"], size: rest.size_hint().exact(), holds: false };
                 let mut mask = |each: &Seen| mask_outgoing(&mut going, &mut [], each);
@@ -245,7 +254,7 @@ impl Parts {
 fn look(exchange: &Exchange, going: &Outgoing, parts: &Parts, detectors: &Detectors) -> Result<Vec<Seen>, Refusal> {
     let (head, host, budget) = (&exchange.head, exchange.host.as_str(), &exchange.budget);
     let work = || {
-        let mut seen = scan_head(head, going, detectors, budget)?;
+        let mut seen = scan_head(head, going, detectors, exchange.own_credentials(), budget)?;
         if !parts.content.is_empty() {
             let mut scanner = Scanner::new(detectors, budget).at(Place::body(host)).encoded(&head.codings)?;
             let mut found = scanner.feed(&parts.content)?;
@@ -373,15 +382,41 @@ async fn send_shared(
     inbound::answer(exchange, response, told)
 }
 
-/// Why a server cannot be used. What it sent is not quoted.
+/// Why a server cannot be used. What it sent is not quoted: it knows the credential by then, and the debug data of an
+/// HTTP/2 GOAWAY or the names of a certificate would bring it to the agent. Only texts of ours, of the system and of
+/// libraries that quote nothing are taken.
 fn failed(error: &(dyn Error + 'static)) -> Refusal {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
+    let mut reason = "it does not answer as HTTP says".to_owned();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<hyper::Error>() {
+            reason = error.to_string();
+        } else if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            let inner = error.get_ref();
+            if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                reason = tls(error).to_owned();
+            } else if inner.is_none() || inner.is_some_and(|inner| inner.is::<Unreachable>()) {
+                reason = strerror(error);
+            }
+        }
+        next = error.source();
     }
-    let reason = last.to_string();
-    let reason = reason.split(" (os error").next().unwrap_or_default();
     Refusal::new("upstream_failed", format!("The server cannot be used: {}.", reason.trim_end_matches('.'))).status(502)
+}
+
+fn tls(error: &rustls::Error) -> &'static str {
+    use rustls::CertificateError as Certificate;
+    match error {
+        rustls::Error::InvalidCertificate(what) => match what {
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
+                "its certificate is for another name"
+            }
+            Certificate::Expired | Certificate::ExpiredContext { .. } => "its certificate has expired",
+            Certificate::UnknownIssuer => "its certificate is of an authority that is not trusted here",
+            _ => "its certificate is not valid",
+        },
+        _ => "it does not speak TLS as we do",
+    }
 }
 
 /// Whether an answer to this method has a body.

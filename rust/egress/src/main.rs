@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `settings` | What does the launch say? |
 //! | `connection` | What is spoken on a client's connection: a request to the proxy, TLS, or HTTP in a tunnel? |
+//! | `unparsed` | What is a client told whose request is no HTTP? |
 //! | `authority` | How does the proxy show itself to an agent as the server it asked for? |
 //! | `head` | What does a request's head say, and what of it goes to the server? |
 //! | `exchange` | What happens to one request, from its head to its answer's? |
@@ -32,6 +33,7 @@ mod scanning;
 mod settings;
 mod settle;
 mod tunnel;
+mod unparsed;
 mod upstream;
 mod websocket;
 

@@ -15,6 +15,28 @@ use tokio::time::timeout;
 /// For one address; a name may have several.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// Why a host is not reached, in words of ours alone.
+#[derive(Debug)]
+pub struct Unreachable(String);
+
+impl std::fmt::Display for Unreachable {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unreachable {}
+
+pub fn unreachable(kind: io::ErrorKind, why: impl Into<String>) -> io::Error {
+    io::Error::new(kind, Unreachable(why.into()))
+}
+
+/// The addresses of a host.
+async fn resolved(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let found = lookup_host((host, port)).await;
+    Ok(found.map_err(|error| unreachable(error.kind(), format!("{host} is not found ({error})")))?.collect())
+}
+
 /// A block of addresses.
 #[derive(Debug, Clone, Copy)]
 struct Block {
@@ -63,20 +85,20 @@ impl Network {
     /// A connection to a host, which is canonical. An IP address passes: only a route names one.
     pub async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
         let addresses: Vec<SocketAddr> = match self.connect_to.get(&(host.to_owned(), port)) {
-            Some((name, port)) => lookup_host((name.as_str(), *port)).await?.collect(),
-            None if host.parse::<IpAddr>().is_ok() => lookup_host((host, port)).await?.collect(),
+            Some((name, port)) => resolved(name, *port).await?,
+            None if host.parse::<IpAddr>().is_ok() => resolved(host, port).await?,
             None => {
-                let mut found: Vec<_> = lookup_host((host, port)).await?.collect();
-                let resolved = !found.is_empty();
+                let mut found = resolved(host, port).await?;
+                let any = !found.is_empty();
                 found.retain(|each| self.allows(each.ip()));
-                if resolved && found.is_empty() {
+                if any && found.is_empty() {
                     let private = format!("{host} leads to a private address, which egress does not connect to");
-                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, private));
+                    return Err(unreachable(io::ErrorKind::PermissionDenied, private));
                 }
                 found
             }
         };
-        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
+        let mut last = unreachable(io::ErrorKind::NotFound, format!("{host} has no address"));
         for each in addresses {
             match timeout(CONNECT, TcpStream::connect(each)).await {
                 Ok(Ok(stream)) => {
@@ -84,7 +106,7 @@ impl Network {
                     return Ok(stream);
                 }
                 Ok(Err(error)) => last = error,
-                Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{host} does not answer")),
+                Err(_) => last = unreachable(io::ErrorKind::TimedOut, format!("{host} does not answer")),
             }
         }
         Err(last)

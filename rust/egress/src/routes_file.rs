@@ -42,6 +42,11 @@ impl InForce {
         self.chosen(route.dlp.outbound)
     }
 
+    /// The same without published formats: what authenticates somebody has one.
+    pub fn outbound_known(&self, route: &Route) -> &Detectors {
+        self.chosen(Chosen { token_patterns: false, ..route.dlp.outbound })
+    }
+
     /// Everything, for what is written down.
     pub fn all(&self) -> &Detectors {
         self.chosen(Chosen { token_patterns: true, known_secrets: true })

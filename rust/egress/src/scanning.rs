@@ -1,6 +1,6 @@
 //! Is there a secret in these places of a message, and how is it masked there?
 
-use bot_bottle_routes::Refusal;
+use bot_bottle_routes::{Refusal, is_credential_header};
 use bot_bottle_scan::{Budget, Detectors, Finding, Place, ScanError, Scanner};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
@@ -54,11 +54,13 @@ pub fn scan(text: &[u8], detectors: &Detectors, budget: &Budget, place: Place) -
     Ok(found)
 }
 
-/// The secrets of a request's head as it will go out.
+/// The secrets of a request's head as it will go out. `own`: what is looked for where the agent authenticates itself, on
+/// a route that lets it.
 pub fn scan_head(
     head: &Head,
     going: &Outgoing,
     detectors: &Detectors,
+    own: Option<&Detectors>,
     budget: &Budget,
 ) -> Result<Vec<Seen>, ScanError> {
     let host = &going.host;
@@ -71,8 +73,16 @@ pub fn scan_head(
     if let Some(query) = &going.query {
         places.push((Where::Query, Place::query(host.as_str()), query.as_bytes()));
     }
-    places.extend(line_places(&going.lines, host, "header", Where::Header));
-    scan_places(&places, detectors, budget)
+    let lines = line_places(&going.lines, host, "header", Where::Header);
+    let (theirs, rest): (Vec<_>, Vec<_>) = lines.into_iter().partition(|(place, ..)| {
+        matches!(place, Where::Header(at) if own.is_some() && is_credential_header(going.lines[*at].0.as_str()))
+    });
+    places.extend(rest);
+    let mut seen = scan_places(&places, detectors, budget)?;
+    if let Some(own) = own.filter(|own| !own.is_empty()) {
+        seen.extend(scan_places(&theirs, own, budget)?);
+    }
+    Ok(seen)
 }
 
 /// The secrets of header or trailer lines.

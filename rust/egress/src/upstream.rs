@@ -24,7 +24,7 @@ use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use crate::body::{Body, BoxError};
-use crate::network::Network;
+use crate::network::{Network, unreachable};
 use crate::settings::{Problem, strerror};
 
 const HANDSHAKE: Duration = Duration::from_secs(15);
@@ -119,7 +119,9 @@ impl Service<Uri> for Connector {
             }
             let name = ServerName::try_from(host)?;
             let handshake = connector.tls.connect(name, stream);
-            let stream = timeout(HANDSHAKE, handshake).await.map_err(|_| "its TLS handshake does not end")??;
+            let stream = timeout(HANDSHAKE, handshake).await;
+            let slow = |_| unreachable(io::ErrorKind::TimedOut, "its TLS handshake does not end");
+            let stream = stream.map_err(slow)??;
             Ok(Link::Tls(TokioIo::new(Box::new(stream))))
         })
     }

@@ -7,6 +7,10 @@ the agent smuggled in, would go with the injected credential.
 from __future__ import annotations
 
 import gzip
+import json
+import re
+import socket
+import ssl
 from collections.abc import Iterator
 
 import h2.config
@@ -15,7 +19,7 @@ import h2.events
 import pytest
 
 from egress_proxy import API_TOKEN, Proxy, github_token
-from raw_server import RawServer, exchange, tunnel
+from raw_server import RawServer, exchange, tunnel, until_end
 
 SMUGGLED = b"DELETE /admin HTTP/1.1\r\nHost: raw.example.test\r\nContent-Length: 0\r\n\r\n"
 ROUTES = """\
@@ -254,6 +258,41 @@ def test_what_follows_a_request_is_judged_by_itself(gate: Proxy, raw: RawServer,
     assert all(each.start.split(b" ")[1] == b"/public/a" and each.body == b"" for each in raw.requests)
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GE T / HTTP/1.1\r\nHost: raw.example.test\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: raw.example.test\r\nBroken header: 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: raw.example.test\r\nX: a\0b\r\n\r\n",
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: raw.example.test\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: raw.example.test\r\nConnection: close\r\nX: " + b"a" * 600_000 + b"\r\n\r\n",
+    ],
+    ids=["no HTTP", "version", "method", "header name", "NUL", "long URL", "long head"],
+)
+@pytest.mark.parametrize("place", ["tunnel", "proxy"])
+def test_a_request_that_is_no_http_is_refused_in_json_too(gate: Proxy, raw: RawServer, sent: bytes, place: str) -> None:
+    if place == "tunnel":
+        said = exchange(gate, "raw.example.test", sent)
+    else:
+        with socket.create_connection(("127.0.0.1", gate.port), 20) as stream:
+            stream.sendall(sent)
+            said = until_end(stream)
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert re.match(rb"HTTP/1\.[01] 4\d\d ", head), said[:200]
+    assert b"x-bot-bottle-egress: bad_request" in head and b"application/json" in head, head
+    assert json.loads(body)["error"] == "bad_request"
+    assert not raw.requests
+
+
+def test_a_servers_own_bare_answer_is_not_taken_for_ours(gate: Proxy, raw: RawServer) -> None:
+    raw.answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+    sent = b"GET /public/a HTTP/1.1\r\nHost: plain.example.test\r\n\r\n"
+    said = exchange(gate, "plain.example.test", sent + b"nonsense\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 400 ") and b"x-bot-bottle-egress" not in said, said
+
+
 @pytest.mark.parametrize("named", ["x-hop", "X-Hop , X-Other", "close, x-hop", "authorization, x-hop"])
 def test_headers_that_connection_names_end_at_the_proxy(gate: Proxy, raw: RawServer, named: str) -> None:
     lines = f"Connection: {named}\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nX-Kept: 2\r\n"
@@ -354,3 +393,29 @@ def test_no_server_can_speak_as_the_proxy_or_lead_past_it(gate: Proxy, raw: RawS
     said = exchange(gate, "raw.example.test", GET + CLOSE + b"\r\n").lower()
     assert b"x-kept: 1" in said
     assert b"x-bot-bottle-egress" not in said and b"alt-svc" not in said and b"x-hop" not in said
+
+
+def hello(host: str, protocols: list[str]) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
+    """A TLS client whose bytes the test carries, after its first ones."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(protocols)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname=host)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return client, incoming, outgoing
+
+
+@pytest.mark.parametrize("size, pieces", [(0, 1), (0, 100), (40, 700), (180, 1400)])
+def test_a_client_hello_may_come_in_pieces_and_be_large(gate: Proxy, size: int, pieces: int) -> None:
+    """Post-quantum key shares make it larger than a packet, and a name may stand after them."""
+    _, _, outgoing = hello("raw.example.test", ["http/1.1", *(f"made-up-protocol-{at:>60}" for at in range(size))])
+    sent = outgoing.read()
+    assert size == 0 or len(sent) > 2500
+    with socket.create_connection(("127.0.0.1", gate.port), 20) as stream:
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.sendall(b"CONNECT raw.example.test:443 HTTP/1.1\r\nHost: raw.example.test:443\r\n\r\n")
+        assert b" 200 " in stream.recv(4096)
+        for at in range(0, len(sent), pieces):
+            stream.sendall(sent[at : at + pieces])
+        assert stream.recv(5)[:1] == b"\x16", "the proxy's own handshake"
