@@ -195,9 +195,9 @@ def test_columns_of_one_name_are_refused_before_anything_runs(filled: Database) 
         assert transaction.execute("SELECT * FROM pulls") == []
 
 
-@pytest.mark.parametrize("value", [object(), [1], 2**63, {"a"}], ids=repr)
+@pytest.mark.parametrize("value", [object(), [1], {"a"}], ids=repr)
 def test_a_parameter_that_sql_does_not_know_is_refused(filled: Database, value: Any) -> None:
-    with pytest.raises((TypeError, OverflowError)):
+    with pytest.raises(TypeError):
         filled.query("SELECT ?", [value])
 
 

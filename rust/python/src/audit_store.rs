@@ -6,7 +6,7 @@ use bot_bottle_store as store;
 use pyo3::prelude::*;
 
 use crate::broker::{Broker, opened};
-use crate::convert::Moment;
+use crate::convert::{Moment, given};
 use crate::error::ToPy;
 use crate::values::{AuditEntry, AuditReport};
 
@@ -18,7 +18,10 @@ pub struct AuditStore(store::AuditStore);
 impl AuditStore {
     #[new]
     #[pyo3(signature = (db_path = None, *, broker = None))]
-    fn new(db_path: Option<PathBuf>, broker: Option<&Bound<'_, Broker>>) -> PyResult<Self> {
+    fn new(
+        #[pyo3(from_py_with = given)] db_path: Option<PathBuf>,
+        broker: Option<&Bound<'_, Broker>>,
+    ) -> PyResult<Self> {
         opened(db_path, broker, store::AuditStore::new, |broker| Ok(store::AuditStore::over(broker))).map(AuditStore)
     }
 
@@ -50,10 +53,10 @@ impl AuditStore {
     fn read_audit_entries(
         &self,
         py: Python<'_>,
-        component: Option<&str>,
-        bottle_slug: Option<&str>,
+        #[pyo3(from_py_with = given)] component: Option<&str>,
+        #[pyo3(from_py_with = given)] bottle_slug: Option<&str>,
         since: Option<Moment>,
-        limit: Option<u32>,
+        #[pyo3(from_py_with = given)] limit: Option<u32>,
     ) -> PyResult<Vec<AuditEntry>> {
         let since = since.as_ref().map(Moment::as_str);
         let entries = py.detach(|| self.0.read_audit_entries(component, bottle_slug, since, limit)).to_py()?;
@@ -70,7 +73,7 @@ impl AuditStore {
     ///     AuditIntegrityError: at the first entry that does not fit, ``seq`` names it; or rows and log do not say the
     ///         same, and the message has the first difference.
     #[pyo3(signature = (*, head = None))]
-    fn verify(&self, py: Python<'_>, head: Option<&str>) -> PyResult<AuditReport> {
+    fn verify(&self, py: Python<'_>, #[pyo3(from_py_with = given)] head: Option<&str>) -> PyResult<AuditReport> {
         py.detach(|| self.0.verify(head)).to_py().map(AuditReport)
     }
 

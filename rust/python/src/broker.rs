@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bot_bottle_store as store;
 use pyo3::prelude::*;
 
-use crate::convert::dict;
+use crate::convert::{dict, given};
 use crate::error::ToPy;
 
 /// The way to the host's broker (``bot-bottle serve``), for the stores of one bottle's sidecar.
@@ -29,7 +29,11 @@ pub struct Broker(store::Broker);
 impl Broker {
     #[new]
     #[pyo3(signature = (url, token_file, cert_file = None))]
-    fn new(url: &str, token_file: PathBuf, cert_file: Option<PathBuf>) -> PyResult<Self> {
+    fn new(
+        #[pyo3(from_py_with = given)] url: &str,
+        #[pyo3(from_py_with = given)] token_file: PathBuf,
+        #[pyo3(from_py_with = given)] cert_file: Option<PathBuf>,
+    ) -> PyResult<Self> {
         store::Broker::new(url, &token_file, cert_file.as_deref()).to_py().map(Broker)
     }
 

@@ -1,11 +1,13 @@
 //! How do Python's values become the core's, and back?
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bot_bottle_store::{Error, Params, Row, SqlValue};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyUnicodeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString};
+use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString};
 
 use crate::error::exception;
 
@@ -38,6 +40,121 @@ impl<'py> FromPyObject<'_, 'py> for Text {
     }
 }
 
+/// Why an argument is refused. It says itself which one once `pyo3` has called `add_note("while processing 'name'")` on it,
+/// as it does with every error of an argument: as a note, the name would be in a traceback alone.
+fn refused(py: Python<'_>, reason: String) -> PyErr {
+    let error = exception(py, &Error::InvalidInput { what: "an argument", reason: reason.clone() });
+    let value = error.value(py).clone().unbind();
+    let named = PyCFunction::new_closure(py, None, None, move |arguments, _| -> PyResult<()> {
+        let (note,): (String,) = arguments.extract()?;
+        let Some(name) = note.split('\'').nth(1) else { return Ok(()) };
+        let (value, message) = (value.bind(arguments.py()), format!("{name} {reason}"));
+        value.delattr("add_note")?;
+        value.setattr("message", &message)?;
+        value.setattr("args", (message,))
+    });
+    if let Ok(named) = named {
+        let _ = error.value(py).setattr("add_note", named);
+    }
+    error
+}
+
+/// An argument that text or a number of Python's may be too strange for: those are errors of ours, not of a codec.
+pub fn given<'a, T: Given<'a>>(value: &'a Bound<'_, PyAny>) -> PyResult<T> {
+    T::given(value)
+}
+
+pub trait Given<'a>: Sized {
+    fn given(value: &'a Bound<'_, PyAny>) -> PyResult<Self>;
+}
+
+impl<'a> Given<'a> for &'a str {
+    fn given(value: &'a Bound<'_, PyAny>) -> PyResult<Self> {
+        let text = value.cast::<PyString>().map_err(|_| wrong_type("str", value))?;
+        text.to_str().map_err(|_| refused(value.py(), half_a_character(value)))
+    }
+}
+
+impl Given<'_> for String {
+    fn given(value: &Bound<'_, PyAny>) -> PyResult<Self> {
+        given::<&str>(value).map(str::to_owned)
+    }
+}
+
+impl Given<'_> for PathBuf {
+    fn given(value: &Bound<'_, PyAny>) -> PyResult<Self> {
+        value.extract().map_err(|error: PyErr| match error.is_instance_of::<PyUnicodeError>(value.py()) {
+            true => refused(value.py(), half_a_character(value)),
+            false => error,
+        })
+    }
+}
+
+impl Given<'_> for Text {
+    fn given(value: &Bound<'_, PyAny>) -> PyResult<Self> {
+        value.extract()
+    }
+}
+
+/// Numbers of Python's have no end.
+macro_rules! given_numbers {
+    ($($kind:ty: $range:literal),*) => { $(impl Given<'_> for $kind {
+        fn given(value: &Bound<'_, PyAny>) -> PyResult<Self> {
+            value.extract().map_err(|error: PyErr| match error.is_instance_of::<PyOverflowError>(value.py()) {
+                true => refused(value.py(), concat!("must be ", $range).to_owned()),
+                false => error,
+            })
+        }
+    })* };
+}
+given_numbers! {
+    i64: "a whole number from -2^63 to 2^63-1",
+    u32: "a whole number from 0 to 4294967295",
+    usize: "a whole number from 0 to 2^64-1",
+    f64: "a number of at most 1.8e308"
+}
+
+impl<'a, T: Given<'a>> Given<'a> for Option<T> {
+    fn given(value: &'a Bound<'_, PyAny>) -> PyResult<Self> {
+        if value.is_none() { Ok(None) } else { given(value).map(Some) }
+    }
+}
+
+impl Given<'_> for Vec<String> {
+    fn given(value: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let values: Vec<Bound<'_, PyAny>> = value.extract()?;
+        values.iter().map(given).collect()
+    }
+}
+
+impl Given<'_> for Vec<(String, String)> {
+    fn given(value: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let pairs: Vec<(Bound<'_, PyAny>, Bound<'_, PyAny>)> = value.extract()?;
+        pairs.iter().map(|(one, other)| Ok((given(one)?, given(other)?))).collect()
+    }
+}
+
+impl<T: for<'a> Given<'a>> Given<'_> for BTreeMap<String, T> {
+    fn given(value: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let items = value.cast::<PyMapping>().map_err(|_| wrong_type("a mapping", value))?.items()?;
+        let pairs: Vec<(Bound<'_, PyAny>, Bound<'_, PyAny>)> = items.extract()?;
+        pairs.iter().map(|(name, value)| Ok((given(name)?, given(value)?))).collect()
+    }
+}
+
+fn wrong_type(wanted: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    let found = value.get_type().name().map_or_else(|_| "something else".to_owned(), |name| name.to_string());
+    PyTypeError::new_err(format!("expected {wanted}, not {found}"))
+}
+
+/// Where a lone surrogate is, half of a character that UTF-8 cannot hold.
+fn half_a_character(value: &Bound<'_, PyAny>) -> String {
+    let at = value.call_method0("__fspath__").unwrap_or_else(|_| value.clone());
+    let bytes = Text::extract(at.as_borrowed()).map(Text::into_bytes).unwrap_or_default();
+    let valid = std::str::from_utf8(&bytes).map_or_else(|error| error.valid_up_to(), |text| text.len());
+    format!("is not Unicode text: a lone surrogate follows its first {valid} bytes")
+}
+
 /// A moment as the core reads it: text as it is, or a `datetime` that says its time zone.
 pub struct Moment(String);
 
@@ -56,7 +173,10 @@ impl<'py> FromPyObject<'_, 'py> for Moment {
 
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         if let Ok(text) = value.cast::<PyString>() {
-            return Ok(Moment(text.extract()?));
+            return match text.to_str() {
+                Ok(text) => Ok(Moment(text.to_owned())),
+                Err(_) => Err(refused(value.py(), half_a_character(&text.to_owned()))),
+            };
         }
         let py = value.py();
         let datetime = py.import("datetime")?; // whoever has one has imported it
@@ -129,11 +249,11 @@ fn sql_value(value: &Bound<'_, PyAny>) -> PyResult<SqlValue> {
     if value.is_none() {
         Ok(SqlValue::Null)
     } else if value.is_instance_of::<PyInt>() {
-        Ok(SqlValue::Integer(value.extract()?))
+        Ok(SqlValue::Integer(given(value)?))
     } else if value.is_instance_of::<PyFloat>() {
         Ok(SqlValue::Real(value.extract()?))
     } else if value.is_instance_of::<PyString>() {
-        Ok(SqlValue::Text(value.extract()?))
+        Ok(SqlValue::Text(given(value)?))
     } else if let Ok(bytes) = value.cast::<PyBytes>() {
         Ok(SqlValue::Blob(bytes.as_bytes().to_vec()))
     } else {
@@ -145,11 +265,17 @@ fn sql_value(value: &Bound<'_, PyAny>) -> PyResult<SqlValue> {
 /// A statement's parameters: a mapping by name or a sequence by place.
 pub fn params(values: Option<&Bound<'_, PyAny>>) -> PyResult<Params> {
     let Some(values) = values else { return Ok(Params::Positional(Vec::new())) };
+    all_params(values).inspect_err(|error| {
+        let _ = error.value(values.py()).call_method1("add_note", ("while processing 'params'",));
+    })
+}
+
+fn all_params(values: &Bound<'_, PyAny>) -> PyResult<Params> {
     if let Ok(mapping) = values.cast::<PyMapping>() {
         let mut named = Vec::new();
         for item in mapping.items()? {
-            let (name, value): (String, Bound<'_, PyAny>) = item.extract()?;
-            named.push((name, sql_value(&value)?));
+            let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
+            named.push((given(&name)?, sql_value(&value)?));
         }
         return Ok(Params::Named(named));
     }

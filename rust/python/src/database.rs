@@ -8,7 +8,7 @@ use bot_bottle_store as store;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::convert::{dict, duration, rows};
+use crate::convert::{dict, duration, given, rows};
 use crate::error::{ToPy, exception};
 
 /// The one SQLite file, as other programs and the ``db`` commands use it.
@@ -33,7 +33,7 @@ impl Transaction {
     fn execute<'py>(
         &self,
         py: Python<'py>,
-        sql: &str,
+        #[pyo3(from_py_with = given)] sql: &str,
         params: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let params = crate::convert::params(params)?;
@@ -78,7 +78,7 @@ impl Transaction {
 impl Database {
     #[new]
     #[pyo3(signature = (db_path = None))]
-    fn new(db_path: Option<PathBuf>) -> PyResult<Self> {
+    fn new(#[pyo3(from_py_with = given)] db_path: Option<PathBuf>) -> PyResult<Self> {
         store::Database::new(db_path.as_deref()).to_py().map(|db| Database(Arc::new(db)))
     }
 
@@ -109,9 +109,9 @@ impl Database {
     fn query<'py>(
         &self,
         py: Python<'py>,
-        sql: &str,
+        #[pyo3(from_py_with = given)] sql: &str,
         params: Option<&Bound<'py, PyAny>>,
-        timeout: f64,
+        #[pyo3(from_py_with = given)] timeout: f64,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let values = crate::convert::params(params)?;
         let limit = duration(py, "timeout", Some(timeout))?.unwrap_or(std::time::Duration::MAX);
@@ -133,9 +133,9 @@ impl Database {
     fn migrate(
         &self,
         py: Python<'_>,
-        module: &str,
-        steps: Vec<(String, String)>,
-        compat: Option<i64>,
+        #[pyo3(from_py_with = given)] module: &str,
+        #[pyo3(from_py_with = given)] steps: Vec<(String, String)>,
+        #[pyo3(from_py_with = given)] compat: Option<i64>,
     ) -> PyResult<i64> {
         let steps: Vec<store::Step> = steps.into_iter().map(|(up, down)| store::Step { up, down }).collect();
         py.detach(|| self.0.migrate(module, &steps, compat)).to_py()
@@ -156,7 +156,12 @@ impl Database {
 
     /// Takes one of bot-bottle's modules back to version ``to``; returns the path of the backup it took first.
     #[pyo3(signature = (module, *, to))]
-    fn rollback(&self, py: Python<'_>, module: &str, to: i64) -> PyResult<String> {
+    fn rollback(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] module: &str,
+        #[pyo3(from_py_with = given)] to: i64,
+    ) -> PyResult<String> {
         Ok(py.detach(|| self.0.rollback(module, to)).to_py()?.display().to_string())
     }
 
@@ -182,25 +187,25 @@ impl Database {
     ///
     /// Raises:
     ///     InvalidInputError: the destination exists.
-    fn backup(&self, py: Python<'_>, destination: PathBuf) -> PyResult<u64> {
+    fn backup(&self, py: Python<'_>, #[pyo3(from_py_with = given)] destination: PathBuf) -> PyResult<u64> {
         py.detach(|| self.0.backup(&destination)).to_py()
     }
 
     /// Replaces the content with a sound backup's, after one more backup whose path it returns.
-    fn restore(&self, py: Python<'_>, source: PathBuf) -> PyResult<String> {
+    fn restore(&self, py: Python<'_>, #[pyo3(from_py_with = given)] source: PathBuf) -> PyResult<String> {
         Ok(py.detach(|| self.0.restore(&source)).to_py()?.display().to_string())
     }
 
     /// Deletes proposals archived or ended more than ``older_than`` seconds ago; how many. Never the audit log.
     #[pyo3(signature = (*, older_than))]
-    fn prune(&self, py: Python<'_>, older_than: f64) -> PyResult<usize> {
+    fn prune(&self, py: Python<'_>, #[pyo3(from_py_with = given)] older_than: f64) -> PyResult<usize> {
         let age = age(py, older_than)?;
         py.detach(|| self.0.prune(age)).to_py()
     }
 
     /// How many proposals ``prune`` would delete now.
     #[pyo3(signature = (*, older_than))]
-    fn prunable(&self, py: Python<'_>, older_than: f64) -> PyResult<usize> {
+    fn prunable(&self, py: Python<'_>, #[pyo3(from_py_with = given)] older_than: f64) -> PyResult<usize> {
         let age = age(py, older_than)?;
         py.detach(|| self.0.prunable(age)).to_py()
     }
@@ -210,7 +215,7 @@ impl Database {
     /// Raises:
     ///     WaitTimeoutError: it never did: waits here rely on the one-second heartbeat.
     #[pyo3(signature = (*, timeout = 2.0))]
-    fn ring_test(&self, py: Python<'_>, timeout: f64) -> PyResult<f64> {
+    fn ring_test(&self, py: Python<'_>, #[pyo3(from_py_with = given)] timeout: f64) -> PyResult<f64> {
         let limit = duration(py, "timeout", Some(timeout))?.unwrap_or(std::time::Duration::from_secs(3600));
         Ok(py.detach(|| self.0.ring_test(limit)).to_py()?.as_secs_f64())
     }

@@ -9,7 +9,7 @@ use bot_bottle_store as store;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
-use crate::convert::{Text, duration, json};
+use crate::convert::{Text, duration, given, json};
 use crate::error::ToPy;
 use crate::queue_store::{Wait, blocking, deliver};
 use crate::values::{Change, InboxItem, InboxSummary, Response, Review};
@@ -77,7 +77,7 @@ impl Watch {
 impl Inbox {
     #[new]
     #[pyo3(signature = (db_path = None))]
-    fn new(py: Python<'_>, db_path: Option<PathBuf>) -> PyResult<Self> {
+    fn new(py: Python<'_>, #[pyo3(from_py_with = given)] db_path: Option<PathBuf>) -> PyResult<Self> {
         py.detach(|| store::Inbox::new(db_path.as_deref())).to_py().map(|inbox| Inbox(Arc::new(inbox)))
     }
 
@@ -93,7 +93,11 @@ impl Inbox {
 
     /// Everything that can be decided now, oldest first, without payloads, at a cost that no archive raises.
     #[pyo3(signature = (bottle_slug = None))]
-    fn pending(&self, py: Python<'_>, bottle_slug: Option<&str>) -> PyResult<Vec<InboxSummary>> {
+    fn pending(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] bottle_slug: Option<&str>,
+    ) -> PyResult<Vec<InboxSummary>> {
         Ok(py.detach(|| self.0.pending(bottle_slug)).to_py()?.into_iter().map(InboxSummary).collect())
     }
 
@@ -106,21 +110,21 @@ impl Inbox {
     ///
     /// Raises:
     ///     NotFoundError: none. InvalidInputError: several (``matches`` lists them), or too short.
-    fn read(&self, py: Python<'_>, proposal_id: &str) -> PyResult<InboxItem> {
+    fn read(&self, py: Python<'_>, #[pyo3(from_py_with = given)] proposal_id: &str) -> PyResult<InboxItem> {
         py.detach(|| self.0.read(proposal_id)).to_py().map(InboxItem)
     }
 
     /// The same as a list has it, without its payload.
     ///
     /// Raises: as :meth:`read`.
-    fn summary(&self, py: Python<'_>, proposal_id: &str) -> PyResult<InboxSummary> {
+    fn summary(&self, py: Python<'_>, #[pyo3(from_py_with = given)] proposal_id: &str) -> PyResult<InboxSummary> {
         py.detach(|| self.0.summary(proposal_id)).to_py().map(InboxSummary)
     }
 
     /// All that must be seen of one proposal before it is decided; ``proposal_id`` as for :meth:`read`.
     ///
     /// Reads the managed file, of at most 4 MiB, and compares, for at most half a second.
-    fn review(&self, py: Python<'_>, proposal_id: &str) -> PyResult<Review> {
+    fn review(&self, py: Python<'_>, #[pyo3(from_py_with = given)] proposal_id: &str) -> PyResult<Review> {
         py.detach(|| self.0.review(proposal_id)).to_py().map(Review)
     }
 
@@ -129,9 +133,9 @@ impl Inbox {
     fn history(
         &self,
         py: Python<'_>,
-        bottle_slug: Option<&str>,
-        limit: u32,
-        before: Option<&str>,
+        #[pyo3(from_py_with = given)] bottle_slug: Option<&str>,
+        #[pyo3(from_py_with = given)] limit: u32,
+        #[pyo3(from_py_with = given)] before: Option<&str>,
     ) -> PyResult<Vec<InboxSummary>> {
         Ok(py.detach(|| self.0.history(bottle_slug, limit, before)).to_py()?.into_iter().map(InboxSummary).collect())
     }
@@ -161,15 +165,15 @@ impl Inbox {
     fn decide(
         &self,
         py: Python<'_>,
-        proposal_id: &str,
-        status: &str,
-        review_sha256: Option<&str>,
-        payload_sha256: Option<&str>,
-        notes: &str,
+        #[pyo3(from_py_with = given)] proposal_id: &str,
+        #[pyo3(from_py_with = given)] status: &str,
+        #[pyo3(from_py_with = given)] review_sha256: Option<&str>,
+        #[pyo3(from_py_with = given)] payload_sha256: Option<&str>,
+        #[pyo3(from_py_with = given)] notes: &str,
         final_file: Option<Text>,
-        decided_by: Option<&str>,
-        surface: &str,
-        grant: Option<&str>,
+        #[pyo3(from_py_with = given)] decided_by: Option<&str>,
+        #[pyo3(from_py_with = given)] surface: &str,
+        #[pyo3(from_py_with = given)] grant: Option<&str>,
     ) -> PyResult<Response> {
         let reviewed = match (review_sha256, payload_sha256) {
             (Some(hash), None) => store::Reviewed::Review(hash),
@@ -204,7 +208,12 @@ impl Inbox {
     ///
     /// It blocks between changes; with ``timeout`` it ends after that many seconds without one.
     #[pyo3(signature = (since = None, *, timeout = None))]
-    fn watch(&self, py: Python<'_>, since: Option<i64>, timeout: Option<f64>) -> PyResult<Watch> {
+    fn watch(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] since: Option<i64>,
+        #[pyo3(from_py_with = given)] timeout: Option<f64>,
+    ) -> PyResult<Watch> {
         let timeout = duration(py, "timeout", timeout)?;
         let since = match since {
             Some(since) => since,
@@ -220,12 +229,22 @@ impl Inbox {
 
     /// Changes after ``since``, oldest first, without blocking.
     #[pyo3(signature = (since = 0, *, limit = 1000))]
-    fn changes(&self, py: Python<'_>, since: i64, limit: u32) -> PyResult<Vec<Change>> {
+    fn changes(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] since: i64,
+        #[pyo3(from_py_with = given)] limit: u32,
+    ) -> PyResult<Vec<Change>> {
         Ok(py.detach(|| self.0.changes(since, limit)).to_py()?.into_iter().map(Change).collect())
     }
 
     /// Calls ``callback`` once as soon as there is a change after ``since``; from the watcher thread.
-    fn begin_watch(&self, py: Python<'_>, since: i64, callback: Py<PyAny>) -> PyResult<Wait> {
+    fn begin_watch(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] since: i64,
+        callback: Py<PyAny>,
+    ) -> PyResult<Wait> {
         py.detach(|| self.0.begin_watch(since, None, deliver(callback))).to_py().map(Wait)
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bot_bottle_store as store;
 use pyo3::prelude::*;
 
-use crate::convert::Moment;
+use crate::convert::{Moment, given};
 use crate::error::ToPy;
 use crate::values::TrustedKey;
 
@@ -19,7 +19,7 @@ pub struct Keys(store::Keys);
 impl Keys {
     #[new]
     #[pyo3(signature = (db_path = None))]
-    fn new(db_path: Option<PathBuf>) -> PyResult<Self> {
+    fn new(#[pyo3(from_py_with = given)] db_path: Option<PathBuf>) -> PyResult<Self> {
         store::Keys::new(db_path.as_deref()).to_py().map(Keys)
     }
 
@@ -54,7 +54,12 @@ impl Keys {
     }
 
     /// Trusts another host's decisions and grants. ``public_key`` is a file as for :meth:`add_operator`.
-    fn trust(&self, py: Python<'_>, name: &str, public_key: PathBuf) -> PyResult<TrustedKey> {
+    fn trust(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] name: &str,
+        #[pyo3(from_py_with = given)] public_key: PathBuf,
+    ) -> PyResult<TrustedKey> {
         py.detach(|| self.0.trust(name, &public_key)).to_py().map(TrustedKey)
     }
 
@@ -63,7 +68,12 @@ impl Keys {
     /// Raises:
     ///     NotFoundError: no such key. InvalidInputError: several, or this host's current one (rotate it first).
     #[pyo3(signature = (key_id, *, at = None))]
-    fn revoke(&self, py: Python<'_>, key_id: &str, at: Option<Moment>) -> PyResult<TrustedKey> {
+    fn revoke(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] key_id: &str,
+        at: Option<Moment>,
+    ) -> PyResult<TrustedKey> {
         let at = at.as_ref().map(Moment::as_str);
         py.detach(|| self.0.revoke(key_id, at)).to_py().map(TrustedKey)
     }
@@ -75,12 +85,21 @@ impl Keys {
     ///
     /// Raises:
     ///     InvalidInputError: the name or the key is in use. KeyUnusableError: no such key in the file.
-    fn add_operator(&self, py: Python<'_>, name: &str, public_key: PathBuf) -> PyResult<TrustedKey> {
+    fn add_operator(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] name: &str,
+        #[pyo3(from_py_with = given)] public_key: PathBuf,
+    ) -> PyResult<TrustedKey> {
         py.detach(|| self.0.add_operator(name, &public_key)).to_py().map(TrustedKey)
     }
 
     /// Makes a person's key pair; with the file (0600) of the private key, for ``$BOT_BOTTLE_OPERATOR_KEY``.
-    fn make_operator(&self, py: Python<'_>, name: &str) -> PyResult<(TrustedKey, PathBuf)> {
+    fn make_operator(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] name: &str,
+    ) -> PyResult<(TrustedKey, PathBuf)> {
         py.detach(|| self.0.make_operator(name)).to_py().map(|(key, file)| (TrustedKey(key), file))
     }
 
@@ -88,7 +107,7 @@ impl Keys {
     ///
     /// Raises:
     ///     NotFoundError: no such operator.
-    fn remove_operator(&self, py: Python<'_>, name: &str) -> PyResult<TrustedKey> {
+    fn remove_operator(&self, py: Python<'_>, #[pyo3(from_py_with = given)] name: &str) -> PyResult<TrustedKey> {
         py.detach(|| self.0.remove_operator(name)).to_py().map(TrustedKey)
     }
 }

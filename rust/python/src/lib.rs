@@ -19,7 +19,7 @@ mod values;
 use bot_bottle_store as store;
 use pyo3::prelude::*;
 
-use crate::convert::Text;
+use crate::convert::{Text, given};
 use crate::error::ToPy;
 
 /// SHA-256 of ``data`` (text as UTF-8) as 64 lower-case hex digits.
@@ -31,7 +31,12 @@ fn sha256_hex(data: Text) -> String {
 /// Unified diff (3 lines of context) with headers ``--- a/label`` and ``+++ b/label``; ``""`` if equal.
 #[pyfunction]
 #[pyo3(signature = (before, after, *, label = "file"))]
-fn render_diff(py: Python<'_>, before: &str, after: &str, label: &str) -> String {
+fn render_diff(
+    py: Python<'_>,
+    #[pyo3(from_py_with = given)] before: &str,
+    #[pyo3(from_py_with = given)] after: &str,
+    #[pyo3(from_py_with = given)] label: &str,
+) -> String {
     py.detach(|| store::render_diff(before, after, label))
 }
 

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use store::Event;
 
 use crate::broker::{Broker, opened};
-use crate::convert::duration;
+use crate::convert::{duration, given};
 use crate::error::{ToPy, exception, interrupted};
 use crate::exit::{begun, enter};
 use crate::values::{InboxItem, InboxSummary, Proposal, Response};
@@ -79,10 +79,10 @@ impl QueueStore {
     #[new]
     #[pyo3(signature = (queue_key, db_path = None, *, broker = None, operator_keys = None))]
     fn new(
-        queue_key: &str,
-        db_path: Option<PathBuf>,
+        #[pyo3(from_py_with = given)] queue_key: &str,
+        #[pyo3(from_py_with = given)] db_path: Option<PathBuf>,
         broker: Option<&Bound<'_, Broker>>,
-        operator_keys: Option<PathBuf>,
+        #[pyo3(from_py_with = given)] operator_keys: Option<PathBuf>,
     ) -> PyResult<Self> {
         let opened = opened(
             db_path,
@@ -123,7 +123,11 @@ impl QueueStore {
     }
 
     /// The proposal in this queue, archived ones included, or ``None``.
-    fn read_proposal(&self, py: Python<'_>, proposal_id: &str) -> PyResult<Option<Proposal>> {
+    fn read_proposal(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] proposal_id: &str,
+    ) -> PyResult<Option<Proposal>> {
         Ok(py.detach(|| self.0.read_proposal(proposal_id)).to_py()?.map(Proposal))
     }
 
@@ -140,13 +144,13 @@ impl QueueStore {
     }
 
     /// The proposal and where it stands, for this queue only, or ``None``.
-    fn inspect(&self, py: Python<'_>, proposal_id: &str) -> PyResult<Option<InboxItem>> {
+    fn inspect(&self, py: Python<'_>, #[pyo3(from_py_with = given)] proposal_id: &str) -> PyResult<Option<InboxItem>> {
         Ok(py.detach(|| self.0.inspect(proposal_id)).to_py()?.map(InboxItem))
     }
 
     /// The queue's newest proposals of any state, newest first, archived ones included, without payloads.
     #[pyo3(signature = (*, limit = 100))]
-    fn list_items(&self, py: Python<'_>, limit: u32) -> PyResult<Vec<InboxSummary>> {
+    fn list_items(&self, py: Python<'_>, #[pyo3(from_py_with = given)] limit: u32) -> PyResult<Vec<InboxSummary>> {
         Ok(py.detach(|| self.0.list_items(limit)).to_py()?.into_iter().map(InboxSummary).collect())
     }
 
@@ -159,7 +163,11 @@ impl QueueStore {
     }
 
     /// The answer, after archiving too; ``None`` while there is none or its managed file is not yet written.
-    fn read_response(&self, py: Python<'_>, proposal_id: &str) -> PyResult<Option<Response>> {
+    fn read_response(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] proposal_id: &str,
+    ) -> PyResult<Option<Response>> {
         Ok(py.detach(|| self.0.read_response(proposal_id)).to_py()?.map(Response))
     }
 
@@ -181,7 +189,12 @@ impl QueueStore {
     ///     ClosedError: :meth:`close` was called meanwhile.
     ///     Exception: whatever a signal handler raised, within 50 ms (main thread).
     #[pyo3(signature = (proposal_id, timeout = None))]
-    fn wait_for_response(&self, py: Python<'_>, proposal_id: &str, timeout: Option<f64>) -> PyResult<Response> {
+    fn wait_for_response(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] proposal_id: &str,
+        #[pyo3(from_py_with = given)] timeout: Option<f64>,
+    ) -> PyResult<Response> {
         let timeout = duration(py, "timeout", timeout)?;
         blocking(py, |interrupted| self.0.wait_for_response(proposal_id, timeout, interrupted)).map(Response)
     }
@@ -198,9 +211,9 @@ impl QueueStore {
     fn begin_wait(
         &self,
         py: Python<'_>,
-        proposal_id: &str,
+        #[pyo3(from_py_with = given)] proposal_id: &str,
         callback: Py<PyAny>,
-        timeout: Option<f64>,
+        #[pyo3(from_py_with = given)] timeout: Option<f64>,
     ) -> PyResult<Wait> {
         let timeout = duration(py, "timeout", timeout)?;
         py.detach(|| self.0.begin_wait(proposal_id, timeout, deliver(callback))).to_py().map(Wait)
@@ -212,7 +225,12 @@ impl QueueStore {
     /// Raises:
     ///     NotFoundError, AlreadyDecidedError, ProposalExpiredError: it is not there to withdraw.
     #[pyo3(signature = (proposal_id, reason = "withdrawn by the requester"))]
-    fn withdraw_proposal(&self, py: Python<'_>, proposal_id: &str, reason: &str) -> PyResult<()> {
+    fn withdraw_proposal(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] proposal_id: &str,
+        #[pyo3(from_py_with = given)] reason: &str,
+    ) -> PyResult<()> {
         py.detach(|| self.0.withdraw_proposal(proposal_id, reason)).to_py()
     }
 
@@ -220,7 +238,7 @@ impl QueueStore {
     ///
     /// Raises:
     ///     NotFoundError: no such proposal in this queue.
-    fn archive_proposal(&self, py: Python<'_>, proposal_id: &str) -> PyResult<()> {
+    fn archive_proposal(&self, py: Python<'_>, #[pyo3(from_py_with = given)] proposal_id: &str) -> PyResult<()> {
         py.detach(|| self.0.archive_proposal(proposal_id)).to_py()
     }
 

@@ -7,6 +7,7 @@ use bot_bottle_store as store;
 use pyo3::prelude::*;
 
 use crate::broker::{Broker, opened};
+use crate::convert::given;
 use crate::error::ToPy;
 use crate::values::{Bottle, Grant};
 
@@ -24,9 +25,9 @@ impl GrantStore {
     #[new]
     #[pyo3(signature = (db_path = None, *, broker = None, operator_keys = None))]
     fn new(
-        db_path: Option<PathBuf>,
+        #[pyo3(from_py_with = given)] db_path: Option<PathBuf>,
         broker: Option<&Bound<'_, Broker>>,
-        operator_keys: Option<PathBuf>,
+        #[pyo3(from_py_with = given)] operator_keys: Option<PathBuf>,
     ) -> PyResult<Self> {
         let opened = opened(db_path, broker, store::GrantStore::new, |broker| Ok(store::GrantStore::over(broker)));
         opened.map(|store| GrantStore(store.trusting(operator_keys.as_deref())))
@@ -40,13 +41,24 @@ impl GrantStore {
     ///
     /// Raises:
     ///     AuditIntegrityError: there is one, and none of ``operator_keys`` signed it.
-    fn use_grant(&self, py: Python<'_>, bottle_slug: &str, tool: &str, fingerprint: &str) -> PyResult<Option<Grant>> {
+    fn use_grant(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] bottle_slug: &str,
+        #[pyo3(from_py_with = given)] tool: &str,
+        #[pyo3(from_py_with = given)] fingerprint: &str,
+    ) -> PyResult<Option<Grant>> {
         Ok(py.detach(|| self.0.use_grant(bottle_slug, tool, fingerprint)).to_py()?.map(Grant))
     }
 
     /// Grants, newest first; with ``live`` only those usable now.
     #[pyo3(signature = (bottle_slug = None, *, live = true))]
-    fn list_grants(&self, py: Python<'_>, bottle_slug: Option<&str>, live: bool) -> PyResult<Vec<Grant>> {
+    fn list_grants(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] bottle_slug: Option<&str>,
+        live: bool,
+    ) -> PyResult<Vec<Grant>> {
         Ok(py.detach(|| self.0.list_grants(bottle_slug, live)).to_py()?.into_iter().map(Grant).collect())
     }
 
@@ -55,7 +67,13 @@ impl GrantStore {
     /// Raises:
     ///     NotFoundError: none such. InvalidInputError: the prefix is ambiguous.
     #[pyo3(signature = (grant_id, *, revoked_by = None, surface = "api"))]
-    fn revoke_grant(&self, py: Python<'_>, grant_id: &str, revoked_by: Option<&str>, surface: &str) -> PyResult<Grant> {
+    fn revoke_grant(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] grant_id: &str,
+        #[pyo3(from_py_with = given)] revoked_by: Option<&str>,
+        #[pyo3(from_py_with = given)] surface: &str,
+    ) -> PyResult<Grant> {
         py.detach(|| self.0.revoke_grant(grant_id, revoked_by, surface)).to_py().map(Grant)
     }
 
@@ -73,7 +91,7 @@ pub struct BottleStore(store::BottleStore);
 impl BottleStore {
     #[new]
     #[pyo3(signature = (db_path = None))]
-    fn new(db_path: Option<PathBuf>) -> PyResult<Self> {
+    fn new(#[pyo3(from_py_with = given)] db_path: Option<PathBuf>) -> PyResult<Self> {
         store::BottleStore::new(db_path.as_deref()).to_py().map(BottleStore)
     }
 
@@ -91,10 +109,10 @@ impl BottleStore {
     fn register(
         &self,
         py: Python<'_>,
-        slug: &str,
-        backend: &str,
-        files: BTreeMap<String, PathBuf>,
-        transport: &str,
+        #[pyo3(from_py_with = given)] slug: &str,
+        #[pyo3(from_py_with = given)] backend: &str,
+        #[pyo3(from_py_with = given)] files: BTreeMap<String, PathBuf>,
+        #[pyo3(from_py_with = given)] transport: &str,
     ) -> PyResult<Bottle> {
         let files: Vec<(String, PathBuf)> = files.into_iter().collect();
         py.detach(|| self.0.register(slug, backend, transport, &files)).to_py().map(Bottle)
@@ -105,7 +123,12 @@ impl BottleStore {
     /// Raises:
     ///     NotFoundError: no such bottle.
     #[pyo3(signature = (slug, *, reason = "bottle stopped"))]
-    fn stop(&self, py: Python<'_>, slug: &str, reason: &str) -> PyResult<usize> {
+    fn stop(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] slug: &str,
+        #[pyo3(from_py_with = given)] reason: &str,
+    ) -> PyResult<usize> {
         py.detach(|| self.0.stop(slug, reason)).to_py()
     }
 
@@ -116,12 +139,12 @@ impl BottleStore {
     ///
     /// Raises:
     ///     NotFoundError: no such bottle, or it has stopped.
-    fn issue_token(&self, py: Python<'_>, slug: &str) -> PyResult<String> {
+    fn issue_token(&self, py: Python<'_>, #[pyo3(from_py_with = given)] slug: &str) -> PyResult<String> {
         py.detach(|| self.0.issue_token(slug)).to_py()
     }
 
     /// The slug of the running bottle that ``token`` was issued to, or ``None``.
-    fn check_token(&self, py: Python<'_>, token: &str) -> PyResult<Option<String>> {
+    fn check_token(&self, py: Python<'_>, #[pyo3(from_py_with = given)] token: &str) -> PyResult<Option<String>> {
         py.detach(|| self.0.check_token(token)).to_py()
     }
 
@@ -132,7 +155,7 @@ impl BottleStore {
     }
 
     /// The bottle, running or not, or ``None``.
-    fn read_bottle(&self, py: Python<'_>, slug: &str) -> PyResult<Option<Bottle>> {
+    fn read_bottle(&self, py: Python<'_>, #[pyo3(from_py_with = given)] slug: &str) -> PyResult<Option<Bottle>> {
         Ok(py.detach(|| self.0.read_bottle(slug)).to_py()?.map(Bottle))
     }
 

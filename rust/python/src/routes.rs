@@ -5,7 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::convert::{Text, json};
+use crate::convert::{Text, given, json};
 
 /// A ``routes.yaml`` as the egress proxy reads it; ``bot_bottle.documents.routes`` is the form to use.
 ///
@@ -42,7 +42,13 @@ impl Routes {
     }
 
     /// Whether the route at this place lets the request through; ``path`` as sent, without query.
-    fn allows(&self, at: usize, method: Text, path: Text, headers: Vec<(Text, Text)>) -> bool {
+    fn allows(
+        &self,
+        #[pyo3(from_py_with = given)] at: usize,
+        method: Text,
+        path: Text,
+        headers: Vec<(Text, Text)>,
+    ) -> bool {
         // What is no UTF-8 is in no rule, so its place may be taken by what is in none either.
         let [method, path] = [method, path].map(|text| String::from_utf8_lossy(text.bytes()).into_owned());
         let names: Vec<_> = headers.iter().map(|(name, _)| String::from_utf8_lossy(name.bytes())).collect();
@@ -57,7 +63,6 @@ impl Routes {
 /// Raises:
 ///     ValueError: it is neither an ASCII host name nor an IP address.
 #[pyfunction]
-pub fn canonical_host(host: Text) -> PyResult<String> {
-    let host = String::from_utf8_lossy(host.bytes());
-    routes::canonical_host(&host).map_err(PyValueError::new_err)
+pub fn canonical_host(#[pyo3(from_py_with = given)] host: &str) -> PyResult<String> {
+    routes::canonical_host(host).map_err(PyValueError::new_err)
 }

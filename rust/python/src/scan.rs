@@ -7,7 +7,7 @@ use bot_bottle_store as store;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::convert::Text;
+use crate::convert::{Text, given};
 use crate::error::ToPy;
 
 /// A secret that :func:`scan` found and where it is; ``repr`` does not show the secret.
@@ -79,10 +79,10 @@ pub fn scan_bytes(
     py: Python<'_>,
     data: Text,
     token_patterns: bool,
-    known: Option<BTreeMap<String, Text>>,
-    place: &str,
-    host: &str,
-    codings: Option<Vec<String>>,
+    #[pyo3(from_py_with = given)] known: Option<BTreeMap<String, Text>>,
+    #[pyo3(from_py_with = given)] place: &str,
+    #[pyo3(from_py_with = given)] host: &str,
+    #[pyo3(from_py_with = given)] codings: Option<Vec<String>>,
 ) -> PyResult<Vec<SecretFinding>> {
     let known = known.unwrap_or_default().into_iter().map(|(name, value)| (name, value.into_bytes())).collect();
     let place = match place {

@@ -10,7 +10,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyAny;
 
-use crate::convert::{Moment, Text, dict, duration};
+use crate::convert::{Moment, Text, dict, duration, given};
 use crate::error::ToPy;
 
 /// A field as Python reads it.
@@ -108,7 +108,11 @@ fn hash_of(content: impl Hash) -> u64 {
 
 /// A pickled value again; what ``__reduce__`` names.
 #[pyfunction]
-pub fn _rebuild<'py>(py: Python<'py>, class: &str, fields: &str) -> PyResult<Bound<'py, PyAny>> {
+pub fn _rebuild<'py>(
+    py: Python<'py>,
+    #[pyo3(from_py_with = given)] class: &str,
+    #[pyo3(from_py_with = given)] fields: &str,
+) -> PyResult<Bound<'py, PyAny>> {
     match class {
         "Proposal" => from_fields(fields).map(Proposal)?.into_bound_py_any(py),
         "Response" => from_fields(fields).map(Response)?.into_bound_py_any(py),
@@ -181,15 +185,15 @@ Proposal, store::Proposal {
                         *, expires_at = None, fingerprint = None))]
     #[allow(clippy::too_many_arguments)] // they are the type's fields, in its order
     fn py_new(
-        id: &str,
-        bottle_slug: &str,
-        tool: &str,
+        #[pyo3(from_py_with = given)] id: &str,
+        #[pyo3(from_py_with = given)] bottle_slug: &str,
+        #[pyo3(from_py_with = given)] tool: &str,
         proposed_file: Text,
-        justification: &str,
+        #[pyo3(from_py_with = given)] justification: &str,
         arrival_timestamp: Moment,
-        current_file_hash: Option<&str>,
+        #[pyo3(from_py_with = given)] current_file_hash: Option<&str>,
         expires_at: Option<Moment>,
-        fingerprint: Option<&str>,
+        #[pyo3(from_py_with = given)] fingerprint: Option<&str>,
     ) -> PyResult<Self> {
         store::Proposal::checked(
             id, bottle_slug, tool, proposed_file.bytes(), justification, arrival_timestamp.as_str(), current_file_hash,
@@ -209,13 +213,13 @@ Proposal, store::Proposal {
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        bottle_slug: &str,
-        tool: &str,
+        #[pyo3(from_py_with = given)] bottle_slug: &str,
+        #[pyo3(from_py_with = given)] tool: &str,
         proposed_file: Text,
-        justification: &str,
-        current_file_hash: Option<&str>,
-        expires_in: Option<f64>,
-        fingerprint: Option<&str>,
+        #[pyo3(from_py_with = given)] justification: &str,
+        #[pyo3(from_py_with = given)] current_file_hash: Option<&str>,
+        #[pyo3(from_py_with = given)] expires_in: Option<f64>,
+        #[pyo3(from_py_with = given)] fingerprint: Option<&str>,
     ) -> PyResult<Self> {
         let expires_in = duration(py, "expires_in", expires_in)?;
         store::Proposal::new(
@@ -312,18 +316,18 @@ Response, store::Response {
                         review_sha256 = None))]
     #[allow(clippy::too_many_arguments)] // they are the type's fields, in its order
     fn py_new(
-        proposal_id: &str,
-        status: &str,
-        notes: &str,
+        #[pyo3(from_py_with = given)] proposal_id: &str,
+        #[pyo3(from_py_with = given)] status: &str,
+        #[pyo3(from_py_with = given)] notes: &str,
         final_file: Option<Text>,
-        payload_sha256: Option<String>,
-        decided_by: Option<String>,
-        surface: Option<String>,
+        #[pyo3(from_py_with = given)] payload_sha256: Option<String>,
+        #[pyo3(from_py_with = given)] decided_by: Option<String>,
+        #[pyo3(from_py_with = given)] surface: Option<String>,
         decided_at: Option<Moment>,
-        final_sha256: Option<String>,
-        diff: Option<String>,
+        #[pyo3(from_py_with = given)] final_sha256: Option<String>,
+        #[pyo3(from_py_with = given)] diff: Option<String>,
         applied_at: Option<Moment>,
-        review_sha256: Option<String>,
+        #[pyo3(from_py_with = given)] review_sha256: Option<String>,
     ) -> PyResult<Self> {
         let final_file = final_file.map(Text::into_bytes);
         let mut response = store::Response::checked(proposal_id, status, notes, final_file.as_deref()).to_py()?;
@@ -404,20 +408,20 @@ AuditEntry, store::AuditEntry, store::AuditEntry::fields {
     #[allow(clippy::too_many_arguments)] // they are the type's fields, in its order
     fn py_new(
         timestamp: Moment,
-        bottle_slug: &str,
-        component: &str,
-        operator_action: &str,
-        operator_notes: &str,
-        justification: &str,
-        diff: &str,
-        decided_by: &str,
-        surface: &str,
-        proposal_id: Option<&str>,
-        payload_sha256: Option<&str>,
-        final_sha256: Option<&str>,
-        seq: Option<i64>,
-        prev_hash: Option<&str>,
-        entry_hash: Option<&str>,
+        #[pyo3(from_py_with = given)] bottle_slug: &str,
+        #[pyo3(from_py_with = given)] component: &str,
+        #[pyo3(from_py_with = given)] operator_action: &str,
+        #[pyo3(from_py_with = given)] operator_notes: &str,
+        #[pyo3(from_py_with = given)] justification: &str,
+        #[pyo3(from_py_with = given)] diff: &str,
+        #[pyo3(from_py_with = given)] decided_by: &str,
+        #[pyo3(from_py_with = given)] surface: &str,
+        #[pyo3(from_py_with = given)] proposal_id: Option<&str>,
+        #[pyo3(from_py_with = given)] payload_sha256: Option<&str>,
+        #[pyo3(from_py_with = given)] final_sha256: Option<&str>,
+        #[pyo3(from_py_with = given)] seq: Option<i64>,
+        #[pyo3(from_py_with = given)] prev_hash: Option<&str>,
+        #[pyo3(from_py_with = given)] entry_hash: Option<&str>,
     ) -> PyResult<Self> {
         let entry = store::AuditEntry::from(store::AuditFields {
             timestamp: timestamp.as_str(), bottle_slug, component, operator_action, operator_notes, justification, diff,
@@ -436,17 +440,17 @@ AuditEntry, store::AuditEntry, store::AuditEntry::fields {
                         final_sha256 = None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
-        bottle_slug: &str,
-        component: &str,
-        operator_action: &str,
-        operator_notes: &str,
-        justification: &str,
-        diff: &str,
-        decided_by: &str,
-        surface: &str,
-        proposal_id: Option<&str>,
-        payload_sha256: Option<&str>,
-        final_sha256: Option<&str>,
+        #[pyo3(from_py_with = given)] bottle_slug: &str,
+        #[pyo3(from_py_with = given)] component: &str,
+        #[pyo3(from_py_with = given)] operator_action: &str,
+        #[pyo3(from_py_with = given)] operator_notes: &str,
+        #[pyo3(from_py_with = given)] justification: &str,
+        #[pyo3(from_py_with = given)] diff: &str,
+        #[pyo3(from_py_with = given)] decided_by: &str,
+        #[pyo3(from_py_with = given)] surface: &str,
+        #[pyo3(from_py_with = given)] proposal_id: Option<&str>,
+        #[pyo3(from_py_with = given)] payload_sha256: Option<&str>,
+        #[pyo3(from_py_with = given)] final_sha256: Option<&str>,
     ) -> PyResult<Self> {
         let fields = store::AuditFields {
             bottle_slug, component, operator_action, operator_notes, justification, diff, decided_by, surface,
