@@ -9,6 +9,7 @@ pytest_plugins = [
     "store_process",
     "broker_process",
     "dashboard_process",
+    "dashboard_browser",
     "transports",
     "git_pushes",
     "git_gates",

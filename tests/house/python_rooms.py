@@ -35,6 +35,7 @@ LIBRARIES: dict[str, set[str]] = {
     "web": {"starlette", "uvicorn", "uvloop", "cryptography"},
     "sidecars": {"mcp", "mcp_types", "starlette", "uvicorn", "anyio", "pydantic", "yaml"},
     "tui": {"textual", "rich", "pygments"},
+    "notify": {"cryptography", "pywebpush"},
     "cli": {"click", "rich"},
 }
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -28,9 +28,11 @@ _SERVE = "import sys; from bot_bottle.cli import main; sys.exit(main())"
     default="127.0.0.1:9102",
     help="Where it is to be served if it is not yet; port 0 is any free one.",
 )
+@option("--name", metavar="NAME", help="Decide in this name, where several people share the host's dashboard.")
+@option("--at", "url", metavar="URL", help="Make the link for the address of your tunnel or proxy, such as a phone's.")
 @option("--stop", is_flag=True, help="End the process that serves the dashboard.")
 @json_option
-def dashboard(no_open: bool, listen: str, stop: bool, as_json: bool) -> None:
+def dashboard(no_open: bool, listen: str, name: str | None, url: str | None, stop: bool, as_json: bool) -> None:
     """Open the dashboard in a browser: what waits, live, to be decided with a key.
 
     If nobody serves it yet, `bot-bottle serve --operator --no-broker` is started and goes on in the
@@ -44,13 +46,13 @@ def dashboard(no_open: bool, listen: str, stop: bool, as_json: bool) -> None:
         _stop(where, as_json)
         return
     where = where or _start(listen)
-    link = login.make_link(where.url)
+    link = login.make_link(where.url if url is None else url.rstrip("/"), name and login.checked_name(name))
     if as_json:
         print_json({"url": where.url, "socket": where.socket, "pid": where.pid, "link": link})
         return
     if where.socket:
         say(f"The dashboard is on {where.socket}: give a tunnel a port of yours, and put that into the link.")
-    elif not no_open and _has_screen():
+    elif not (no_open or url) and _has_screen():
         _open(link)
     say(link)
     say("It works once, within two minutes.", "quiet")

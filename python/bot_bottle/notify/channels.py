@@ -12,6 +12,7 @@ import urllib.request
 from typing import Any
 
 from bot_bottle.errors import BotBottleError
+from bot_bottle.notify import push
 from bot_bottle.notify.message import Message
 from bot_bottle.notify.settings import Channel
 
@@ -43,6 +44,8 @@ def deliver(channel: Channel, message: Message) -> None:
         _run(["/bin/sh", "-c", channel.command], message)
     elif channel.kind == "webhook":
         _post(channel, message.to_dict())
+    elif channel.kind == "webpush":
+        _push(channel, message)
     else:
         body = f"{message.body}\n{message.command}"
         _post(channel, {"topic": channel.topic, "title": message.title, "message": body})
@@ -86,6 +89,15 @@ def _run(command: list[str], message: Message) -> None:
     if child.returncode:
         last = errors.decode(errors="replace").strip().rpartition("\n")[2][:200]
         raise DeliveryError(f"it ended with exit code {child.returncode}{f': {last}' if last else ''}")
+
+
+def _push(channel: Channel, message: Message) -> None:
+    try:
+        problems = push.send(message, channel.url)
+    except BotBottleError as error:
+        raise DeliveryError(str(error)) from None
+    if problems:
+        raise DeliveryError("; ".join(problems))
 
 
 def _post(channel: Channel, body: dict[str, Any]) -> None:

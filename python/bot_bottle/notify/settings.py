@@ -18,6 +18,7 @@ _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "exec": (("command",), ()),
     "webhook": (("url",), ("token_env",)),
     "ntfy": (("url", "topic"), ("token_env",)),
+    "webpush": (("url",), ()),
 }
 
 

@@ -251,8 +251,8 @@ def test_the_document_s_query_is_the_one_that_the_page_runs(host: Host) -> None:
 
 def test_the_assets_are_small_and_our_own() -> None:
     assets = Path(CHECKOUT, "python", "bot_bottle", "web", "dashboard", "assets")
-    content = {path.name: path.read_text() for path in assets.iterdir()}
-    assert sum(map(len, content.values())) < 150 * 1024
+    assert sum(path.stat().st_size for path in assets.iterdir()) < 150 * 1024
+    content = {path.name: path.read_text() for path in assets.iterdir() if path.suffix != ".png"}
     for name, text in content.items():
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", text), name
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), name

@@ -2,81 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser
 
-from bot_bottle import Inbox, Proposal, QueueStore
+from bot_bottle import Inbox, QueueStore
 from bot_bottle.web.dashboard import login
 from cli_process import MORE_ROUTES, ROUTES, Host
+from dashboard_browser import A_LOOK, Seat
 from dashboard_process import Served
-from needs import cannot
 
 pytestmark = pytest.mark.timeout(300)
-
-# Longer than a key has to come after what it decides was painted; that it is too long by any amount does no harm.
-_A_LOOK = 400
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        cannot("chromium is not installed (apt install chromium)")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=120_000)
-        yield started
-        started.close()
-
-
-class Seat:
-    """A browser profile that is logged in, and all that its page did which it should not have."""
-
-    def __init__(self, browser: Browser, served: Served, width: int = 1280, height: int = 800) -> None:
-        self.origin = served.where
-        self.context = browser.new_context(viewport={"width": width, "height": height})
-        self.page: Page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
-        self.wrong: list[str] = []
-        self.page.add_init_script(
-            "addEventListener('securitypolicyviolation', (event) => console.error(`CSP ${event.violatedDirective}`))"
-        )
-        self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.wrong.append(dialog.message), dialog.dismiss()))
-        self.page.on("request", self._request)
-        self.page.goto(login.make_link(self.origin))
-        self.page.wait_for_selector("html[data-live=true]")
-
-    def _request(self, request: Any) -> None:
-        if not request.url.startswith(f"{self.origin}/"):
-            self.wrong.append(f"a request to {request.url}")
-
-    def look_at(self, proposal: Proposal) -> None:
-        """Selects it, and looks at it for a moment."""
-        self.page.click(f"#row-{proposal.id}")
-        self.page.wait_for_selector(f"#review[data-shown='{proposal.id}']")
-        self.page.wait_for_timeout(_A_LOOK)
-
-    def press(self, key: str, asks: str) -> None:
-        """A key that opens a question, which is looked at for a moment."""
-        self.page.keyboard.press(key)
-        self.page.wait_for_selector(f"dialog h2:has-text('{asks}')")
-        self.page.wait_for_timeout(_A_LOOK)
-
-    def told(self, text: str) -> None:
-        self.page.wait_for_selector(f"#told:has-text('{text}')")
-
-
-@pytest.fixture
-def seat(browser: Browser, dashboard: Served) -> Iterator[Seat]:
-    opened = Seat(browser, dashboard)
-    yield opened
-    opened.context.close()
 
 
 def test_decisions_in_the_browser_reach_those_who_wait(host: Host, seat: Seat) -> None:
@@ -105,7 +42,7 @@ def test_decisions_in_the_browser_reach_those_who_wait(host: Host, seat: Seat) -
         seat.page.click("dialog button.yes")
         seat.page.wait_for_selector("dialog h2:has-text('Send your version instead?')")
         assert "-FROM debian:12\n+FROM debian:13" in seat.page.inner_text("dialog pre")
-        seat.page.wait_for_timeout(_A_LOOK)
+        seat.page.wait_for_timeout(A_LOOK)
         seat.page.fill("dialog .line input", "the newer one")
         seat.page.keyboard.press("Enter")
         answer = waits[1].result(120)
@@ -157,7 +94,7 @@ def test_hostile_text_is_inert_on_every_page(host: Host, seat: Seat) -> None:
     assert seat.page.locator("#review").locator("script, img, svg, iframe, button, a, style").count() == 0
     assert "<U+001B>[31mred <U+202E>gpj.exe <U+200B>hidden" in seat.page.inner_text("#review")
     seat.page.keyboard.press("End")
-    seat.page.wait_for_timeout(_A_LOOK)
+    seat.page.wait_for_timeout(A_LOOK)
     seat.press("A", "Approve capability-block of demo")
     seat.page.keyboard.press("Enter")
     seat.told("approved")
@@ -176,7 +113,7 @@ def test_hostile_text_is_inert_on_every_page(host: Host, seat: Seat) -> None:
     assert seat.wrong == []
     # The witness can see: what a page is not to do is refused, and heard of.
     seat.page.evaluate("() => { const made = document.createElement('img'); made.src = '//evil.example/x'; }")
-    seat.page.wait_for_timeout(_A_LOOK)
+    seat.page.wait_for_timeout(A_LOOK)
     assert any("CSP img-src" in each for each in seat.wrong)
     with pytest.raises(Exception, match="TrustedHTML"):
         seat.page.evaluate("() => { document.body.innerHTML = '<p>' }")

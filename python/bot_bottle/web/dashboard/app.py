@@ -62,11 +62,22 @@ _WORDS: Final = {
     "other_methods": "this route is for other methods",
     "our_fault": "the dashboard failed at this request; standard error of 'serve' says why",
 }
-_TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_TYPES: Final = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".webmanifest": "application/manifest+json",
+}
+# What a browser asks for by itself, which sends no page key.
+_PLAIN: Final = frozenset(("/", "/phone", "/worker.js"))
 _TOKEN: Final = re.compile(r"Bearer ([A-Za-z0-9_-]{43})", re.IGNORECASE)
 _PAGE: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 # What a browser needs to show the login page; everything else is for those who are logged in.
-_OPEN: Final = frozenset(("/login", "/assets/login.js", "/assets/style.css", "/assets/icon.svg", "/api/v1/login"))
+_OPEN: Final = frozenset(
+    ("/login", "/assets/login.js", "/assets/style.css", "/assets/icon.svg", "/assets/icon.png", "/api/v1/login")
+)
 
 
 class Dashboard:
@@ -92,6 +103,8 @@ class Dashboard:
             [
                 at("/", GET=self._page("index.html")),
                 at("/login", GET=self._page("login.html")),
+                at("/phone", GET=self._page("phone.html")),
+                at("/worker.js", GET=self._page("worker.js")),
                 at("/assets/{name}", GET=self._asset),
                 at("/api/v1/login", POST=self._log_in),
                 at("/api/v1/logout", POST=self._log_out),
@@ -180,7 +193,7 @@ class Dashboard:
             who = await self._run(login.check_token, token[1]) if token else None
         else:
             page_key = (
-                None if path == "/" or path.startswith("/assets/") else request.headers.get(login.PAGE_HEADER, "")
+                None if path in _PLAIN or path.startswith("/assets/") else request.headers.get(login.PAGE_HEADER, "")
             )
             who = await self._run(login.check, cookie, page_key)
         if who is None:
@@ -236,7 +249,7 @@ class Dashboard:
 
     def _file(self, name: str, status: int = 200) -> Response:
         kind = _TYPES[os.path.splitext(name)[1]]
-        return Response(self._assets[name], status, guard.HEADERS, kind)
+        return Response(self._assets[name], status, guard.WORKER if name == "phone.html" else guard.HEADERS, kind)
 
     def _page(self, name: str) -> Handler:
         async def page(request: Request) -> Response:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from bot_bottle import Bottle, InvalidInputError, Keys, __version__
 from bot_bottle.launch import engine
-from bot_bottle.notify import delivery
+from bot_bottle.notify import delivery, push
 from bot_bottle.operator import oversight, searching, words
 from bot_bottle.operator.alone import running
 from bot_bottle.operator.overview import overview, recent
@@ -57,6 +57,8 @@ class Tables:
             at("/api/v1/policies", GET=self._policies),
             at("/api/v1/oversight", GET=self._oversight),
             at("/api/v1/status", GET=self._status),
+            at("/api/v1/push", GET=self._push_key, POST=self._subscribe),
+            at("/api/v1/push/end", POST=self._unsubscribe),
         ]
 
     async def _history(self, request: Request) -> Response:
@@ -180,6 +182,20 @@ class Tables:
             }
 
         return json(shown.safe(await self._run(read)))
+
+    async def _push_key(self, request: Request) -> Response:
+        query(request.query_params.multi_items(), ())
+        return json({"key": await self._run(push.public_key), "told": len(await self._run(push.subscriptions))})
+
+    async def _subscribe(self, request: Request) -> Response:
+        given = texts(await self._body(request), ("endpoint", "p256dh", "auth"))
+        await self._run(push.subscribe, **given, name=request.state.name)
+        return json({})
+
+    async def _unsubscribe(self, request: Request) -> Response:
+        given = texts(await self._body(request), ("endpoint",))
+        await self._run(push.end, given["endpoint"])
+        return json({})
 
 
 def memory_bytes() -> int:

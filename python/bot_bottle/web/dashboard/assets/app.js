@@ -86,6 +86,12 @@ document.addEventListener("keydown", (event) => {
   run(event.timeStamp);
 });
 
+// A notification that was tapped while this page was open.
+navigator.serviceWorker?.addEventListener("message", (event) => {
+  const id = event.data.place?.match(/^\/#inbox\/([0-9a-f-]+)$/)?.[1];
+  if (id) show("inbox").then(() => inbox.select(id));
+});
+
 const wanted = location.hash.slice(1).split("/")[0];
 show("inbox");
 await inbox

@@ -32,8 +32,9 @@ const asked = h("input", { type: "search", id: "filter", placeholder: "filter (f
 export const page = h(
   "div",
   { id: "inbox" },
+  h("h1", { class: "unseen" }, "Inbox"),
   h("div", { id: "left" }, asked, empty, list),
-  h("div", { id: "right" }, others, review, actions),
+  h("div", { id: "right" }, h("h2", { class: "unseen" }, "The selected proposal"), others, review, actions),
 );
 
 asked.addEventListener("input", () => {

@@ -2,10 +2,8 @@
 // bar and the history before anything else happens.
 
 const said = document.getElementById("said");
-const link = location.hash.slice(1);
 
-if (link) {
-  history.replaceState(null, "", "/login");
+async function logIn(link) {
   try {
     const answer = await fetch("/api/v1/login", {
       method: "POST",
@@ -22,4 +20,17 @@ if (link) {
   } catch {
     said.textContent = "The dashboard does not answer. Run bot-bottle dashboard in a terminal on the host.";
   }
+}
+
+document.getElementById("by-hand").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const field = document.getElementById("link");
+  logIn(field.value.split("#").at(-1).trim());
+  field.value = "";
+});
+
+const link = location.hash.slice(1);
+if (link) {
+  history.replaceState(null, "", "/login");
+  await logIn(link);
 }

@@ -15,7 +15,7 @@ export async function policies() {
     )),
   );
   const otherwise = told.rules.filter((rule) => rule.listed.length).map((rule) => [
-    h("h3", null, `Decided otherwise than ${rule.name} says`),
+    h("h2", null, `Decided otherwise than ${rule.name} says`),
     table(["Arrived", "Bottle", "Tool", "State", "What became of it"],
       rule.listed.map((row) => h("tr", null, cells(time(row.arrived), row.bottle_slug, row.tool, row.state, row.ended)))),
   ]);

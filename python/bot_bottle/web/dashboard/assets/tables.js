@@ -44,7 +44,7 @@ export async function grants(again) {
   );
   return h("div", { class: "page" }, h("h1", null, "Grants"),
     found.length
-      ? table(["Bottle", "Tool", "In force", "Given", "Last used", "About", ""], lines)
+      ? table(["Bottle", "Tool", "In force", "Given", "Last used", "About", "End it"], lines)
       : none("No grant is in force."));
 }
 
@@ -72,6 +72,7 @@ export async function status(again) {
     told.findings ? findings : null,
     h("p", { class: "buttons" },
       h("button", { type: "button", onclick: async () => page.replaceWith(await status(true)) }, "Check the database"),
+      h("button", { type: "button", onclick: () => location.assign("/phone") }, "Be told on this device"),
       h("button", { type: "button", onclick: logOut }, "Log out")));
   return page;
 }
