@@ -1,7 +1,7 @@
 """How does the dashboard feel in a browser, and what does serving it hold? `python -m benchmarks.dashboard` prints it.
 
-It drives the system's Chromium against `bot-bottle serve --operator` in a root of its own; docs/dashboard.md has what it
-said.
+It drives the system's Chromium against `bot-bottle serve --operator` in a root of its own. docs/dashboard.md has the
+figures.
 """
 
 import json

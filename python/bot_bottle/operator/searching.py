@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from bot_bottle.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
-    from bot_bottle import Database, Inbox, InboxItem
+    from bot_bottle import Database, Inbox, InboxSummary
 
 STATES: Final = ("pending", "approved", "modified", "rejected", "expired", "withdrawn")
 _TIMEOUT: Final = 20.0
@@ -38,7 +38,7 @@ class Wanted(NamedTuple):
 
 def search(
     inbox: Inbox, database: Database, wanted: Wanted, *, limit: int, before: str | None = None
-) -> list[InboxItem]:
+) -> list[InboxSummary]:
     """The newest ``limit`` that fit, newest first; ``before`` (an id) pages on.
 
     Raises:
@@ -50,7 +50,7 @@ def search(
     found = []
     for row in database.query(_FOUND_SQL, given, timeout=_TIMEOUT):
         try:
-            found.append(inbox.read(str(row["id"])))
+            found.append(inbox.summary(str(row["id"])))
         except NotFoundError:  # pruned meanwhile
             continue
     return found

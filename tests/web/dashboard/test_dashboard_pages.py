@@ -312,7 +312,7 @@ def test_the_page_for_being_told_registers_its_worker_and_nothing_else(
         page.click("#end")
         page.wait_for_selector("#said:has-text('not told any more')")
         for wrong in ("other", "default"):
-            with pytest.raises(Exception, match="(?i)policy"):
+            with pytest.raises(Exception, match=r"(?i)policy"):
                 page.evaluate(f"trustedTypes.createPolicy('{wrong}', {{ createScriptURL: (url) => url }})")
         page.click("text=Back to the inbox")
         page.wait_for_selector("html[data-live=true]")
