@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -20,7 +16,8 @@ from bot_bottle.policy.judging import judge, matches
 from bot_bottle.policy.rules import Policy
 from bot_bottle.policy.subject import Subject, before, of_review
 from checkout import CHECKOUT
-from cli_process import MORE_ROUTES, PROGRAMS, ROUTES, Host
+from cli_process import MORE_ROUTES, ROUTES, Host
+from policy_process import at_work, state, write
 from store_process import eventually
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=timezone.utc)
@@ -32,15 +29,6 @@ tool = "egress-allow"
 host_suffix = "github.com"
 reason = "we work there"
 """
-
-
-def write(host: Host, text: str) -> None:
-    """Puts the rules in place at once, as an editor does."""
-    host.root.mkdir(mode=0o700, exist_ok=True)
-    new = host.root / "policy.new"
-    new.touch(0o600)
-    new.write_text(text)
-    new.rename(host.root / "policy.toml")
 
 
 def rule(text: str) -> str:
@@ -290,30 +278,6 @@ def test_what_is_odd_or_has_no_scope_to_give_is_left_to_a_person(host: Host) -> 
     assert [each.did for each in judged_once(policy, token)] == ["approved"]
     (grant,) = host.json("grants", "list")
     assert (grant["uses_left"], grant["created_by"]) == (2, "policy: github")
-
-
-@contextmanager
-def at_work(host: Host) -> Iterator[subprocess.Popen[str]]:
-    """A real ``policy run``; interrupted at the end."""
-    process = subprocess.Popen(
-        [PROGRAMS / "bot-bottle", "policy", "run"],
-        env=host.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
-        assert process.stdout is not None
-        process.stdout.close()
-
-
-def state(asked: Proposal) -> str:
-    with Inbox() as inbox:
-        return inbox.read(asked.id).state
 
 
 def test_run_applies_the_rules_to_what_waits_and_arrives_and_as_they_change(host: Host) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,30 +15,8 @@ from pathlib import Path
 import pytest
 
 from bot_bottle import AuditIntegrityError, AuditStore, BottleStore, Database, GrantStore, Inbox, QueueStore
+from hostile_values import HOSTILE, TABLES, TOOL
 from store_process import decide, proposal, witness
-
-TOOL = "egress-token-allow"
-# All that the migrations make but the books on them, which decide whether the file is used at all.
-TABLES = sorted(
-    table
-    for file in (Path(__file__).parents[2] / "migrations").glob("*/*.up.sql")
-    for table in re.findall(r"^CREATE TABLE (\w+)", file.read_text(), re.M)
-)
-# By a name, as SQL.
-HOSTILE = {
-    "empty": "''",
-    "not UTF-8": "CAST(x'ff00fe' AS TEXT)",
-    "NUL": "'a' || char(0) || 'b'",
-    "1 MiB": "hex(zeroblob(524288))",
-    "reversed": "char(8238) || 'txt.exe'",
-    "end of time": "'9999-12-31T23:59:59.999999Z'",
-    "before time": "'-009999-01-01T00:00:00.000000Z'",
-    "no number": "'NaN'",
-    "none": "NULL",
-    "largest": "9223372036854775807",
-    "smallest": "-9223372036854775808",
-    "minus one": "-1",
-}
 
 # Makes the copies; prints the names of those in which the value is. One row of each table is the victim: the first.
 PLANT = """

@@ -16,6 +16,7 @@ from bot_bottle.launch import address, client, credentials, docker, managed
 from bot_bottle.launch import image as images
 from bot_bottle.launch.backend import IMAGE, NAMES, load, names
 from bot_bottle.operator.known import bottle as is_bottle
+from bot_bottle.policy import bypass
 from bot_bottle.states import Transport
 from bot_bottle.supervise import Plan, Supervise
 
@@ -145,6 +146,8 @@ def stop(slug: str, run: bool, yes: bool, as_json: bool) -> None:
         # Its network cannot be removed while it is there; it was started to be removed when it ends.
         commands.insert(0, ["docker", "stop", names(slug).agent])
     withdrawn = Supervise().stop(slug)
+    if any(each.bottle == slug for each in bypass.active()):
+        bypass.end(slug)  # another bottle of this name is another question
     if run:
         _run_all(commands, keep_going=True)
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bot_bottle import Bottle
 from bot_bottle.cli.declare import command, option
 from bot_bottle.cli.options import json_option
-from bot_bottle.cli.screen import print_json, print_table, say
+from bot_bottle.cli.screen import print_json, print_table, say, say_bypasses
 from bot_bottle.launch import engine
 from bot_bottle.launch.engine import Sidecars
 from bot_bottle.operator import seat, words
@@ -49,6 +49,7 @@ def bottles(everything: bool, as_json: bool) -> None:
     if as_json:
         print_json([{**bottle.to_dict(), "sidecars": sidecars[bottle.slug]._asdict()} for bottle in found])
         return
+    say_bypasses()
     if not found:
         say("There are no bottles." if everything else "No bottle is registered; --all lists former ones.")
         return

@@ -33,6 +33,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "watch": "watch:watch",
         "notify": "notify:notify",
         "policy": "policy:policy",
+        "bypass": "bypass:bypass",
     },
     "Look back": {
         "history": "inbox:history",

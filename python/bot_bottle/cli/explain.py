@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections import UserDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
-from bot_bottle import __version__
+from bot_bottle import __version__, visible
 from bot_bottle.cli import PROGRAM
 from bot_bottle.cli.commands import ASKED, COMMANDS, HELP, TARGETS, load
 from bot_bottle.cli.declare import BadValueError, Command, Group, OneOf, Parameter, Whole
@@ -168,9 +169,17 @@ def _type(read: Callable[[str], Any]) -> click.ParamType[Any] | Callable[[str], 
 
 def _completed(complete: Completions) -> Callable[[Any, Any, str], list[CompletionItem[str]]]:
     def offered(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-        return [CompletionItem(word, help=about) for word, about in complete(incomplete)]
+        # A word goes to the shell's line as it is: whoever can write the file shall not write there.
+        return [
+            CompletionItem(word, help=visible(about, multiline=False))
+            for word, about in complete(incomplete)
+            if _WORD.fullmatch(word)
+        ]
 
     return offered
+
+
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class _Lazy(UserDict[str, Any]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bot_bottle import QueueStore
 from bot_bottle.cli.declare import Whole, command, option
 from bot_bottle.cli.options import any_id, bottle_option, json_option
-from bot_bottle.cli.screen import print_json, print_table, say
+from bot_bottle.cli.screen import print_json, print_table, say, say_bypasses
 from bot_bottle.errors import InvalidInputError
 from bot_bottle.operator import decisions, seat, words
 
@@ -25,6 +25,7 @@ def pending(bottle: str | None, as_json: bool) -> None:
     if as_json:
         print_json([item.to_dict() for item in items])
         return
+    say_bypasses()
     if not items:
         say(f"No proposal of bottle {bottle} is pending." if bottle else "No proposal is pending.")
     else:

@@ -101,6 +101,11 @@ def any_id(command: F) -> F:
     return argument("proposal_id", metavar="ID", complete=_any_ids)(command)
 
 
+def bottle_argument(command: F) -> F:
+    """Adds the argument ``SLUG`` of a bottle that there is."""
+    return argument("slug", complete=_bottles, check=_is_bottle)(command)
+
+
 def _is_bottle(slug: str) -> None:
     from bot_bottle.operator import known
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bot_bottle import Inbox
 from bot_bottle.cli.declare import Whole, group, option
 from bot_bottle.cli.options import json_option
-from bot_bottle.cli.screen import print_json, print_table, say, warn
+from bot_bottle.cli.screen import print_json, print_table, say, say_bypasses, warn
 from bot_bottle.errors import BotBottleError, InvalidInputError
 from bot_bottle.operator import known, live, words
 from bot_bottle.operator.alone import alone, running
@@ -81,6 +81,7 @@ def check(as_json: bool) -> None:
         listed = [_as_json(rule) for rule in found.rules]
         print_json({"path": rules.path(), "sha256": found.sha256 or None, "running": at_work, "rules": listed})
         return
+    say_bypasses()
     if not found.sha256:
         say(f"There are no rules: {rules.path()} does not exist. Everything is asked.")
         return

@@ -12,7 +12,7 @@ import io
 import os
 import sys
 
-from bot_bottle import visible
+from bot_bottle import bot_bottle_root, visible
 from bot_bottle.cli import PROGRAM
 from bot_bottle.errors import BotBottleError, InvalidInputError
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _COLOUR_WANTED = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE"})
 
 _NARROWEST = 20
+_WIDEST_COLUMN = 120
 # Characters that are drawn at once: some pages of text, and too few to be waited for.
 _BLOCK = 8192
 _NARROWEST_CELL = 10
@@ -225,6 +226,16 @@ def say(text: str, tone: Tone = "plain") -> None:
         sys.stdout.flush()
 
 
+def say_bypasses() -> None:
+    """Says of each bottle whose requests are approved unasked that it is so."""
+    if not os.path.exists(os.path.join(bot_bottle_root(), "bypass.json")):  # hardly ever, and the import takes long
+        return
+    from bot_bottle.policy import bypass
+
+    for notice in bypass.notices():
+        say(notice, "alarm")
+
+
 def warn(text: str) -> None:
     """Says on standard error what goes wrong while the command goes on."""
     print(f"{PROGRAM}: {visible(text, multiline=False)}", file=sys.stderr, flush=True)
@@ -242,6 +253,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, text_
     from rich.padding import Padding
 
     rows = list(rows)
+    if not (sys.stdout.isatty() or _COLOUR_WANTED.intersection(os.environ)):
+        _print_lines([list(columns), *rows])
+        return
     table = [_texts((name, "strong") for name in columns), *map(_texts, rows)]
     below: list[Text] = []
     if text_last and sys.stdout.isatty():
@@ -266,6 +280,20 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, text_
         if text:
             blocks.append(Padding(text, (0, 0, 0, 4)))
     _print_block(Group(*blocks))
+
+
+def _print_lines(rows: Sequence[Sequence[Cell]]) -> None:
+    """A line for each row, without a terminal: Rich takes minutes for a cell of a megabyte."""
+    from rich.cells import cell_len
+
+    texts = [[visible(cell[0] if isinstance(cell, tuple) else cell, multiline=False) for cell in row] for row in rows]
+    # A cell that is wider than this moves what follows it, and not all the rows beside it.
+    lengths = [[cell_len(text) if len(text) <= _WIDEST_COLUMN else _WIDEST_COLUMN for text in row] for row in texts]
+    widths = [min(_WIDEST_COLUMN, max(column)) for column in zip(*lengths, strict=True)]
+    for row, each in zip(texts, lengths, strict=True):
+        line = "  ".join(text + " " * (width - length) for text, length, width in zip(row, each, widths, strict=True))
+        sys.stdout.write(line.rstrip(" ") + "\n")
+    sys.stdout.flush()
 
 
 def _grid(rows: Iterable[Sequence[Text]], widths: Iterable[int]) -> RenderableType:

@@ -10,7 +10,7 @@ from bot_bottle.cli.declare import command
 from bot_bottle.cli.interrupt import told, undone_or_told
 from bot_bottle.cli.options import bottle_option
 from bot_bottle.cli.review import print_review
-from bot_bottle.cli.screen import answered, interactive, print_in_pages, say
+from bot_bottle.cli.screen import answered, interactive, print_in_pages, say, say_bypasses
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.operator import seat, words
 
@@ -43,6 +43,7 @@ def in_plain_lines(bottle: str | None) -> None:
             new = len(set(ids) - known)
             since = f", {new} of them new" if known and new else ""
             known.update(ids)
+            say_bypasses()
             say(f"{len(items)} waiting{since}." if items else "Nothing is waiting.", "strong")
             for number, item in enumerate(items, 1):
                 say(f"{number}. {_summary(item)}")
@@ -64,6 +65,7 @@ def _summary(item: InboxSummary) -> str:
 
 
 def _walk(inbox: Inbox, bottle: str | None, *, pages: bool) -> None:
+    say_bypasses()
     seen: set[str] = set()
     done: Counter[str] = Counter()
     while todo := [item.proposal.id for item in inbox.pending(bottle) if item.proposal.id not in seen]:

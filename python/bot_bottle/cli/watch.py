@@ -9,7 +9,7 @@ from bot_bottle import Change
 from bot_bottle.cli import PROGRAM
 from bot_bottle.cli.declare import Whole, command, option
 from bot_bottle.cli.options import bottle_option, json_option
-from bot_bottle.cli.screen import print_json_line, say
+from bot_bottle.cli.screen import print_json_line, say, say_bypasses
 from bot_bottle.operator import feed, seat, words
 
 
@@ -39,6 +39,8 @@ def watch(bottle: str | None, command: str | None, since: int | None, as_json: b
       bot-bottle watch --exec 'jq -r .kind | xargs -I{} notify-send "bot-bottle: {}"'
     """
     with seat.inbox() as inbox:
+        if not as_json:
+            say_bypasses()
         if since is None and not as_json:
             # The number first: what arrives in between is told twice, never left out.
             since = inbox.last_change()

@@ -34,7 +34,9 @@ _IS_BOTTLE_SQL = """\
 SELECT EXISTS (SELECT 1 FROM bottles WHERE slug = :name)
     OR EXISTS (SELECT 1 FROM proposals WHERE bottle_slug = :name)
     OR EXISTS (SELECT 1 FROM audit_entries WHERE bottle_slug = :name) AS known"""
-_BOTTLES_SQL = "SELECT slug AS name FROM bottles UNION SELECT bottle_slug FROM tallies LIMIT 10000"
+# As bytes: whoever can write the file can write there what is no text.
+_BOTTLES_SQL = """\
+SELECT CAST(slug AS BLOB) AS name FROM bottles UNION SELECT CAST(bottle_slug AS BLOB) FROM tallies LIMIT 10000"""
 
 # One look at the index for each of the few, however many entries there are.
 _COMPONENTS_SQL = """\
@@ -42,7 +44,7 @@ WITH RECURSIVE found (name) AS (
   SELECT min(component) FROM audit_entries
   UNION ALL
   SELECT (SELECT min(component) FROM audit_entries WHERE component > name) FROM found WHERE name IS NOT NULL)
-SELECT name FROM found WHERE name IS NOT NULL LIMIT 1000"""
+SELECT CAST(name AS BLOB) AS name FROM found WHERE name IS NOT NULL LIMIT 1000"""
 
 
 def bottle(slug: str) -> None:
@@ -54,7 +56,7 @@ def bottle(slug: str) -> None:
     with Database() as database:
         if any(row["known"] for row in database.query(_IS_BOTTLE_SQL, {"name": slug})):
             return
-        names = [str(row["name"]) for row in database.query(_BOTTLES_SQL)]
+        names = _texts(database, _BOTTLES_SQL)
     raise missing("bottle", slug, names, otherwise="'bot-bottle bottles --all' lists them")
 
 
@@ -63,9 +65,14 @@ def component(name: str) -> None:
     NotFoundError: there are entries in the log, and none is of this component.
     """
     with Database() as database:
-        names = [str(row["name"]) for row in database.query(_COMPONENTS_SQL)]
+        names = _texts(database, _COMPONENTS_SQL)
     if names and name not in names:
         raise missing("component", name, names, where=" in the log", otherwise=f"there are {', '.join(names[:20])}")
+
+
+def _texts(database: Database, sql: str) -> list[str]:
+    names = (row["name"] for row in database.query(sql))
+    return [name.decode(errors="replace") for name in names if isinstance(name, bytes) and 0 < len(name) < 256]
 
 
 def root() -> None:
@@ -96,7 +103,7 @@ def missing(what: str, name: str, names: Iterable[str], *, where: str = "", othe
     from difflib import get_close_matches
 
     no = "" if what.startswith("no ") else "no "
-    near = get_close_matches(name[:200], [each for each in names if len(each) <= 4096], n=1, cutoff=0.5)
+    near = get_close_matches(name[:200], list(names), n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else f"; {otherwise}" if otherwise else ""
     return NotFoundError(f"there is {no}{what} {name[:200]!r}{where}{hint}")
 

@@ -37,6 +37,10 @@ def matches(rule: Rule, subject: Subject, now: datetime) -> bool:
     An approval covers **all** that the proposal is about, and nothing that its conditions do not speak of; any other
     verdict is for a proposal that is about **one** such thing.
     """
+    if rule.everything:
+        # A bypass; without tools it is not for those whose approval lets a secret pass.
+        fits = subject.tool in rule.tool if rule.tool else not scopes.needs_reason(subject.tool)
+        return rule.until is not None and now < rule.until and subject.bottle in rule.bottle and fits
     return (
         (rule.until is None or now < rule.until)
         and (rule.time is None or hours.within(rule.time, now))

@@ -57,6 +57,8 @@ class Rule(NamedTuple):
     max_bytes: int | None = None
     over_bytes: int | None = None
     time: Hours | None = None
+    everything: bool = False
+    """Whatever the bottle asks for: of a bypass alone, no file can say it."""
 
 
 class Policy(NamedTuple):
@@ -78,7 +80,7 @@ def read(known: Policy | None = None) -> Policy:
     Raises:
         InvalidInputError: the file is not this user's alone to write, or something in it is not understood.
     """
-    text = _text()
+    text = private_text(path())
     if known is not None and known.text == (text or ""):
         return known
     return Policy() if text is None else parse(text)
@@ -102,32 +104,41 @@ def parse(text: str) -> Policy:
     return Policy(rules, sha256_hex(text), text)
 
 
-def _text() -> str | None:
+def private_text(path: str) -> str | None:
+    """The text of a file that decides something here; ``None``: there is none.
+
+    Raises:
+        InvalidInputError: it is not this user's alone, no regular file, too large, or no text.
+    """
+
+    def wrong(what: str) -> InvalidInputError:
+        return InvalidInputError(f"{path}: {what}")
+
     try:
         # A file that never ends, or that another user may write, decides nothing here.
-        descriptor = os.open(path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InvalidInputError(f"{path()} cannot be read: {error.strerror}") from None
+        raise InvalidInputError(f"{path} cannot be read: {error.strerror}") from None
     with open(descriptor, "rb") as file:
         of = os.fstat(file.fileno())
         if not stat.S_ISREG(of.st_mode):
-            raise _wrong("it is no regular file")
+            raise wrong("it is no regular file")
         if of.st_uid != os.geteuid():
-            raise _wrong("it belongs to another user")
+            raise wrong("it belongs to another user")
         if of.st_mode & 0o077:
-            raise _wrong(f"others may read or write it; chmod 600 {path()}")
+            raise wrong(f"others may read or write it; chmod 600 {path}")
         try:
             content = file.read(_MAX_BYTES + 1)
         except OSError as error:
-            raise InvalidInputError(f"{path()} cannot be read: {error.strerror}") from None
+            raise InvalidInputError(f"{path} cannot be read: {error.strerror}") from None
     if len(content) > _MAX_BYTES:
-        raise _wrong(f"it is larger than {_MAX_BYTES} bytes")
+        raise wrong(f"it is larger than {_MAX_BYTES} bytes")
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise _wrong(f"it is not UTF-8: {error}") from None
+        raise wrong(f"it is not UTF-8: {error}") from None
 
 
 def _rules(table: Mapping[str, Any]) -> Iterator[Rule]:

@@ -16,7 +16,7 @@ from bot_bottle.errors import (
     ProposalWithdrawnError,
 )
 from bot_bottle.operator import decisions
-from bot_bottle.policy import rules
+from bot_bottle.policy import bypass, rules
 from bot_bottle.policy.judging import judge
 from bot_bottle.policy.rules import Policy, Rule
 from bot_bottle.policy.subject import of_review
@@ -80,6 +80,8 @@ def consider(inbox: Inbox, policy: Policy, proposal_id: str, now: datetime) -> l
 
 def notes(policy: Policy, rule: Rule) -> str:
     """What the agent reads, and the log keeps: the reason, the rule, and which file it stood in."""
+    if rule.everything and rule.until:
+        return f"{rule.reason} [{rule.name!r}, until {rule.until:%Y-%m-%d %H:%M:%SZ}]"
     return f"{rule.reason or 'allowed by a rule'} [policy {rule.name!r}, policy.toml {policy.sha256}]"
 
 
@@ -110,7 +112,8 @@ class Watcher:
         self._told = told
         self._warned = warned
         self._policy = Policy()
-        self._problem = ""
+        self._bypasses: list[bypass.Bypass] = []
+        self._problems: dict[str, str] = {}
         self._pending: set[str] = set()
         self._said: dict[str, set[Applied]] = {}
         self._minute = -1
@@ -127,7 +130,7 @@ class Watcher:
 
     def look_again(self) -> bool:
         """Reads the rules again, and applies them to all that waits if they changed, or each minute; always false."""
-        changed = self._read()
+        changed = self._read() | self._read_bypasses()
         minute = _now().minute
         by_the_clock = any(rule.time or rule.until for rule in self._policy.rules)
         if changed or (by_the_clock and minute != self._minute):
@@ -141,19 +144,35 @@ class Watcher:
             policy, problem = rules.read(self._policy), ""
         except InvalidInputError as error:
             policy, problem = Policy(), f"{error}; until then no rule counts and everything is asked"
-        if problem and problem != self._problem:
-            self._warned(problem)
-        self._problem = problem
+        self._warn("rules", problem)
         if policy.sha256 == self._policy.sha256:
             return False
         note(policy, self._policy)
         self._policy = policy
         return True
 
+    def _read_bypasses(self) -> bool:
+        try:
+            found, problem = bypass.settle(), ""
+        except (BotBottleError, OSError) as error:
+            found, problem = [], f"{error}; until then no bypass counts"
+        self._warn("bypasses", problem)
+        if found == self._bypasses:
+            return False
+        self._bypasses = found
+        return True
+
+    def _warn(self, what: str, problem: str) -> None:
+        """Says it once."""
+        if problem and problem != self._problems.get(what):
+            self._warned(problem)
+        self._problems[what] = problem
+
     def _consider(self, proposal_id: str) -> None:
-        if not self._policy.rules:
+        policy = self._policy._replace(rules=(*self._policy.rules, *(each.rule for each in self._bypasses)))
+        if not policy.rules:
             return
-        for applied in consider(self._inbox, self._policy, proposal_id, _now()):
+        for applied in consider(self._inbox, policy, proposal_id, _now()):
             # One that stays pending is judged again, and told once.
             said = self._said.setdefault(proposal_id, set())
             if applied not in said:

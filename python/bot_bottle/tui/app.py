@@ -18,6 +18,7 @@ from bot_bottle import Review
 from bot_bottle.errors import BotBottleError, NotFoundError
 from bot_bottle.operator import live, seat, views, words
 from bot_bottle.operator.review import Section, sections
+from bot_bottle.policy import bypass
 from bot_bottle.tui.deciding import SURFACE, Deciding
 from bot_bottle.tui.dialogs import READING_TIME, Dialog, Help
 from bot_bottle.tui.drawing import Document, WholeCells, ascii_only, clean, document, lexer_for
@@ -75,6 +76,7 @@ class Seat(Deciding):
         self._bottle_slug = bottle_slug
         self._over = True  # until it is drawn, and from its end on
         self._asking = ""
+        self._bypasses: list[bypass.Bypass] = []
         self._views: SimpleQueue[views.View | None] = SimpleQueue()
         self._pages = ContentSwitcher(initial="inbox")
         self._places = Label("", id="pages", markup=False)
@@ -127,11 +129,16 @@ class Seat(Deciding):
         names = [f"{'>' if name == self.page else ' '}{at} {name.title()}" for at, name in enumerate(_PAGES, 1)]
         marked = f"  {len(self.listed.marked)} marked" if self.listed.marked else ""
         kept = f"  filter: {self.listed.filter}" if self.listed.filter else ""
+        bypassed = "  BYPASS " + ", ".join(f"{each.bottle} {words.span(each.seconds_left)}" for each in self._bypasses)
         first, last, height = self.view.rows
         place = f"  lines {first}-{last} of {height}" if self.page == "inbox" and height else ""
-        self._places.update(clean(f"{' '.join(names)}   {pending} pending{marked}{kept}{place}"))
+        self._places.update(
+            clean(f"{' '.join(names)}   {pending} pending{bypassed if self._bypasses else ''}{marked}{kept}{place}")
+        )
 
     def _tick(self) -> None:
+        self._bypasses = bypass.active()
+        self._places.set_class(bool(self._bypasses), "-alarm")
         if len(self.screen_stack) == 1:
             self.listed.refresh()
             self.show_pages()
