@@ -181,14 +181,8 @@ def test_every_command_goes_on_and_says_the_same_of_the_rest(
     for line in HELPER:
         for style in ("", " --json"):
             run(hosts["hostile"], line + style, {0, 4, 5}, "bot-bottle-sidecar", SUPERVISE_BOTTLE_SLUG=GOOD, **database)
-            run(
-                hosts["hostile"],
-                line + style,
-                {0, 4, 5, 7},
-                "bot-bottle-sidecar",
-                SUPERVISE_BOTTLE_SLUG="v01",
-                **database,
-            )
+        own = {"SUPERVISE_BOTTLE_SLUG": "v01", **database}
+        run(hosts["hostile"], f"{line} --json", {0, 4, 5, 7}, "bot-bottle-sidecar", **own)
     for typed in COMPLETIONS:
         asked = {"_BOT_BOTTLE_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
         run(hosts["hostile"], "", {0}, **asked)

@@ -29,7 +29,7 @@ def approval(proposal: Proposal, **other: Any) -> dict[str, Any]:
 
 
 def test_the_inbox_lists_what_waits_with_its_bottles(host: Host, operator: Operator) -> None:
-    assert operator.told("inbox") == {"at": 0, "rows": [], "bottles": []}
+    assert operator.told("inbox") == {"at": 0, "rows": [], "bottles": [], "bypasses": []}
     host.routes_file()
     first, second = host.propose("a: 1\n", "why"), host.propose("b: 1\n", slug="other")
     told = operator.told("inbox")
@@ -41,6 +41,16 @@ def test_the_inbox_lists_what_waits_with_its_bottles(host: Host, operator: Opera
         ("demo", "docker", 1),
         ("other", None, 1),
     ]
+
+
+def test_the_inbox_says_whose_requests_are_approved_unasked(host: Host, operator: Operator) -> None:
+    host.routes_file()
+    host.run("bypass", "start", "demo", "--reason", HOSTILE, "--yes")
+    for path in ("inbox", "rows?ids="):
+        (said,) = operator.told(path)["bypasses"]
+        assert said.startswith("BYPASS: what demo asks for is approved unasked for another 60 min (<U+001B>[31m<img")
+    host.run("bypass", "end")
+    assert operator.told("inbox")["bypasses"] == []
 
 
 def test_a_review_is_whole_and_spelled_out(host: Host, operator: Operator) -> None:

@@ -184,3 +184,18 @@ def test_another_profile_and_a_used_link_get_the_login_page(browser: Browser, da
         seat.page.wait_for_selector("html[data-live=true]")
     finally:
         context.close()
+
+
+def test_a_bypass_is_told_on_every_page(browser: Browser, host: Host, dashboard: Served) -> None:
+    host.routes_file()
+    host.run("bypass", "start", "demo", "--reason", HOSTILE[0], "--yes")
+    seat = Seat(browser, dashboard)
+    try:
+        for page in ("1", "2", "3"):
+            seat.page.keyboard.press(page)
+            seat.page.wait_for_selector("#bypasses:visible")
+            assert seat.page.inner_text("#bypasses").startswith("BYPASS: what demo asks for is approved unasked")
+        assert HOSTILE[0] in seat.page.inner_text("#bypasses")
+        assert seat.wrong == []
+    finally:
+        seat.context.close()

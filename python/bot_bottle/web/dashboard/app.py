@@ -40,6 +40,7 @@ from bot_bottle import (
 from bot_bottle.errors import AlreadyDecidedError
 from bot_bottle.operator import decisions
 from bot_bottle.operator.overview import overview
+from bot_bottle.policy import bypass
 from bot_bottle.states import Status
 from bot_bottle.web.access_log import AccessLog
 from bot_bottle.web.broker.bodies import parse, query, texts
@@ -299,7 +300,7 @@ class Dashboard:
             # The number first: what arrives in between is then told of once more, never left out.
             at = self._inbox.last_change()
             rows = [shown.row(item) for item in self._inbox.pending()]
-            return {"at": at, "rows": rows, "bottles": shown.safe(overview(self._database))}
+            return {"at": at, "rows": rows, **self._around()}
 
         return json(await self._run(read))
 
@@ -311,9 +312,13 @@ class Dashboard:
             raise InvalidInputError(f"ids may be at most {_MOST_IN_VIEW}")
 
         def read() -> dict[str, Any]:
-            return {"rows": self._rows(ids), "bottles": shown.safe(overview(self._database))}
+            return {"rows": self._rows(ids), **self._around()}
 
         return json(await self._run(read))
+
+    def _around(self) -> dict[str, Any]:
+        """What a list of proposals says beside them: of their bottles, and whose requests are approved unasked."""
+        return {"bottles": shown.safe(overview(self._database)), "bypasses": shown.safe(bypass.notices())}
 
     async def _events(self, request: Request) -> Response:
         given = query(request.query_params.multi_items(), ("page",))

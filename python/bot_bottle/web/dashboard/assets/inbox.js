@@ -57,9 +57,17 @@ export async function start(teller, counter, connected) {
   refresh();
 }
 
+// What goes on in the bottles, and whose requests are approved unasked: that is on every page.
+function around(told) {
+  bottles = new Map(told.bottles.map((each) => [each.slug, each]));
+  const said = document.getElementById("bypasses");
+  said.textContent = told.bypasses.join(" ");
+  said.hidden = !told.bypasses.length;
+}
+
 async function reload() {
   const told = await get("inbox");
-  bottles = new Map(told.bottles.map((each) => [each.slug, each]));
+  around(told);
   merge(told.rows);
   return told.at;
 }
@@ -73,7 +81,7 @@ async function refresh() {
     const ids = view.inView().filter((line) => line.id && line.pending).map((line) => line.id).slice(0, 100);
     try {
       const told = await get(`rows?ids=${ids.join(",")}`);
-      bottles = new Map(told.bottles.map((each) => [each.slug, each]));
+      around(told);
       merge(told.rows);
     } catch {
       // It is tried again.
