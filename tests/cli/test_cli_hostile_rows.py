@@ -180,9 +180,9 @@ def test_every_command_goes_on_and_says_the_same_of_the_rest(
     database = {"SUPERVISE_DB_PATH": str(hosts["hostile"].root / "db" / "bot-bottle.db")}
     for line in HELPER:
         for style in ("", " --json"):
-            run(hosts["hostile"], line + style, {0, 4, 5}, "bot-bottle-sidecar", SUPERVISE_BOTTLE_SLUG=GOOD, **database)
-        own = {"SUPERVISE_BOTTLE_SLUG": "v01", **database}
-        run(hosts["hostile"], f"{line} --json", {0, 4, 5, 7}, "bot-bottle-sidecar", **own)
+            good, victim = ({"SUPERVISE_BOTTLE_SLUG": slug, **database} for slug in (GOOD, "v01"))
+            run(hosts["hostile"], line + style, {0, 4, 5}, "bot-bottle-sidecar", **good)
+            run(hosts["hostile"], line + style, {0, 4, 5, 7}, "bot-bottle-sidecar", **victim)
     for typed in COMPLETIONS:
         asked = {"_BOT_BOTTLE_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
         run(hosts["hostile"], "", {0}, **asked)

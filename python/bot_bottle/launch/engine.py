@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -25,13 +26,17 @@ class Sidecars(NamedTuple):
     """Why, in one line; what a daemon has written may be part of it."""
 
 
+_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
 def ask(bottles: Iterable[tuple[str, str]]) -> dict[str, Sidecars]:
     """The sidecars of each bottle, by slug.
 
     Args:
         bottles: slug and backend of each.
     """
-    known = dict(bottles)
+    # A name that is none of a bottle is no word of a command line either.
+    known = {slug: tool for slug, tool in bottles if _SLUG.fullmatch(slug)}
     found = {slug: Sidecars("unknown", None, f"{tool} is not asked yet") for slug, tool in known.items()}
     return found | _docker([slug for slug, tool in known.items() if tool == "docker"])
 

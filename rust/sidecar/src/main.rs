@@ -274,7 +274,7 @@ fn run(verb: Verb) -> Result<u8> {
         Verb::Pending { queue } => {
             let listed = queue.open()?.pending()?;
             let line = |InboxSummary { proposal: p, .. }: &InboxSummary| {
-                format!("{}  {}  {}  {}", p.id, p.tool, p.arrival_timestamp, one_line(&p.justification))
+                one_line(&format!("{}  {}  {}  {}", p.id, p.tool, p.arrival_timestamp, p.justification))
             };
             print(queue.place.json, &as_json(&listed), || listed.iter().map(line).collect::<Vec<_>>().join("\n"));
             Ok(0)
@@ -292,7 +292,7 @@ fn run(verb: Verb) -> Result<u8> {
         Verb::UseGrant { queue, tool, fingerprint } => {
             let spent = queue.place.grants()?.use_grant(&queue.bottle, &tool, &fingerprint)?;
             let grant = spent.ok_or(Error::NotFound { what: "live grant for", id: fingerprint })?;
-            print(queue.place.json, &as_json(&grant), || format!("used {}", grant.id));
+            print(queue.place.json, &as_json(&grant), || one_line(&format!("used {}", grant.id)));
             Ok(0)
         }
         Verb::Audit(Audit::Append { queue, component, action, notes }) => {
@@ -418,10 +418,10 @@ fn decided(response: &Response) -> String {
 fn describe(item: &InboxItem) -> String {
     let proposal = &item.proposal;
     let mut lines = vec![
-        format!("id             {}", proposal.id),
+        format!("id             {}", one_line(&proposal.id)),
         format!("state          {}", item.state),
-        format!("tool           {}", proposal.tool),
-        format!("arrived        {}", proposal.arrival_timestamp),
+        format!("tool           {}", one_line(&proposal.tool)),
+        format!("arrived        {}", one_line(&proposal.arrival_timestamp)),
         format!("payload        {} bytes, sha256 {}", proposal.proposed_file.len(), proposal.payload_sha256),
         format!("justification  {}", visible(&proposal.justification, true)),
     ];

@@ -50,7 +50,9 @@ pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Bottle> {
 /// With its files, if this host signed its registration; else with what is wrong.
 pub(crate) fn settle(conn: &Connection, keys: &Keys, mut bottle: Bottle) -> Result<Bottle> {
     match Registration::read_verified(conn, keys, &bottle.slug) {
-        Ok(found) => bottle.files = found.map(|found| found.files.into_iter().collect()).unwrap_or_default(),
+        Ok(Some(found)) => bottle.files = found.files.into_iter().collect(),
+        // The row is there, but not under the name that was read: its bytes are no text.
+        Ok(None) => bottle.damaged = Some("its name is not UTF-8 text".to_owned()),
         Err(error) => bottle.damaged = Some(error.damage().ok_or(error)?),
     }
     Ok(bottle)

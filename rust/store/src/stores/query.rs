@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::types::Value;
+use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Statement};
 
 use crate::error::{Error, Result};
@@ -87,7 +87,12 @@ fn run(conn: &Connection, sql: &str, params: &Params, readonly: bool) -> Result<
     while let Some(row) = rows.next().map_err(refused)? {
         let mut values = Vec::with_capacity(names.len());
         for (index, name) in names.iter().enumerate() {
-            values.push((name.clone(), row.get(index).map_err(refused)?));
+            // Whoever can write the file can write there what is no text, and one row must not end an answer.
+            let value = match row.get_ref(index).map_err(refused)? {
+                ValueRef::Text(bytes) => Value::Text(String::from_utf8_lossy(bytes).into_owned()),
+                other => other.try_into().map_err(|_| Error::input("sql", "returns what cannot be read"))?,
+            };
+            values.push((name.clone(), value));
         }
         found.push(values);
     }
