@@ -4,7 +4,9 @@ idle one."""
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import bot_bottle
-from store_process import Process
+from store_process import Process, eventually
 
 _PROGRAM = """
 import sys
@@ -171,3 +173,48 @@ def test_what_could_not_be_synced_in_the_wal_is_put_into_the_database(tmp_path: 
     assert subprocess.run(count, capture_output=True, text=True).stdout.strip() == found
     with bot_bottle.QueueStore("dev", path) as queue:
         assert len(queue.list_pending_proposals()) == 2
+
+
+def propose_until_interrupted(db: str) -> None:
+    import os
+    import time
+
+    from bot_bottle import Proposal, QueueStore, errors
+
+    queue = QueueStore("dev", db)
+    queue.pending()
+    print(os.getpid())
+    start = time.monotonic()
+    try:
+        print(queue.write_proposal(Proposal.new("dev", "egress-allow", "a: 1")))
+    except errors.DatabaseUnavailableError as error:
+        print(type(error.__cause__).__name__, time.monotonic() - start)
+
+
+def hold_a_snapshot(db: str) -> None:
+    import sqlite3
+
+    with sqlite3.connect(db, isolation_level=None) as connection:
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM proposals").fetchall()
+        print("held")
+        input()
+
+
+def test_a_signal_ends_the_wait_to_mend_what_was_not_synced(tmp_path: Path) -> None:
+    """The WAL cannot go to the database while somebody reads an older state: that is waited for, for 30 s."""
+    path, log = tmp_path / "bot-bottle.db", tmp_path / "log"
+    with bot_bottle.QueueStore("dev", path) as queue:
+        queue.write_proposal(bot_bottle.Proposal.new("dev", "egress-allow", "old: 1"))
+    broken = ["--trace=fdatasync", "--inject=fdatasync:error=EIO:when=1", f"--output={log}"]
+    with Process(hold_a_snapshot, path) as reader:
+        assert reader.says() == "held"
+        with Process(propose_until_interrupted, path, strace=broken) as writer:
+            pid = int(writer.says())
+            eventually(lambda: "EIO" in log.read_text(), within=60)
+            os.kill(pid, signal.SIGINT)
+            cause, seconds = writer.ends().split()
+        reader.tell()
+        reader.ends()
+    assert cause == "KeyboardInterrupt"
+    assert float(seconds) < 20

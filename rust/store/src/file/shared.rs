@@ -163,7 +163,7 @@ impl Shared {
         let wal = if syncs == Syncs::AfterTurn { opened.wal.file() } else { None };
         let syncs = if wal.is_some() { Syncs::AfterTurn } else { Syncs::InTurn };
         if self.torn.load(Ordering::Acquire) {
-            self.mend(opened)?;
+            self.mend(opened).map_err(|error| if patience::was_interrupted() { Error::Interrupted } else { error })?;
         }
         let file = opened.file.clone();
         let done = opened.transact(syncs, work, |(_, rings)| rings.stir(&file)).map_err(|error| error.at(&file));
@@ -177,7 +177,7 @@ impl Shared {
             Err(error) => return Err(error),
         };
         // It is written, so no signal takes that back any more.
-        let _quiet = patience::limit_quietly(BUSY_TIMEOUT);
+        let quiet = patience::limit_quietly(BUSY_TIMEOUT);
         if wal.is_none() {
             // First, as who waits may begin to wake up. A ring says no more than that it is worth a look.
             rings.ring(&file);
@@ -189,13 +189,16 @@ impl Shared {
         }
         opened.wal.checkpoint(&opened.conn, turn);
         if opened.wal.is_long() {
-            opened.wal.restart(&opened.conn, opened.turns.as_ref(), WAL_PATIENCE);
+            // Never ended by a signal: what was written is written.
+            opened.wal.restart(&opened.conn, opened.turns.as_ref(), &patience::limit_quietly(WAL_PATIENCE));
         }
         if let Some(wal) = wal {
             let places = opened.places();
             drop(slot); // other threads' writes need not wait
             if wal.sync_data().is_err() {
                 self.torn.store(true, Ordering::Release);
+                // An error in any case unless it can be mended, and a signal may bring it sooner.
+                drop(quiet);
                 let slot = self.writer.lock(&self.path)?;
                 let lost = || Error::WriteLost { path: file.display().to_string() };
                 self.mend(slot.as_ref().ok_or_else(lost)?)?;
@@ -212,10 +215,9 @@ impl Shared {
     /// The disk refused a part of the WAL that is committed: after a power cut nothing behind it would be found. The kernel
     /// still has it, though, and a checkpoint puts it into the database.
     fn mend(&self, opened: &Opened) -> Result<()> {
+        let patience = patience::limit(BUSY_TIMEOUT);
         // Twice: SQLite's own descriptor may have to hear of the error, too.
-        if opened.wal.restart(&opened.conn, opened.turns.as_ref(), BUSY_TIMEOUT)
-            || opened.wal.restart(&opened.conn, opened.turns.as_ref(), BUSY_TIMEOUT)
-        {
+        if (0..2).any(|_| opened.wal.restart(&opened.conn, opened.turns.as_ref(), &patience)) {
             self.torn.store(false, Ordering::Release);
             return Ok(());
         }

@@ -15,7 +15,7 @@ use rusqlite::hooks;
 use crate::file::identity::{FileId, look};
 use crate::file::layout;
 use crate::file::turn::{Turn, Turns};
-use crate::patience;
+use crate::patience::Patience;
 
 /// What the WAL is cut back to when it starts anew; SQLite's own checkpoints keep it at a quarter of that.
 pub(crate) const WAL_LIMIT: u32 = 16 << 20;
@@ -117,9 +117,7 @@ impl Wal {
     /// SQLite's own checkpoints never wait, so where there is always some reader (many waiters look, each for an instant)
     /// the WAL never starts anew. This one holds off writers until it can. A reader that stays longer than it has
     /// patience is left alone: the next step tries again. Whether all of the WAL is in the database now, on the disk.
-    pub(crate) fn restart(&self, conn: &Connection, turns: Option<&Turns>, patience: Duration) -> bool {
-        // Never ended by a signal: what was written is written.
-        let _patience = patience::limit_quietly(patience);
+    pub(crate) fn restart(&self, conn: &Connection, turns: Option<&Turns>, _patience: &Patience) -> bool {
         let Ok(_turn) = turns.map(Turns::take).transpose() else { return false };
         conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0)) == Ok(false)
     }
