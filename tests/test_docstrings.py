@@ -68,7 +68,8 @@ def test_help_shows_it() -> None:
     shown = inspect.getdoc(bot_bottle.QueueStore.wait_for_response) or ""
     assert "timeout: seconds; ``None`` waits for ever" in shown
     assert re.search(r"WaitTimeoutError: undecided after", shown)
-    assert str(inspect.signature(bot_bottle.QueueStore.wait_for_response)) == "(self, /, proposal_id, timeout=None)"
+    signature = "(self, /, proposal_id, timeout=None, *, wake_on_question=False, after_question=None)"
+    assert str(inspect.signature(bot_bottle.QueueStore.wait_for_response)) == signature
 
 
 def test_editors_show_the_same_words() -> None:

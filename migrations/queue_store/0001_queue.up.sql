@@ -3,6 +3,7 @@
 -- Invariants
 --   * A proposal's content never changes (trigger proposals_content_is_immutable); only its state does.
 --   * There is at most one answer to a proposal (responses' primary key), and it is never changed.
+--   * What was said about a proposal is never changed, and goes with the proposal alone (triggers on messages).
 --   * `expired` needs no sweeper: a pending row whose expires_at has passed counts as expired wherever it
 --     is read. The stored state follows when somebody is told, so that what was said stays true.
 --   * Timestamps are RFC 3339 UTC with six decimals and Z: their text order is their time order.
@@ -22,6 +23,8 @@ CREATE TABLE proposals (
   base_sha256        TEXT,          -- what the managed file must still hash to when this is decided; '' = absent
   expires_at         TEXT,
   fingerprint        TEXT,          -- what a grant made from the approval is about
+  revises            TEXT,          -- the id of the proposal in whose place its requester put this one
+  revision           INTEGER NOT NULL DEFAULT 1, -- how many that makes in a row, this one included
   state              TEXT NOT NULL DEFAULT 'pending' CONSTRAINT proposal_state_is_known
                      CHECK (state IN ('pending', 'approved') OR state IN ('modified', 'rejected') OR state IN ('expired', 'withdrawn')),
   waiting_until      TEXT,          -- lease of whoever is blocked on it; in the past: nobody is any more
@@ -47,7 +50,7 @@ CREATE INDEX proposals_by_bottle ON proposals (bottle_slug, seq);
 
 CREATE TRIGGER proposals_content_is_immutable
 BEFORE UPDATE OF id, queue_key, bottle_slug, tool, payload_sha256, justification, arrival_timestamp,
-                 current_file_hash, base_sha256, expires_at, fingerprint, proposed_file ON proposals
+                 current_file_hash, base_sha256, expires_at, fingerprint, revises, revision, proposed_file ON proposals
 BEGIN
   SELECT RAISE(ABORT, 'a proposal is immutable once written');
 END;
@@ -122,6 +125,36 @@ BEGIN
   SELECT RAISE(ABORT, 'a response is final');
 END;
 
+-- What is said about a proposal while it is pending: the operator asks, the requester answers. Not in the order of a clock.
+CREATE TABLE messages (
+  seq          INTEGER PRIMARY KEY,
+  id           TEXT NOT NULL CONSTRAINT messages_id_is_unique UNIQUE,
+  proposal_seq INTEGER NOT NULL REFERENCES proposals (seq) ON DELETE CASCADE,
+  sender       TEXT NOT NULL CONSTRAINT message_sender_is_known CHECK (sender IN ('operator', 'requester')),
+  written_by   TEXT NOT NULL,
+  surface      TEXT NOT NULL CONSTRAINT message_surface_is_known CHECK (surface IN ('cli', 'tui') OR surface IN ('web', 'api') OR surface = 'policy'),
+  written_at   TEXT NOT NULL,
+  text         TEXT NOT NULL,
+  key_id       TEXT,            -- which key signed the question (docs/statements.md)
+  signature    TEXT,
+  CONSTRAINT questions_are_signed CHECK ((sender = 'operator') = (signature IS NOT NULL) AND (sender = 'operator') = (key_id IS NOT NULL))
+) STRICT;
+
+-- Serves the thread of a proposal, in its order, and who had the last word.
+CREATE INDEX messages_by_proposal ON messages (proposal_seq, seq);
+
+CREATE TRIGGER messages_are_final BEFORE UPDATE ON messages
+BEGIN
+  SELECT RAISE(ABORT, 'a message is final');
+END;
+
+-- With its proposal it goes, when that is pruned: then there is none any more as this fires.
+CREATE TRIGGER messages_go_with_their_proposal BEFORE DELETE ON messages
+WHEN EXISTS (SELECT 1 FROM proposals WHERE seq = OLD.proposal_seq)
+BEGIN
+  SELECT RAISE(ABORT, 'a message is final');
+END;
+
 -- A decision on a managed file: intended with the decision, applied once the file on the host is the decided one.
 CREATE TABLE applies (
   proposal_seq    INTEGER PRIMARY KEY REFERENCES proposals (seq) ON DELETE CASCADE,
@@ -141,7 +174,7 @@ CREATE TABLE changes (
   seq         INTEGER PRIMARY KEY,
   kind        TEXT NOT NULL CONSTRAINT change_kind_is_known
               CHECK (kind IN ('proposed', 'approved') OR kind IN ('modified', 'rejected') OR kind IN ('expired', 'withdrawn')
-                OR kind IN ('applied', 'apply_failed') OR kind = 'archived'),
+                OR kind IN ('applied', 'apply_failed') OR kind IN ('asked', 'answered') OR kind = 'archived'),
   proposal_id TEXT NOT NULL,
   bottle_slug TEXT NOT NULL,
   tool        TEXT NOT NULL,

@@ -28,13 +28,14 @@ from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal, final, overload
 
-from bot_bottle.states import ApplyState, ChangeKind, Scope, State, Status, Surface, Transport
+from bot_bottle.states import ApplyState, ChangeKind, Scope, Sender, State, Status, Surface, Transport
 
 __all__ = [
     "DB_PATH_IN_CONTAINER",
     "MAX_JUSTIFICATION_BYTES",
+    "MAX_MESSAGE_BYTES",
     "MAX_NOTES_BYTES",
     "MAX_PAYLOAD_BYTES",
     "MAX_PENDING_PER_BOTTLE",
@@ -61,6 +62,7 @@ __all__ = [
     "InboxItem",
     "InboxSummary",
     "Keys",
+    "Message",
     "Odd",
     "Part",
     "Proposal",
@@ -69,6 +71,7 @@ __all__ = [
     "Response",
     "ResponseSummary",
     "Review",
+    "Revised",
     "Routes",
     "SecretFinding",
     "Transaction",
@@ -94,6 +97,7 @@ __version__: Final[str]
 DB_PATH_IN_CONTAINER: Final[str]
 MAX_PAYLOAD_BYTES: Final[int]
 MAX_JUSTIFICATION_BYTES: Final[int]
+MAX_MESSAGE_BYTES: Final[int]
 MAX_NOTES_BYTES: Final[int]
 MAX_PENDING_PER_BOTTLE: Final[int]
 TOOL_EGRESS_ALLOW: Final[Literal["egress-allow"]]
@@ -234,6 +238,8 @@ class Proposal:
         current_file_hash: SHA-256 of the managed file the payload was written against; ``None`` or ``""``: unknown.
         expires_at: from then on undecided means expired; ``None``: never.
         fingerprint: what a grant made from its approval is about (see :class:`GrantStore`), at most 512 bytes.
+        revises: the id of a pending proposal of the same bottle and tool in whose place this one is put: that one is
+            withdrawn as this one is written.
 
     Raises:
         InvalidProposalError: a field breaks its rule; the message names it (for bytes, the offset).
@@ -251,6 +257,7 @@ class Proposal:
         *,
         expires_at: str | datetime | None = None,
         fingerprint: str | None = None,
+        revises: str | None = None,
     ) -> Proposal: ...
     @staticmethod
     def new(
@@ -262,6 +269,7 @@ class Proposal:
         *,
         expires_in: float | None = None,
         fingerprint: str | None = None,
+        revises: str | None = None,
     ) -> Proposal:
         """A proposal with a new id that arrives now and, with ``expires_in`` (seconds), expires then.
 
@@ -296,6 +304,9 @@ class Proposal:
     @property
     def fingerprint(self) -> str | None:
         """What a grant made from its approval is about; see :class:`GrantStore`."""
+    @property
+    def revises(self) -> str | None:
+        """The id of the proposal in whose place it was put, if it was."""
     @property
     def payload_sha256(self) -> str:
         """SHA-256 of ``proposed_file``: what a decision names."""
@@ -526,6 +537,49 @@ class AuditReport:
         """All fields by name, JSON-ready."""
 
 @final
+class Message:
+    """One message about a pending proposal: what the operator asks back, or what the requester answers.
+
+    Frozen, comparable, hashable, picklable; ``repr`` does not show the text.
+    """
+
+    @property
+    def id(self) -> str:
+        """UUIDv7."""
+    @property
+    def proposal_id(self) -> str:
+        """The proposal that it is about."""
+    @property
+    def sender(self) -> Sender:
+        """``operator`` or ``requester``."""
+    @property
+    def text(self) -> str:
+        """What is said, up to 16 KiB."""
+    @property
+    def written_by(self) -> str:
+        """Who wrote it: the operator, or the requester's bottle."""
+    @property
+    def surface(self) -> Surface:
+        """Through what: ``cli``, ``tui``, ``web``, ``api`` or ``policy``."""
+    @property
+    def written_at(self) -> str:
+        """When it was written."""
+    @property
+    def damaged(self) -> str | None:
+        """Why it is not to be believed: it breaks a rule, or no trusted key signed it. ``None`` otherwise."""
+    @property
+    def signed(self) -> dict[str, Any] | None:
+        """Of a question: ``bottle_slug``, ``tool``, ``payload_sha256``, ``key_id`` and ``signature`` of the statement;
+        with the other fields all that a verifier needs (docs/statements.md).
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
 class ProposalSummary:
     """A proposal as a list has it: all but its payload."""
 
@@ -553,6 +607,9 @@ class ProposalSummary:
     @property
     def fingerprint(self) -> str | None:
         """What a grant made from its approval is about; see :class:`GrantStore`."""
+    @property
+    def revises(self) -> str | None:
+        """The id of the proposal in whose place it was put, if it was."""
     @property
     def payload_sha256(self) -> str:
         """SHA-256 of the payload as its row says, which only :meth:`Inbox.review` compares with the payload."""
@@ -673,6 +730,17 @@ class InboxItem:
         """Hash the managed file must still have when this is decided; ``""``: absent, ``None``: not compared."""
 
     @property
+    def revision(self) -> int:
+        """How many proposals in a row it is the last of, each put in the place of the one before it; 1: the first."""
+    @property
+    def last_word(self) -> Sender | None:
+        """Who wrote the newest message about it: ``operator`` (it was asked about), ``requester`` (that is answered) or
+        ``None``.
+        """
+    @property
+    def thread(self) -> list[Message]:
+        """What was said about it, in order. Lists leave it empty: ``read``, ``review`` and ``inspect`` have it."""
+    @property
     def damaged(self) -> str | None:
         """Why the host does not act on it: its rows, or its bottle's, are not as they were signed. It cannot be
         decided then, and no managed file is named.
@@ -741,6 +809,17 @@ class InboxSummary:
         """Hash the managed file must still have when this is decided; ``""``: absent, ``None``: not compared."""
 
     @property
+    def revision(self) -> int:
+        """How many proposals in a row it is the last of, each put in the place of the one before it; 1: the first."""
+    @property
+    def last_word(self) -> Sender | None:
+        """Who wrote the newest message about it: ``operator`` (it was asked about), ``requester`` (that is answered) or
+        ``None``.
+        """
+    @property
+    def thread(self) -> list[Message]:
+        """What was said about it, in order. Lists leave it empty: ``read``, ``review`` and ``inspect`` have it."""
+    @property
     def damaged(self) -> str | None:
         """Why the host does not act on it: its rows, or its bottle's, are not as they were signed. It cannot be
         decided then, and no managed file is named.
@@ -794,6 +873,23 @@ class Hunk:
     def __reduce__(self) -> tuple[Any, ...]: ...
 
 @final
+class Revised:
+    """The revision before a proposal, as far as an operator needs it to see what became of it."""
+
+    @property
+    def id(self) -> str:
+        """The id of the proposal."""
+    @property
+    def thread(self) -> list[Message]:
+        """What was said about it, in order."""
+    @property
+    def hunks(self) -> list[Hunk]:
+        """From what was proposed then to what is proposed now."""
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name, JSON-ready."""
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
 class Odd:
     """Something about a proposal that should make the operator look twice."""
 
@@ -812,7 +908,7 @@ class Odd:
 class Review:
     """All that must be seen of one proposal before it is decided, from :meth:`Inbox.review`.
 
-    ``to_dict`` has its fields beside the item's; ``hunks`` and ``odd`` are nested.
+    ``to_dict`` has its fields beside the item's; ``hunks``, ``revised`` and ``odd`` are nested.
     """
 
     @property
@@ -838,6 +934,9 @@ class Review:
         """
 
     @property
+    def revised(self) -> Revised | None:
+        """The revision before this one, where :attr:`Proposal.revises` names one that is still kept."""
+    @property
     def odd(self) -> list[Odd]:
         """What should make the operator look twice."""
     @property
@@ -858,7 +957,9 @@ class Change:
         """Its number."""
     @property
     def kind(self) -> ChangeKind:
-        """``proposed, approved, modified, rejected, expired, withdrawn, applied, apply_failed`` or ``archived``."""
+        """``proposed, approved, modified, rejected, expired, withdrawn, applied, apply_failed, asked, answered`` or
+        ``archived``.
+        """
 
     @property
     def proposal_id(self) -> str:
@@ -1052,10 +1153,13 @@ class QueueStore:
 
         That is ``proposal`` itself, or an older pending one with the same bottle, tool and content
         (and the same base file and fingerprint): then both ids lead to the one row and its one answer.
-        Writing the same id and content again changes nothing.
+        Writing the same id and content again changes nothing. One that ``revises`` another is written as that
+        one is withdrawn, for this requester, with the reason ``revised as <id>``.
 
         Raises:
-            InvalidProposalError: it is of another bottle, its id exists with other content, or 200 are pending already.
+            InvalidProposalError: it is of another bottle, its id exists with other content, 200 are pending already, or
+                what it revises is for another tool or has the same content.
+            NotFoundError, AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError: what it revises has ended.
         """
 
     def read_proposal(self, proposal_id: str) -> Proposal | None:
@@ -1084,6 +1188,7 @@ class QueueStore:
     def read_response(self, proposal_id: str) -> Response | None:
         """The answer, after archiving too; ``None`` while there is none or its managed file is not yet written."""
 
+    @overload
     def wait_for_response(self, proposal_id: str, timeout: float | None = None) -> Response:
         """Blocks until the answer is in effect and returns it, at once if it already is.
 
@@ -1092,6 +1197,39 @@ class QueueStore:
 
         Args:
             timeout: seconds; ``None`` waits for ever, ``0`` only looks.
+            wake_on_question: return, too, once the operator asks back: the first :class:`Message` that is not
+                answered, at once if there is one. :meth:`answer` it and wait again, or wait for what comes
+                ``after_question``, the id of a message that was seen.
+
+        Raises:
+            NotFoundError: no such proposal in this queue.
+            ProposalExpiredError, ProposalWithdrawnError: it ended without an answer.
+            StaleReviewError: decided, but its managed file had changed and was left alone.
+            WaitTimeoutError: undecided after ``timeout``; it stays pending.
+            DatabaseUnavailableError: its broker was never reached, for ``timeout`` but 5 s at least and 30 s at most.
+                One that was reached and went away is waited for.
+            ClosedError: :meth:`close` was called meanwhile.
+            Exception: whatever a signal handler raised, within 50 ms (main thread).
+        """
+    @overload
+    def wait_for_response(
+        self,
+        proposal_id: str,
+        timeout: float | None = None,
+        *,
+        wake_on_question: bool = False,
+        after_question: str | None = None,
+    ) -> Response | Message:
+        """Blocks until the answer is in effect and returns it, at once if it already is.
+
+        While it blocks it keeps a lease, so that the operator sees somebody waiting. Woken by the
+        writer's bell (well below a millisecond), or within a second where nobody rang.
+
+        Args:
+            timeout: seconds; ``None`` waits for ever, ``0`` only looks.
+            wake_on_question: return, too, once the operator asks back: the first :class:`Message` that is not
+                answered, at once if there is one. :meth:`answer` it and wait again, or wait for what comes
+                ``after_question``, the id of a message that was seen.
 
         Raises:
             NotFoundError: no such proposal in this queue.
@@ -1104,6 +1242,7 @@ class QueueStore:
             Exception: whatever a signal handler raised, within 50 ms (main thread).
         """
 
+    @overload
     def begin_wait(
         self, proposal_id: str, callback: Callable[[Response | BaseException], object], timeout: float | None = None
     ) -> Wait:
@@ -1115,6 +1254,40 @@ class QueueStore:
         (``atexit``) nobody is called, and a call that runs is given a second; before Python 3.14 one that takes
         longer aborts the process.
         ``AsyncQueueStore`` builds on this.
+        """
+    @overload
+    def begin_wait(
+        self,
+        proposal_id: str,
+        callback: Callable[[Response | Message | BaseException], object],
+        timeout: float | None = None,
+        *,
+        wake_on_question: bool = False,
+        after_question: str | None = None,
+    ) -> Wait:
+        """Starts the same wait without blocking; ``callback`` is called once with what it would return or raise.
+
+        The call comes from the process's one watcher thread, or from this one if the answer is
+        there already; it must be short. A blocking wait inside it ends like any other, but all other waits of
+        the process stand still meanwhile, and over a broker it needs a timeout. Once the interpreter ends
+        (``atexit``) nobody is called, and a call that runs is given a second; before Python 3.14 one that takes
+        longer aborts the process.
+        ``AsyncQueueStore`` builds on this.
+        """
+
+    def answer(self, proposal_id: str, text: str, *, message_id: str | None = None) -> Message:
+        """Answers what the operator asked back about a proposal; it stays pending, and the operator sees the answer.
+
+        There is one answer to all that was asked so far, whoever of several requesters gives it.
+
+        Args:
+            text: up to 16 KiB, not blank.
+            message_id: a UUID for it: the same answer under the same id again changes nothing. ``None`` makes one.
+
+        Raises:
+            NotFoundError: no such proposal in this queue.
+            AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError: it has ended.
+            InvalidInputError: nothing was asked, or it is answered already; or the text breaks its rule.
         """
 
     def withdraw_proposal(self, proposal_id: str, reason: str = "withdrawn by the requester") -> None:
@@ -1208,6 +1381,31 @@ class Inbox:
             InvalidInputError: nothing to modify for this tool, or it needs notes (``gitleaks-allow``,
                 ``egress-token-allow``).
             ManagedFileError: decided, but the file could not be written.
+        """
+
+    def ask(
+        self,
+        proposal_id: str,
+        text: str,
+        *,
+        asked_by: str | None = None,
+        surface: Surface = "api",
+        message_id: str | None = None,
+    ) -> Message:
+        """Asks back: whoever waits is told at once; the proposal stays pending, to be answered or revised.
+
+        The question is signed, and its audit entry is written with it. A review of before the answer is stale.
+
+        Args:
+            proposal_id: the full id.
+            text: up to 16 KiB, not blank; 16 questions about one proposal at most.
+            asked_by: who; ``None`` is the operating system's user name.
+            message_id: a UUID for it: the same question under the same id again changes nothing. ``None`` makes one.
+
+        Raises:
+            NotFoundError, AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError: nobody waits for it.
+            InvalidInputError: nobody can answer for this tool (``egress-token-allow``, ``run-command``), there were 16
+                questions already, or the text breaks its rule.
         """
 
     def watch(self, since: int | None = None, *, timeout: float | None = None) -> Watch:

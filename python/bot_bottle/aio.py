@@ -14,7 +14,7 @@ from functools import partial
 from os import PathLike
 from threading import Lock
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from bot_bottle._native import (
     Broker,
@@ -23,6 +23,7 @@ from bot_bottle._native import (
     Inbox,
     InboxItem,
     InboxSummary,
+    Message,
     Proposal,
     QueueStore,
     Response,
@@ -117,16 +118,52 @@ class AsyncQueueStore:
         """As :meth:`QueueStore.write_response`."""
         return await asyncio.to_thread(self._store.write_response, response)
 
-    async def wait_for_response(self, proposal_id: str, timeout: float | None = None) -> Response:
+    @overload
+    async def wait_for_response(self, proposal_id: str, timeout: float | None = None) -> Response: ...
+    @overload
+    async def wait_for_response(
+        self,
+        proposal_id: str,
+        timeout: float | None = None,
+        *,
+        wake_on_question: bool = False,
+        after_question: str | None = None,
+    ) -> Response | Message: ...
+    async def wait_for_response(
+        self,
+        proposal_id: str,
+        timeout: float | None = None,
+        *,
+        wake_on_question: bool = False,
+        after_question: str | None = None,
+    ) -> Response | Message:
         """As :meth:`QueueStore.wait_for_response`."""
-        response: Response = await _delivered(lambda done: self._store.begin_wait(proposal_id, done, timeout))
-        return response
+        word: Response | Message = await _delivered(
+            lambda done: self._store.begin_wait(
+                proposal_id, done, timeout, wake_on_question=wake_on_question, after_question=after_question
+            )
+        )
+        return word
 
     async def begin_wait(
-        self, proposal_id: str, callback: Callable[[Response | BaseException], object], timeout: float | None = None
+        self,
+        proposal_id: str,
+        callback: Callable[[Any], object],
+        timeout: float | None = None,
+        *,
+        wake_on_question: bool = False,
+        after_question: str | None = None,
     ) -> Wait:
         """As :meth:`QueueStore.begin_wait`."""
-        return await asyncio.to_thread(self._store.begin_wait, proposal_id, callback, timeout)
+        return await asyncio.to_thread(
+            lambda: self._store.begin_wait(
+                proposal_id, callback, timeout, wake_on_question=wake_on_question, after_question=after_question
+            )
+        )
+
+    async def answer(self, proposal_id: str, text: str, *, message_id: str | None = None) -> Message:
+        """As :meth:`QueueStore.answer`."""
+        return await asyncio.to_thread(lambda: self._store.answer(proposal_id, text, message_id=message_id))
 
     async def withdraw_proposal(self, proposal_id: str, reason: str = "withdrawn by the requester") -> None:
         """As :meth:`QueueStore.withdraw_proposal`."""
@@ -232,6 +269,20 @@ class AsyncInbox:
                 surface=surface,
                 grant=grant,
             )
+        )
+
+    async def ask(
+        self,
+        proposal_id: str,
+        text: str,
+        *,
+        asked_by: str | None = None,
+        surface: Surface = "api",
+        message_id: str | None = None,
+    ) -> Message:
+        """As :meth:`Inbox.ask`."""
+        return await self._do(
+            lambda inbox: inbox.ask(proposal_id, text, asked_by=asked_by, surface=surface, message_id=message_id)
         )
 
     async def watch(self, since: int | None = None, *, timeout: float | None = None) -> AsyncIterator[Change]:

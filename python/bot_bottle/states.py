@@ -19,8 +19,21 @@ ApplyState: TypeAlias = Literal["intended", "applied", "failed"]
 Surface: TypeAlias = Literal["cli", "tui", "web", "api", "policy"]
 """Through what was decided."""
 
+Sender: TypeAlias = Literal["operator", "requester"]
+"""Who wrote a message about a proposal."""
+
 ChangeKind: TypeAlias = Literal[
-    "proposed", "approved", "modified", "rejected", "expired", "withdrawn", "applied", "apply_failed", "archived"
+    "proposed",
+    "approved",
+    "modified",
+    "rejected",
+    "expired",
+    "withdrawn",
+    "applied",
+    "apply_failed",
+    "asked",
+    "answered",
+    "archived",
 ]
 """One step in a proposal's life."""
 

@@ -77,6 +77,7 @@ def test_the_document_s_examples_run(host: Host, tmp_path: Path) -> None:
         host.propose("routes: []\n", against=ROUTES).id,
         host.propose("FROM a\n", tool="capability-block").id,
         host.propose("FROM b\n", tool="capability-block").id,
+        host.propose("FROM c\n", tool="capability-block").id,
         host.propose("a key", tool="gitleaks-allow", fingerprint="f").id,
     ]
     (tmp_path / "routes.yaml").write_text("routes: []\n")

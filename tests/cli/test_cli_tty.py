@@ -12,7 +12,7 @@ from bot_bottle import MAX_PAYLOAD_BYTES
 from cli_process import MORE_ROUTES, PROGRAMS, ROUTES, Host
 
 Terminal = Callable[..., "pexpect.spawn[str]"]
-ANSWERS = "[y]es [n]o [r]eject [m]odify [v]iew again: "
+ANSWERS = "[y]es [n]o [r]eject [m]odify [a]sk back [v]iew again: "
 
 
 @pytest.fixture

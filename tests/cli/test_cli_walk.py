@@ -12,8 +12,8 @@ from bot_bottle import GrantStore, QueueStore
 from cli_process import MORE_ROUTES, PROGRAMS, ROUTES, Host
 
 Terminal = Callable[..., "pexpect.spawn[str]"]
-SKIP = "[s]kip [q]uit [r]eject [m]odify [v]iew again: "
-BACK = "[b]ack [r]eject [m]odify [v]iew again: "
+SKIP = "[s]kip [q]uit [r]eject [m]odify [a]sk back [v]iew again: "
+BACK = "[b]ack [r]eject [m]odify [a]sk back [v]iew again: "
 LIST = "A number opens it, a goes through all, Enter lists again, q quits: "
 
 

@@ -35,7 +35,7 @@ from store_process import Process, decide, eventually, proposal, witness
 from transports import over_both
 
 PROGRAM = PROGRAMS / "bot-bottle-sidecar"
-VERBS = {"propose", "wait", "show", "pending", "withdraw", "archive", "use-grant", "audit", "doctor", "help"}
+VERBS = {"propose", "wait", "answer", "show", "pending", "withdraw", "archive", "use-grant", "audit", "doctor", "help"}
 
 
 class Helper:

@@ -76,6 +76,8 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         twin = proposal("FROM debian\n", slug=slug)
         queue.write_proposal(twin)
         queue.write_proposal(proposal("FROM debian\n", slug=slug))  # coalesces: an alias
+        inbox.ask(twin.id, "what for?")
+        queue.answer(twin.id, "for the tests")
     inbox.close()
     del inbox, bottles, queue
     witness(base, "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -109,6 +111,9 @@ def everything(db: Path) -> None:
         assert decide(inbox, new).status == "approved"
         assert QueueStore("dev", db).wait_for_response(new.id, 20).status == "approved"
         assert inbox.review(pending[0].proposal.id).odd == []
+        assert [one.damaged for one in inbox.read(pending[0].proposal.id).thread] == [None, None]
+        inbox.ask(pending[0].proposal.id, "and why?")
+        assert QueueStore("dev", db).answer(pending[0].proposal.id, "to see").damaged is None
     grants, bottles = GrantStore(db), BottleStore(db)
     assert [one.damaged for one in grants.list_grants("dev", live=False)] == [None]
     assert grants.use_grant("dev", TOOL, "host:1") is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bot_bottle import Inbox, InboxItem, Response, Review
+from bot_bottle import Inbox, InboxItem, Message, Response, Review
 from bot_bottle.cli.interrupt import told
 from bot_bottle.cli.screen import answered, interactive, say
 from bot_bottle.errors import InvalidInputError
@@ -28,8 +28,8 @@ def ask(
     others: str = "",
     notes: str = "",
     grant: str | None = None,
-) -> Response | str:
-    """Asks until it is decided, which is said, or until something is typed that decides nothing, which is returned.
+) -> Response | Message | str:
+    """Asks until it is decided or asked back about, which is said, or until something else is typed, which is returned.
 
     ``others`` names what the caller makes of such answers: ``[s]kip [q]uit``. The proposal was just shown; ``show``
     shows it again.
@@ -50,10 +50,10 @@ def ask(
 
 def _asked(
     inbox: Inbox, review: Review, show: Callable[[], None], *, others: str, notes: str, grant: str | None
-) -> Response | str:
+) -> Response | Message | str:
     item = review.item
     wider = len(offered(item.proposal)) > 1 and bool(others)
-    choices = f"[y]es {'[g]rant ' if wider else ''}{others or '[n]o'} [r]eject [m]odify [v]iew again:"
+    choices = f"[y]es {'[g]rant ' if wider else ''}{others or '[n]o'} [r]eject [m]odify [a]sk back [v]iew again:"
     while True:
         say("")
         answer = answered(f"{decisions.question(review, grant)} {choices}", at_end=QUIT)
@@ -65,7 +65,12 @@ def _asked(
             return decisions.decide(inbox, review, "rejected", surface="cli", notes=notes or _ask_why_not())
         if answer in ("m", "modify"):
             return modified(inbox, review, notes)
-        if answer in ("v", "view"):
+        if answer in ("a", "ask"):
+            from bot_bottle.cli.question import ask_back
+
+            if message := ask_back(inbox, item):
+                return message
+        elif answer in ("v", "view"):
             show()
         elif wider and answer in ("g", "grant"):
             grant = _ask_how_far(item)

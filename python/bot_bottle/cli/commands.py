@@ -30,6 +30,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "approve": "decide:approve",
         "modify": "decide:modify",
         "reject": "decide:reject",
+        "ask": "question:ask",
         "watch": "watch:watch",
         "notify": "notify:notify",
         "policy": "policy:policy",

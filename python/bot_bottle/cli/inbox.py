@@ -38,7 +38,7 @@ def pending(bottle: str | None, as_json: bool) -> None:
                     item.proposal.bottle_slug,
                     item.proposal.tool,
                     words.age(item.proposal.arrival_timestamp),
-                    words.damaged(item) or words.waiter(item),
+                    words.damaged(item) or words.standing(item),
                     words.expiry(item),
                     words.first_line(item.proposal.justification),
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from bot_bottle import Inbox, InboxSummary, Response, Review
+from bot_bottle import Inbox, InboxSummary, Message, Response, Review
 from bot_bottle.cli.asking import QUIT, ask
 from bot_bottle.cli.declare import command
 from bot_bottle.cli.interrupt import told, undone_or_told
@@ -20,8 +20,8 @@ from bot_bottle.operator import seat, words
 def review(bottle: str | None) -> None:
     """Go through what waits, oldest first, and answer each.
 
-    Each proposal is shown as 'bot-bottle show' does, then the question: approve, with a grant, reject, modify, skip or
-    quit. What arrives meanwhile comes at the end. It needs a terminal, and no more than that.
+    Each proposal is shown as 'bot-bottle show' does, then the question: approve, with a grant, reject, modify, ask
+    back, skip or quit. What arrives meanwhile comes at the end. It needs a terminal, and no more than that.
 
     \b
       bot-bottle review                 all bottles
@@ -59,7 +59,7 @@ def in_plain_lines(bottle: str | None) -> None:
 def _summary(item: InboxSummary) -> str:
     proposal = item.proposal
     lapse = f", expires {words.expiry(item)[0]}" if proposal.expires_at else ""
-    state = words.damaged(item) or words.waiter(item)
+    state = words.damaged(item) or words.standing(item)
     about = f"{proposal.tool} of {proposal.bottle_slug}, {words.age(proposal.arrival_timestamp)} old, {state[0]}{lapse}"
     return f"{about}: {words.first_line(proposal.justification) or 'no reason given'}"
 
@@ -119,6 +119,8 @@ def _answer(inbox: Inbox, proposal_id: str, *, pages: bool, others: str) -> str:
             continue
         if isinstance(answer, Response):
             return answer.status
+        if isinstance(answer, Message):
+            return "asked"
         if answer in ("s", "skip", "b", "back"):
             return "skipped"
         if answer in (QUIT, "quit"):

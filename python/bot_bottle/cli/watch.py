@@ -31,8 +31,8 @@ from bot_bottle.operator import feed, seat, words
 def watch(bottle: str | None, command: str | None, since: int | None, as_json: bool) -> None:
     """Print what waits already, then each event as it happens, until interrupted.
 
-    With --json or --since it is the events alone: proposed, approved, modified, rejected, expired,
-    withdrawn, applied, apply_failed, archived. They come one at a time and in order. None is lost while
+    With --json or --since it is the events alone: proposed, asked, answered, approved, modified, rejected,
+    expired, withdrawn, applied, apply_failed, archived. They come one at a time and in order. None is lost while
     CMD runs. Its failure is reported and the watch goes on. Nothing an agent wrote becomes part of the command line.
 
     \b

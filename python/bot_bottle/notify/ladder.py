@@ -30,6 +30,9 @@ class Ladder:
         """Takes in what came or changed; what is over is forgotten."""
         for row in rows:
             if row.pending:
+                before = self._rows.get(row.id)
+                if row.last_word == "requester" and (before is None or before.last_word != "requester"):
+                    self._told.pop(row.id, None)  # an answer is news
                 self._rows[row.id] = row
             else:
                 self._rows.pop(row.id, None)
@@ -43,7 +46,8 @@ class Ladder:
     def due(self, now: datetime) -> tuple[list[Row], list[Row]]:
         """New ones and ones to remind of, oldest first. In quiet hours none is due, and after them all at once are.
 
-        A question whose asker has gone is nobody's concern until the asker is back.
+        A question whose asker has gone is nobody's concern until the asker is back, nor is one that somebody asked
+        back about, until that is answered.
         """
         if self.quiet_at(now):
             return [], []
@@ -52,7 +56,7 @@ class Ladder:
         for row in sorted(self._rows.values()):
             age = self._age(row.arrived)
             gone = not row.waiting and row.waiting_until is not None
-            if not row.pending or gone or age < self._next(row):
+            if not row.pending or gone or row.last_word == "operator" or age < self._next(row):
                 continue
             (again if row.id in self._told else new).append(row)
             self._told[row.id] = _steps(age)

@@ -21,7 +21,7 @@ class Message(NamedTuple):
     """A message, for whatever channel. All of its text is fit to be shown anywhere."""
 
     event: str
-    """``waiting`` (new), ``reminder``, ``grant-ending`` or ``test``."""
+    """``waiting`` (new), ``answered``, ``reminder``, ``grant-ending`` or ``test``."""
     title: str
     body: str
     command: str
@@ -50,17 +50,19 @@ def about(rows: Sequence[Row], *, reminder: bool) -> Message:
     still = "still " if reminder else ""
     if len(rows) == 1:
         row = rows[0]
-        title = f"{row.bottle_slug} {still}asks: {row.tool}"
+        answered = row.last_word == "requester" and not reminder
+        title = f"{row.bottle_slug} {'answered your question' if answered else f'{still}asks'}: {row.tool}"
         body = proposals[0]["reason"] or "no reason given"
         command = f"bot-bottle show {row.id}"
     else:
         by_bottle = Counter(row.bottle_slug for row in rows).most_common()
+        answered = False
         title = f"{len(rows)} proposals {still}wait"
         listed = ", ".join(f"{slug} ({count})" for slug, count in by_bottle[:_MOST_LISTED])
         rest = len(by_bottle) - _MOST_LISTED
         body = f"{listed} and {rest} more bottles" if rest > 0 else listed
         command = "bot-bottle review"
-    event = "reminder" if reminder else "waiting"
+    event = "reminder" if reminder else "answered" if answered else "waiting"
     return Message(event, _line(title), _line(body), command, len(rows), proposals)
 
 

@@ -49,6 +49,41 @@ def edited(item: InboxItem, draft: Path, *, editor: str = "") -> bytes:
         BotBottleError: unchanged, empty, or the editor failed.
         InvalidInputError: there is no editor to start.
     """
+    _edit(draft, editor, "nothing was decided")
+    final = draft.read_bytes()
+    if _without_result(final, item.proposal.proposed_file.encode()):
+        raise BotBottleError(
+            "nothing was decided: the file is empty or unchanged; "
+            f"to let it run as it is: bot-bottle approve {item.proposal.id}"
+        )
+    return final
+
+
+def written(name: str, *, editor: str = "", undone: str) -> str:
+    """What the operator writes in the editor, into an empty file of this name; ``undone`` begins what an error says.
+
+    Raises:
+        BotBottleError: nothing, or the editor failed.
+        InvalidInputError: there is no editor to start, or it is not UTF-8.
+    """
+    import tempfile
+    from pathlib import Path
+
+    draft = Path(tempfile.mkdtemp(prefix="bot-bottle-"), name)
+    draft.touch()
+    try:
+        _edit(draft, editor, undone)
+        text = draft.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise InvalidInputError(f"{undone}: what you wrote is not UTF-8") from None
+    finally:
+        _discard(draft)
+    if not text:
+        raise BotBottleError(f"{undone}: the file is empty")
+    return text
+
+
+def _edit(draft: Path, editor: str, undone: str) -> None:
     import shlex
     import subprocess
 
@@ -60,14 +95,7 @@ def edited(item: InboxItem, draft: Path, *, editor: str = "") -> bytes:
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"the editor '{editor}' cannot be started ({error}): set $VISUAL or $EDITOR") from error
     if code != 0:
-        raise BotBottleError(f"nothing was decided: the editor '{editor}' ended with exit code {code}")
-    final = draft.read_bytes()
-    if _without_result(final, item.proposal.proposed_file.encode()):
-        raise BotBottleError(
-            "nothing was decided: the file is empty or unchanged; "
-            f"to let it run as it is: bot-bottle approve {item.proposal.id}"
-        )
-    return final
+        raise BotBottleError(f"{undone}: the editor '{editor}' ended with exit code {code}")
 
 
 def _discard(draft: Path) -> None:

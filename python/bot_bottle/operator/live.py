@@ -41,6 +41,8 @@ class Row(NamedTuple):
     ended: str = ""
     group: str = ""
     """The same for those that can be answered together: of one bottle, one tool and one kind. Empty without a kind."""
+    last_word: str | None = None
+    """Who wrote the newest message about it: ``operator`` asked, ``requester`` answered."""
 
     @property
     def pending(self) -> bool:
@@ -49,8 +51,8 @@ class Row(NamedTuple):
 
     @property
     def waiter(self) -> Said:
-        """Does anybody still wait for the answer?"""
-        return words.waiter(self)
+        """Does anybody still wait for the answer, and was it asked about?"""
+        return words.standing(self)
 
     def matches(self, text: str) -> bool:
         """Does one of its words hold ``text``, in whatever case?"""
@@ -80,6 +82,7 @@ def row(item: InboxItem | InboxSummary) -> Row:
         words.first_line(proposal.justification),
         "" if item.state == "pending" else words.ended(item),
         decisions.group(proposal),
+        item.last_word,
     )
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote, urlencode, urlsplit
 
-from bot_bottle import errors
+from bot_bottle import errors, new_id
 from bot_bottle._native import _rebuild
 from bot_bottle.errors import BotBottleError, DatabaseUnavailableError, InvalidInputError
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Inbox,
         InboxItem,
         InboxSummary,
+        Message,
         Response,
         Review,
     )
@@ -306,6 +307,21 @@ class _Inbox(_Store):
         }
         told = self._host.post(f"proposals/{quote(proposal_id, safe='')}/decision", body)
         return cast("Response", _value("Response", told))
+
+    def ask(
+        self,
+        proposal_id: str,
+        text: str,
+        *,
+        asked_by: str | None = None,
+        surface: str = "api",
+        message_id: str | None = None,
+    ) -> Message:
+        # The host knows in whose name: the token says it.
+        body = {"text": text, "surface": surface, "id": message_id or new_id()}
+        return cast(
+            "Message", _value("Message", self._host.post(f"proposals/{quote(proposal_id, safe='')}/questions", body))
+        )
 
     def last_change(self) -> int:
         return int(self._host.get("changes")["last"])

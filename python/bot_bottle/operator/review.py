@@ -10,11 +10,12 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from bot_bottle import Hunk, Review
+from bot_bottle import Hunk, Message, Review
 from bot_bottle.operator import words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from bot_bottle import InboxItem
     from bot_bottle.operator.words import Said
 
 
@@ -30,6 +31,8 @@ class Section(NamedTuple):
     """Whole, as an agent or the operator wrote it."""
     diff: bool = False
     """``text`` is a unified diff."""
+    agents: bool = False
+    """``text`` is an agent's, whatever the heading."""
     remarks: tuple[Said, ...] = ()
 
 
@@ -45,7 +48,32 @@ def sections(review: Review) -> list[Section]:
         what = _change(review, item.managed_file)
     else:
         what = Section("Payload", text=item.proposal.proposed_file)
-    return [_identity(review), why, what, *_odd(review), *_outcome(review)]
+    return [_identity(review), why, *_revised(review), what, *_thread(item.thread), *_odd(review), *_outcome(review)]
+
+
+def _thread(thread: Iterable[Message]) -> list[Section]:
+    """What was said about it; a question that nobody signed is not shown as the operator's."""
+    sections = []
+    for message in thread:
+        if message.damaged:
+            remark: Said = (f"A message about it is not to be believed: {message.damaged}.", "alarm")
+            sections.append(Section(remarks=(remark,)))
+        else:
+            answer = message.sender == "requester"
+            sections.append(Section(words.said_by(message), text=message.text, agents=answer))
+    return sections
+
+
+def _revised(review: Review) -> list[Section]:
+    """What became of the revision before it, where there is one and it is still kept."""
+    revised = review.revised
+    if revised is None:
+        return []
+    changed = unified(revised.hunks, review.item.proposal.tool)
+    told = _thread(revised.thread)
+    if told:
+        told[0] = told[0]._replace(heading=f"About the revision before: {told[0].heading}")
+    return [*told, Section("Changed since the revision before", text=changed, diff=True, agents=True)]
 
 
 def _odd(review: Review) -> list[Section]:
@@ -65,6 +93,7 @@ def _identity(review: Review) -> Section:
         ("Bottle", (proposal.bottle_slug, "plain")),
         ("Tool", (proposal.tool, "plain")),
         ("State", words.state(item.state)),
+        *_revision(item),
         ("Arrived", (arrived, "plain")),
     ]
     if item.state == "pending":
@@ -88,6 +117,12 @@ def _identity(review: Review) -> Section:
     if item.state == "pending":
         fields.append(("Review", (review.review_sha256, "plain")))
     return Section(fields=tuple(fields))
+
+
+def _revision(item: InboxItem) -> list[tuple[str, Said]]:
+    if item.revision < 2 or not item.proposal.revises:
+        return []
+    return [("Revision", (f"{item.revision}, in the place of {item.proposal.revises}", "strong"))]
 
 
 def _change(review: Review, path: str) -> Section:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Final, Literal, Protocol
 
-    from bot_bottle import AuditEntry, Grant, InboxItem, InboxSummary, Response, ResponseSummary
+    from bot_bottle import AuditEntry, Grant, InboxItem, InboxSummary, Message, Response, ResponseSummary
 
     Tone = Literal["plain", "strong", "quiet", "waits", "good", "changed", "bad", "soon", "alarm"]
     """What a face expresses by colour: ``waits`` for a decision, ``soon`` too late, ``alarm`` wants somebody to act."""
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
         @property
         def requests(self) -> int: ...
 
+    class Standing(Awaited, Protocol):
+        """The same, and who had the last word about it."""
+
+        @property
+        def last_word(self) -> str | None: ...
+
 
 # A UUIDv7's first 13 characters are its millisecond (RFC 9562): shorter would seldom be unique for long.
 _SHORTEST_ID = 13
@@ -37,6 +43,8 @@ _TONES: Final[Mapping[str, Tone]] = {
     "expired": "quiet",
     "withdrawn": "quiet",
     "apply_failed": "alarm",
+    "asked": "quiet",
+    "answered": "soon",
 }
 
 
@@ -114,6 +122,31 @@ def waiter(item: Awaited) -> Said:
     if item.waiting_until is None:
         return f"nobody waited{times}", "quiet"
     return f"gone for {age(item.waiting_until)}{times}", "quiet"
+
+
+def conversation(item: Standing) -> Said | None:
+    """Was it asked about, and is that answered?"""
+    if item.last_word == "operator":
+        return "asked", "quiet"
+    return ("answered", "soon") if item.last_word == "requester" else None
+
+
+def standing(item: Standing) -> Said:
+    """Does anybody still wait, and was it asked about?"""
+    waits, told = waiter(item), conversation(item)
+    return (f"{told[0]}, {waits[0]}", told[1]) if told else waits
+
+
+def asked(item: InboxItem) -> str:
+    """What a question to whoever waits has done."""
+    return f"asked about {item.proposal.id} ({item.proposal.tool} of {item.proposal.bottle_slug}); it stays pending"
+
+
+def said_by(message: Message) -> str:
+    """Who says it, and when: ``alice (cli) asked, 4 min ago``."""
+    if message.sender == "operator":
+        return f"{message.written_by} ({message.surface}) asked, {ago(message.written_at)}"
+    return f"The requester answered, {ago(message.written_at)}"
 
 
 def damaged(item: InboxItem | InboxSummary) -> Said | None:

@@ -88,6 +88,10 @@ class Deciding(App[None]):
         """Opens the editor, shows the diff, then sends it."""
         self._deciding(self._modify())
 
+    def action_ask_back(self) -> None:
+        """Asks what to ask, and puts it to whoever waits."""
+        self._deciding(self._ask_back())
+
     def action_approve_marked(self) -> None:
         """Approves all that is marked after one question."""
         self._deciding(self._approve_marked())
@@ -169,6 +173,19 @@ class Deciding(App[None]):
             await self._decide(review, "rejected", notes=answer.notes)
             if remembered:
                 await self._remember(review, remembered, answer.notes)
+
+    async def _ask_back(self) -> None:
+        review, inbox = self._shown(), self._inbox
+        if review is None or inbox is None:
+            return
+        item = review.item
+        question = "Ask back, or ask for changes? It stays pending."
+        answer = await self.push_screen_wait(
+            Dialog(question, _about(item), asks="your question; the agent reads it", needed=True)
+        )
+        if answer is not None:
+            await self._run(lambda: inbox.ask(item.proposal.id, answer.notes, surface=SURFACE))
+            self.tell(words.asked(item), "good")
 
     async def _remember(self, review: Review, seconds: float, notes: str) -> None:
         proposal = review.item.proposal

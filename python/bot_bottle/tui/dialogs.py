@@ -220,6 +220,7 @@ a           approve        A  approve with a scope
 m           modify in $EDITOR; the diff of your edit is shown before it is sent
 r           reject; the agent reads the reason
 R           the same, and the same content again for 1 hour
+w           write back: ask, or ask for changes; the proposal stays pending
 x           mark one that was read to its end
 b           approve all marked ones, after one question that lists them
 c           take what is decided out of the list

@@ -175,6 +175,8 @@ class InboxList(ScrollView, can_focus=True):
             state, tone = words.lapse(row.expires_at) if row.expires_at else row.waiter
             if row.expires_at:
                 state = f"expires {state}"
+                if told := words.conversation(row):
+                    state, tone = f"{told[0]}, {state}", told[1]
         else:
             state, tone = words.state(row.state if row.state != "pending" else "expired")
         age = words.age(row.arrived)

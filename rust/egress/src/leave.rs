@@ -367,7 +367,7 @@ impl Leave {
                 biased;
                 ended = &mut answer => return match ended {
                     Ok(Ok(Event::Answer(response))) => Ok(Some(*response)),
-                    Ok(Ok(Event::Changed)) | Err(_) => Err(Error::Closed),
+                    Ok(Ok(Event::Changed | Event::Question(_))) | Err(_) => Err(Error::Closed),
                     Ok(Err(error)) => Err(error),
                 },
                 () = async { let _ = stopping.wait_for(|stopping| *stopping).await; } => return Err(Error::Closed),

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use crate::convert::{Text, duration, given, json};
 use crate::error::ToPy;
 use crate::queue_store::{Wait, blocking, deliver};
-use crate::values::{Change, InboxItem, InboxSummary, Response, Review};
+use crate::values::{Change, InboxItem, InboxSummary, Message, Response, Review};
 
 /// How many changes an iterator reads at once.
 const BATCH: u32 = 256;
@@ -202,6 +202,34 @@ impl Inbox {
             COMMITTED.fetch_add(1, Ordering::SeqCst);
         }
         decided.to_py().map(Response)
+    }
+
+    /// Asks back: whoever waits is told at once; the proposal stays pending, to be answered or revised.
+    ///
+    /// The question is signed, and its audit entry is written with it. A review of before the answer is stale.
+    ///
+    /// Args:
+    ///     proposal_id: the full id.
+    ///     text: up to 16 KiB, not blank; 16 questions about one proposal at most.
+    ///     asked_by: who; ``None`` is the operating system's user name.
+    ///     message_id: a UUID for it: the same question under the same id again changes nothing. ``None`` makes one.
+    ///
+    /// Raises:
+    ///     NotFoundError, AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError: nobody waits for it.
+    ///     InvalidInputError: nobody can answer for this tool (``egress-token-allow``, ``run-command``), there were 16
+    ///         questions already, or the text breaks its rule.
+    #[pyo3(signature = (proposal_id, text, *, asked_by = None, surface = "api", message_id = None))]
+    fn ask(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] proposal_id: &str,
+        #[pyo3(from_py_with = given)] text: &str,
+        #[pyo3(from_py_with = given)] asked_by: Option<&str>,
+        #[pyo3(from_py_with = given)] surface: &str,
+        #[pyo3(from_py_with = given)] message_id: Option<&str>,
+    ) -> PyResult<Message> {
+        let question = store::Question { proposal_id, text, asked_by, surface, id: message_id };
+        py.detach(|| self.0.ask(&question)).to_py().map(Message)
     }
 
     /// An iterator of changes after ``since`` (a ``Change.seq``; ``None``: from now on, ``0``: all there are).

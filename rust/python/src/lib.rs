@@ -109,6 +109,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("DB_PATH_IN_CONTAINER", store::DB_PATH_IN_CONTAINER)?;
     module.add("MAX_PAYLOAD_BYTES", store::MAX_PAYLOAD_BYTES)?;
     module.add("MAX_JUSTIFICATION_BYTES", store::MAX_JUSTIFICATION_BYTES)?;
+    module.add("MAX_MESSAGE_BYTES", store::MAX_MESSAGE_BYTES)?;
     module.add("MAX_NOTES_BYTES", store::MAX_NOTES_BYTES)?;
     module.add("MAX_PENDING_PER_BOTTLE", store::MAX_PENDING_PER_BOTTLE)?;
     module.add("TOOL_EGRESS_ALLOW", store::TOOL_EGRESS_ALLOW)?;
@@ -135,6 +136,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<values::ResponseSummary>()?;
     module.add_class::<values::InboxItem>()?;
     module.add_class::<values::InboxSummary>()?;
+    module.add_class::<values::Message>()?;
+    module.add_class::<values::Revised>()?;
     module.add_class::<values::Review>()?;
     module.add_class::<values::Hunk>()?;
     module.add_class::<values::Part>()?;

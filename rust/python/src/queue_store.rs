@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 
 use bot_bottle_store as store;
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use store::Event;
+use store::{Event, Questions, Word};
 
 use crate::broker::{Broker, opened};
 use crate::convert::{duration, given};
 use crate::error::{ToPy, exception, interrupted};
 use crate::exit::{begun, enter};
-use crate::values::{InboxItem, InboxSummary, Proposal, Response};
+use crate::values::{InboxItem, InboxSummary, Message, Proposal, Response};
 
 /// The queue of one bottle, as its sidecars use it.
 ///
@@ -63,6 +64,9 @@ pub fn deliver(callback: Py<PyAny>) -> impl FnOnce(store::Result<Event>) + Send 
                 Ok(Event::Answer(response)) => {
                     Response(*response).into_pyobject(py).map(|value| value.into_any().unbind())
                 }
+                Ok(Event::Question(message)) => {
+                    Message(*message).into_pyobject(py).map(|value| value.into_any().unbind())
+                }
                 Ok(Event::Changed) => Ok(py.None()),
                 Err(error) => Ok(exception(py, &error).into_value(py).into_any()),
             };
@@ -71,6 +75,14 @@ pub fn deliver(callback: Py<PyAny>) -> impl FnOnce(store::Result<Event>) + Send 
                 error.write_unraisable(py, Some(callback.bind(py)));
             }
         });
+    }
+}
+
+fn questions(wake: bool, after: Option<&str>) -> Questions {
+    match after {
+        Some(id) => Questions::After(id.to_owned()),
+        None if wake => Questions::After(String::new()),
+        None => Questions::Ignored,
     }
 }
 
@@ -113,10 +125,13 @@ impl QueueStore {
     ///
     /// That is ``proposal`` itself, or an older pending one with the same bottle, tool and content
     /// (and the same base file and fingerprint): then both ids lead to the one row and its one answer.
-    /// Writing the same id and content again changes nothing.
+    /// Writing the same id and content again changes nothing. One that ``revises`` another is written as that
+    /// one is withdrawn, for this requester, with the reason ``revised as <id>``.
     ///
     /// Raises:
-    ///     InvalidProposalError: it is of another bottle, its id exists with other content, or 200 are pending already.
+    ///     InvalidProposalError: it is of another bottle, its id exists with other content, 200 are pending already, or
+    ///         what it revises is for another tool or has the same content.
+    ///     NotFoundError, AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError: what it revises has ended.
     fn write_proposal(&self, py: Python<'_>, proposal: &Bound<'_, Proposal>) -> PyResult<Proposal> {
         let proposal = &proposal.get().0;
         py.detach(|| self.0.write_proposal(proposal)).to_py().map(Proposal)
@@ -178,6 +193,9 @@ impl QueueStore {
     ///
     /// Args:
     ///     timeout: seconds; ``None`` waits for ever, ``0`` only looks.
+    ///     wake_on_question: return, too, once the operator asks back: the first :class:`Message` that is not
+    ///         answered, at once if there is one. :meth:`answer` it and wait again, or wait for what comes
+    ///         ``after_question``, the id of a message that was seen.
     ///
     /// Raises:
     ///     NotFoundError: no such proposal in this queue.
@@ -188,15 +206,22 @@ impl QueueStore {
     ///         One that was reached and went away is waited for.
     ///     ClosedError: :meth:`close` was called meanwhile.
     ///     Exception: whatever a signal handler raised, within 50 ms (main thread).
-    #[pyo3(signature = (proposal_id, timeout = None))]
-    fn wait_for_response(
+    #[pyo3(signature = (proposal_id, timeout = None, *, wake_on_question = false, after_question = None))]
+    fn wait_for_response<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         #[pyo3(from_py_with = given)] proposal_id: &str,
         #[pyo3(from_py_with = given)] timeout: Option<f64>,
-    ) -> PyResult<Response> {
+        wake_on_question: bool,
+        #[pyo3(from_py_with = given)] after_question: Option<&str>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let timeout = duration(py, "timeout", timeout)?;
-        blocking(py, |interrupted| self.0.wait_for_response(proposal_id, timeout, interrupted)).map(Response)
+        let questions = questions(wake_on_question, after_question);
+        let word = blocking(py, |interrupted| self.0.wait_for_word(proposal_id, timeout, questions, interrupted))?;
+        match word {
+            Word::Answer(response) => Response(*response).into_bound_py_any(py),
+            Word::Question(message) => Message(*message).into_bound_py_any(py),
+        }
     }
 
     /// Starts the same wait without blocking; ``callback`` is called once with what it would return or raise.
@@ -207,16 +232,47 @@ impl QueueStore {
     /// (``atexit``) nobody is called, and a call that runs is given a second; before Python 3.14 one that takes
     /// longer aborts the process.
     /// ``AsyncQueueStore`` builds on this.
-    #[pyo3(signature = (proposal_id, callback, timeout = None))]
+    #[pyo3(signature = (proposal_id, callback, timeout = None, *, wake_on_question = false, after_question = None))]
     fn begin_wait(
         &self,
         py: Python<'_>,
         #[pyo3(from_py_with = given)] proposal_id: &str,
         callback: Py<PyAny>,
         #[pyo3(from_py_with = given)] timeout: Option<f64>,
+        wake_on_question: bool,
+        #[pyo3(from_py_with = given)] after_question: Option<&str>,
     ) -> PyResult<Wait> {
         let timeout = duration(py, "timeout", timeout)?;
-        py.detach(|| self.0.begin_wait(proposal_id, timeout, deliver(callback))).to_py().map(Wait)
+        let questions = questions(wake_on_question, after_question);
+        let begun = py.detach(|| self.0.begin_wait_for_word(proposal_id, timeout, questions, deliver(callback)));
+        begun.to_py().map(Wait)
+    }
+
+    /// Answers what the operator asked back about a proposal; it stays pending, and the operator sees the answer.
+    ///
+    /// There is one answer to all that was asked so far, whoever of several requesters gives it.
+    ///
+    /// Args:
+    ///     text: up to 16 KiB, not blank.
+    ///     message_id: a UUID for it: the same answer under the same id again changes nothing. ``None`` makes one.
+    ///
+    /// Raises:
+    ///     NotFoundError: no such proposal in this queue.
+    ///     AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError: it has ended.
+    ///     InvalidInputError: nothing was asked, or it is answered already; or the text breaks its rule.
+    #[pyo3(signature = (proposal_id, text, *, message_id = None))]
+    fn answer(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] proposal_id: &str,
+        #[pyo3(from_py_with = given)] text: &str,
+        #[pyo3(from_py_with = given)] message_id: Option<&str>,
+    ) -> PyResult<Message> {
+        let answered = py.detach(|| match message_id {
+            Some(id) => self.0.answer_as(id, proposal_id, text),
+            None => self.0.answer(proposal_id, text),
+        });
+        answered.to_py().map(Message)
     }
 
     /// Takes it back; its waiters end with ``ProposalWithdrawnError``. One of several identical

@@ -120,6 +120,8 @@ pub fn _rebuild<'py>(
         "AuditReport" => from_fields(fields).map(AuditReport)?.into_bound_py_any(py),
         "ProposalSummary" => from_fields(fields).map(ProposalSummary)?.into_bound_py_any(py),
         "ResponseSummary" => from_fields(fields).map(ResponseSummary)?.into_bound_py_any(py),
+        "Message" => from_fields(fields).map(Message)?.into_bound_py_any(py),
+        "Revised" => from_fields(fields).map(Revised)?.into_bound_py_any(py),
         "InboxItem" => from_fields(fields).map(InboxItem)?.into_bound_py_any(py),
         "InboxSummary" => from_fields(fields).map(InboxSummary)?.into_bound_py_any(py),
         "Review" => from_fields(fields).map(Review)?.into_bound_py_any(py),
@@ -149,6 +151,8 @@ value!(
 ///     current_file_hash: SHA-256 of the managed file the payload was written against; ``None`` or ``""``: unknown.
 ///     expires_at: from then on undecided means expired; ``None``: never.
 ///     fingerprint: what a grant made from its approval is about (see :class:`GrantStore`), at most 512 bytes.
+///     revises: the id of a pending proposal of the same bottle and tool in whose place this one is put: that one is
+///         withdrawn as this one is written.
 ///
 /// Raises:
 ///     InvalidProposalError: a field breaks its rule; the message names it (for bytes, the offset).
@@ -171,6 +175,8 @@ Proposal, store::Proposal {
     expires_at: Option<&str>,
     /// What a grant made from its approval is about; see :class:`GrantStore`.
     fingerprint: Option<&str>,
+    /// The id of the proposal in whose place it was put, if it was.
+    revises: Option<&str>,
     /// SHA-256 of ``proposed_file``: what a decision names.
     payload_sha256: &str,
 } {
@@ -182,7 +188,7 @@ Proposal, store::Proposal {
 
     #[new]
     #[pyo3(signature = (id, bottle_slug, tool, proposed_file, justification, arrival_timestamp, current_file_hash = None,
-                        *, expires_at = None, fingerprint = None))]
+                        *, expires_at = None, fingerprint = None, revises = None))]
     #[allow(clippy::too_many_arguments)] // they are the type's fields, in its order
     fn py_new(
         #[pyo3(from_py_with = given)] id: &str,
@@ -194,11 +200,13 @@ Proposal, store::Proposal {
         #[pyo3(from_py_with = given)] current_file_hash: Option<&str>,
         expires_at: Option<Moment>,
         #[pyo3(from_py_with = given)] fingerprint: Option<&str>,
+        #[pyo3(from_py_with = given)] revises: Option<&str>,
     ) -> PyResult<Self> {
         store::Proposal::checked(
             id, bottle_slug, tool, proposed_file.bytes(), justification, arrival_timestamp.as_str(), current_file_hash,
             expires_at.as_ref().map(Moment::as_str), fingerprint,
         )
+        .and_then(|proposal| proposal.revising(revises))
         .to_py()
         .map(Proposal)
     }
@@ -209,7 +217,7 @@ Proposal, store::Proposal {
     ///     InvalidProposalError: as the constructor.
     #[staticmethod]
     #[pyo3(signature = (bottle_slug, tool, proposed_file, justification = "", current_file_hash = None,
-                        *, expires_in = None, fingerprint = None))]
+                        *, expires_in = None, fingerprint = None, revises = None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -220,11 +228,13 @@ Proposal, store::Proposal {
         #[pyo3(from_py_with = given)] current_file_hash: Option<&str>,
         #[pyo3(from_py_with = given)] expires_in: Option<f64>,
         #[pyo3(from_py_with = given)] fingerprint: Option<&str>,
+        #[pyo3(from_py_with = given)] revises: Option<&str>,
     ) -> PyResult<Self> {
         let expires_in = duration(py, "expires_in", expires_in)?;
         store::Proposal::new(
             bottle_slug, tool, proposed_file.bytes(), justification, current_file_hash, expires_in, fingerprint,
         )
+        .and_then(|proposal| proposal.revising(revises))
         .to_py()
         .map(Proposal)
     }
@@ -496,6 +506,49 @@ AuditReport, store::AuditReport {
 });
 
 value!(
+/// One message about a pending proposal: what the operator asks back, or what the requester answers.
+///
+/// Frozen, comparable, hashable, picklable; ``repr`` does not show the text.
+Message, store::Message {
+    /// UUIDv7.
+    id: &str,
+    /// The proposal that it is about.
+    proposal_id: &str,
+    /// ``operator`` or ``requester``.
+    sender: &str,
+    /// What is said, up to 16 KiB.
+    text: &str,
+    /// Who wrote it: the operator, or the requester's bottle.
+    written_by: &str,
+    /// Through what: ``cli``, ``tui``, ``web``, ``api`` or ``policy``.
+    surface: &str,
+    /// When it was written.
+    written_at: &str,
+    /// Why it is not to be believed: it breaks a rule, or no trusted key signed it. ``None`` otherwise.
+    damaged: Option<&str>,
+} {
+    /// Of a question: ``bottle_slug``, ``tool``, ``payload_sha256``, ``key_id`` and ``signature`` of the statement;
+    /// with the other fields all that a verifier needs (docs/statements.md).
+    #[getter]
+    fn signed<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        dict(py, &self.0.signed)
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| other.get().0 == self.0)
+    }
+
+    fn __hash__(&self) -> u64 {
+        hash_of(&self.0)
+    }
+
+    fn __repr__(&self) -> String {
+        let it = &self.0;
+        format!("Message(id={:?}, proposal_id={:?}, sender={:?})", it.id, it.proposal_id, it.sender)
+    }
+});
+
+value!(
 /// A proposal as a list has it: all but its payload.
 ProposalSummary, store::ProposalSummary {
     /// UUIDv7.
@@ -514,6 +567,8 @@ ProposalSummary, store::ProposalSummary {
     expires_at: Option<&str>,
     /// What a grant made from its approval is about; see :class:`GrantStore`.
     fingerprint: Option<&str>,
+    /// The id of the proposal in whose place it was put, if it was.
+    revises: Option<&str>,
     /// SHA-256 of the payload as its row says, which only :meth:`Inbox.review` compares with the payload.
     payload_sha256: &str,
     /// How many bytes of UTF-8 the payload has.
@@ -615,6 +670,11 @@ $name, store::$name {
     apply_error: Option<&str>,
     /// Hash the managed file must still have when this is decided; ``""``: absent, ``None``: not compared.
     base_sha256: Option<&str>,
+    /// How many proposals in a row it is the last of, each put in the place of the one before it; 1: the first.
+    revision: i64,
+    /// Who wrote the newest message about it: ``operator`` (it was asked about), ``requester`` (that is answered) or
+    /// ``None``.
+    last_word: Option<&str>,
     /// Why the host does not act on it: its rows, or its bottle's, are not as they were signed. It cannot be
     /// decided then, and no managed file is named.
     damaged: Option<&str>,
@@ -623,6 +683,12 @@ $name, store::$name {
     #[getter]
     fn proposal(&self) -> $proposal {
         $proposal(self.0.proposal.clone())
+    }
+
+    /// What was said about it, in order. Lists leave it empty: ``read``, ``review`` and ``inspect`` have it.
+    #[getter]
+    fn thread(&self) -> Vec<Message> {
+        self.0.thread.iter().cloned().map(Message).collect()
     }
 
     /// The decision, if there is one.
@@ -699,6 +765,29 @@ Hunk, store::Hunk {
 });
 
 value!(
+/// The revision before a proposal, as far as an operator needs it to see what became of it.
+Revised, store::Revised {
+    /// The id of the proposal.
+    id: &str,
+} {
+    /// What was said about it, in order.
+    #[getter]
+    fn thread(&self) -> Vec<Message> {
+        self.0.thread.iter().cloned().map(Message).collect()
+    }
+
+    /// From what was proposed then to what is proposed now.
+    #[getter]
+    fn hunks(&self) -> Vec<Hunk> {
+        self.0.hunks.iter().cloned().map(Hunk).collect()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Revised(id={:?}, hunks={})", self.0.id, self.0.hunks.len())
+    }
+});
+
+value!(
 /// Something about a proposal that should make the operator look twice.
 Odd, store::Odd {
     /// ``damaged``, ``stale``, ``not-compared``, ``invisible``, ``look-alike`` or ``right-to-left``.
@@ -714,7 +803,7 @@ Odd, store::Odd {
 value!(
 /// All that must be seen of one proposal before it is decided, from :meth:`Inbox.review`.
 ///
-/// ``to_dict`` has its fields beside the item's; ``hunks`` and ``odd`` are nested.
+/// ``to_dict`` has its fields beside the item's; ``hunks``, ``revised`` and ``odd`` are nested.
 Review, store::Review {
     /// The managed file as it is now; ``None`` without one, while it is absent, or if it cannot be shown.
     current_file: Option<&str>,
@@ -739,6 +828,12 @@ Review, store::Review {
         self.0.hunks.clone().map(|hunks| hunks.into_iter().map(Hunk).collect())
     }
 
+    /// The revision before this one, where :attr:`Proposal.revises` names one that is still kept.
+    #[getter]
+    fn revised(&self) -> Option<Revised> {
+        self.0.revised.clone().map(Revised)
+    }
+
     /// What should make the operator look twice.
     #[getter]
     fn odd(&self) -> Vec<Odd> {
@@ -756,7 +851,8 @@ value!(
 Change, store::Change {
     /// Its number.
     seq: i64,
-    /// ``proposed, approved, modified, rejected, expired, withdrawn, applied, apply_failed`` or ``archived``.
+    /// ``proposed, approved, modified, rejected, expired, withdrawn, applied, apply_failed, asked, answered`` or
+    /// ``archived``.
     kind: &str,
     /// The proposal that it is a step of.
     proposal_id: &str,

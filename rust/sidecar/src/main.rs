@@ -1,4 +1,4 @@
-//! What can a sidecar do without Python? Propose, wait, look, take back, audit; it has no verb that decides.
+//! What can a sidecar do without Python? Propose, wait, answer, look, take back, audit; it has no verb that decides.
 //!
 //! Parse, one call of the core, exit code (the same codes as `bot-bottle`). Answers go to standard output, as
 //! text or with `--json` as one line of JSON; whatever went wrong is one sentence on standard error.
@@ -11,11 +11,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bot_bottle_store::{
-    AuditEntry, AuditFields, Error, InboxItem, InboxSummary, MAX_PAYLOAD_BYTES, Proposal, QueueStore, Response, Result,
-    STATUS_REJECTED, ask_while_waiting, now, visible, within,
+    AuditEntry, AuditFields, Error, InboxItem, InboxSummary, MAX_PAYLOAD_BYTES, Message, Proposal, Questions,
+    QueueStore, Response, Result, STATUS_REJECTED, Word, ask_while_waiting, now, visible, within,
 };
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
@@ -24,6 +24,8 @@ use place::{Interrupted, Place};
 
 /// A rejection is a result, not an error.
 const REJECTED: u8 = 3;
+/// So is what the operator asks back.
+const ASKED: u8 = 11;
 
 #[derive(Parser)]
 #[command(
@@ -50,6 +52,10 @@ struct Waiting {
     /// Give up waiting after so many seconds; the proposal stays pending.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
+    /// End with exit code 11 when the operator asks back, which 'answer' answers. Without it what is asked is printed to
+    /// standard error, and the wait goes on.
+    #[arg(long)]
+    stop_on_question: bool,
 }
 
 #[derive(Subcommand)]
@@ -73,6 +79,9 @@ enum Verb {
         /// What a grant made from the approval is about.
         #[arg(long, value_name = "TEXT")]
         fingerprint: Option<String>,
+        /// The pending proposal in whose place this one is put, after a question say.
+        #[arg(long, value_name = "ID")]
+        revises: Option<String>,
         /// Undecided after so many seconds means expired.
         #[arg(long, value_name = "SECONDS", value_parser = seconds)]
         expires_in: Option<Duration>,
@@ -93,6 +102,15 @@ enum Verb {
         queue: Queue,
         #[command(flatten)]
         waiting: Waiting,
+    },
+    /// Answer what the operator asks back about a proposal.
+    Answer {
+        /// The proposal's id.
+        id: String,
+        /// The answer; - reads standard input.
+        text: String,
+        #[command(flatten)]
+        queue: Queue,
     },
     /// Print a proposal and where it stands.
     Show {
@@ -176,6 +194,7 @@ impl Verb {
         match self {
             Verb::Propose { queue, .. }
             | Verb::Wait { queue, .. }
+            | Verb::Answer { queue, .. }
             | Verb::Show { queue, .. }
             | Verb::Pending { queue }
             | Verb::Withdraw { queue, .. }
@@ -221,6 +240,7 @@ fn run(verb: Verb) -> Result<u8> {
             justification,
             current_hash,
             fingerprint,
+            revises,
             expires_in,
             wait,
             keep,
@@ -238,7 +258,8 @@ fn run(verb: Verb) -> Result<u8> {
                 current_hash.as_deref(),
                 expires_in,
                 fingerprint.as_deref(),
-            )?;
+            )?
+            .revising(revises.as_deref())?;
             let store = queue.open()?;
             // Under the id of this request: another's identical one is not this one's to withdraw.
             let asked = store.write_proposal(&proposal);
@@ -264,6 +285,12 @@ fn run(verb: Verb) -> Result<u8> {
         Verb::Wait { id, queue, waiting } => {
             let interrupted = signals()?;
             await_answer(&queue.open()?, &queue, &id, &waiting, &interrupted)
+        }
+        Verb::Answer { id, text, queue } => {
+            let text = if text == "-" { words(payload(&PathBuf::from("-"))?)? } else { text };
+            let written = queue.open()?.answer(&id, text.trim_end())?;
+            print(queue.place.json, &as_json(&written), || format!("answered {}", written.proposal_id));
+            Ok(0)
         }
         Verb::Show { id, queue } => {
             let item = queue.open()?.inspect(&id)?;
@@ -352,7 +379,29 @@ fn await_answer(
     waiting: &Waiting,
     interrupted: &AtomicBool,
 ) -> Result<u8> {
-    let waited = store.wait_for_response(id, waiting.timeout, || interrupted.load(Ordering::Relaxed));
+    let deadline = waiting.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut seen = String::new();
+    let waited = loop {
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now())).or(waiting.timeout);
+        let questions = Questions::After(seen);
+        match store.wait_for_word(id, left, questions, || interrupted.load(Ordering::Relaxed)) {
+            Ok(Word::Answer(response)) => break Ok(*response),
+            Ok(Word::Question(question)) if waiting.stop_on_question => {
+                print(queue.place.json, &asked(id, &question), || asks(&question));
+                return Ok(ASKED);
+            }
+            Ok(Word::Question(question)) => {
+                let told = if queue.place.json { asked(id, &question).to_string() } else { asks(&question) };
+                let _ = writeln!(std::io::stderr(), "{told}");
+                seen = question.id;
+            }
+            Err(Error::WaitTimeout { id, .. }) => {
+                let seconds = waiting.timeout.unwrap_or_default().as_secs_f64().to_string();
+                break Err(Error::WaitTimeout { id, seconds });
+            }
+            Err(error) => break Err(error),
+        }
+    };
     // Who reads JSON learns how it ended from there too; the exit code and the sentence stay an error's.
     let ended = match waited.as_ref().err().map(Error::class) {
         Some("WaitTimeoutError") => Some("pending"),
@@ -396,6 +445,26 @@ fn answer(id: &str, status: &str, notes: &str) -> Value {
     json!({"proposal_id": id, "status": status, "notes": notes, "final_file": null})
 }
 
+/// A question, as an answer that is none yet.
+fn asked(id: &str, question: &Message) -> Value {
+    let mut told = answer(id, "question", &question.text);
+    told["question_id"] = question.id.as_str().into();
+    told["next_step"] = format!("bot-bottle-sidecar answer {} TEXT, then wait again", question.proposal_id).into();
+    told
+}
+
+pub(crate) fn asks(question: &Message) -> String {
+    let who = one_line(&question.written_by);
+    format!("{who} asks about proposal {}:\n{}", question.proposal_id, visible(&question.text, true))
+}
+
+fn words(bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| Error::InvalidInput {
+        what: "answer",
+        reason: format!("is not UTF-8 at byte offset {}", error.utf8_error().valid_up_to()),
+    })
+}
+
 fn pending(id: &str) -> Value {
     answer(id, "pending", "")
 }
@@ -427,6 +496,17 @@ fn describe(item: &InboxItem) -> String {
     ];
     if let Some(expires_at) = &proposal.expires_at {
         lines.push(format!("expires        {expires_at}"));
+    }
+    if let Some(id) = &proposal.revises {
+        lines.push(format!("revises        {}", one_line(id)));
+    }
+    for message in &item.thread {
+        let who = if message.is_question() { "asked" } else { "answered" };
+        let text = match &message.damaged {
+            Some(reason) => format!("not to be believed: {}", one_line(reason)),
+            None => visible(&message.text, true).into_owned(),
+        };
+        lines.push(format!("{who:<13}  {text}"));
     }
     if let Some(response) = &item.response {
         lines.push(format!("answer         {}", decided(response)));

@@ -11,7 +11,7 @@
 //! | `queue`, `bottle` | What is asked and answered for whom, and what may happen to it? |
 //! | `registration` | What may a bottle's rows lead to on this host, and did this host sign that? |
 //! | `audit`, `grant` | What was decided, and what does it still allow? |
-//! | `statement` | What do a decision, a registration and a grant say, byte by byte, and whose signature fits? |
+//! | `statement` | What do a decision, a question, a registration and a grant say, byte by byte, and whose signature fits? |
 //! | `file` | How is the one file opened, read and written, so that an acknowledged write is really there? |
 //! | `rules`, `state` | What is acceptable, and which states are there? |
 //! | `clock`, `diff`, `visible`, `user`, `process` | How is a moment written, a change shown, a text made safe to look at; who and what is this process? |
@@ -50,13 +50,19 @@ pub use file::layout::{DB_PATH_IN_CONTAINER, bot_bottle_root, host_db_path};
 pub use file::migrations::Step;
 pub use grant::Grant;
 pub use patience::{ask_while_waiting, within};
+pub use queue::asking::Question;
 pub use queue::changes::Change;
 pub use queue::decide::Decision;
 pub use queue::item::{InboxItem, InboxSummary, Item};
+pub use queue::message::{Message, SENDER_OPERATOR, SENDER_REQUESTER, SignedQuestion};
 pub use queue::proposal::{Proposal, ProposalHead, ProposalSummary};
 pub use queue::response::{Difference, Response, ResponseHead, ResponseSummary, SignedDecision};
 pub use queue::review::{Odd, Review, Reviewed};
-pub use rules::{MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, MAX_PENDING_PER_BOTTLE, new_id};
+pub use queue::revision::Revised;
+pub use rules::{
+    MAX_JUSTIFICATION_BYTES, MAX_MESSAGE_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, MAX_PENDING_PER_BOTTLE,
+    MAX_QUESTIONS_PER_PROPOSAL, new_id,
+};
 pub use state::{
     STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, TOOL_CAPABILITY_BLOCK, TOOL_EGRESS_ALLOW, TOOL_EGRESS_BLOCK,
     TOOL_EGRESS_TOKEN_ALLOW, TOOL_GITLEAKS_ALLOW,
@@ -68,9 +74,9 @@ pub use stores::grant_store::GrantStore;
 pub use stores::inbox::Inbox;
 pub use stores::maintenance::Status as DatabaseStatus;
 pub use stores::query::{ForeignTransaction, Params, Row};
-pub use stores::queue_store::QueueStore;
+pub use stores::queue_store::{QueueStore, Word};
 pub use visible::visible;
-pub use wait::{Event, WaitHandle};
+pub use wait::{Event, Questions, WaitHandle};
 
 /// The values SQL parameters and results have.
 pub use rusqlite::types::Value as SqlValue;

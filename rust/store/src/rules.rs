@@ -11,6 +11,10 @@ pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 pub const MAX_JUSTIFICATION_BYTES: usize = 16 << 10;
 /// The longest notes, in bytes of UTF-8.
 pub const MAX_NOTES_BYTES: usize = 16 << 10;
+/// The longest message about a proposal, in bytes of UTF-8.
+pub const MAX_MESSAGE_BYTES: usize = 16 << 10;
+/// How often the operator may ask back about one proposal; there are no more answers than questions.
+pub const MAX_QUESTIONS_PER_PROPOSAL: usize = 16;
 /// How many proposals of one queue may be pending: an agent that floods meets this, not the operator.
 pub const MAX_PENDING_PER_BOTTLE: i64 = 200;
 pub(crate) const MAX_FINGERPRINT_BYTES: usize = 512;

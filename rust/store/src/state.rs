@@ -16,6 +16,9 @@ pub const TOOL_EGRESS_TOKEN_ALLOW: &str = "egress-token-allow";
 /// Tools whose payload is a finding, not a file: nothing to modify, and leave to pass needs a recorded reason.
 pub(crate) const FINDING_TOOLS: [&str; 2] = [TOOL_GITLEAKS_ALLOW, TOOL_EGRESS_TOKEN_ALLOW];
 
+/// Tools behind which nobody reads words: a held request, and an agent that stands still until it is let go on.
+pub(crate) const UNANSWERABLE_TOOLS: [&str; 2] = [TOOL_EGRESS_TOKEN_ALLOW, "run-command"];
+
 /// It runs as proposed.
 pub const STATUS_APPROVED: &str = "approved";
 /// Another text runs instead.
@@ -53,6 +56,8 @@ pub(crate) enum ChangeKind {
     Withdrawn,
     Applied,
     ApplyFailed,
+    Asked,
+    Answered,
     Archived,
 }
 
@@ -67,6 +72,8 @@ impl ChangeKind {
             ChangeKind::Withdrawn => "withdrawn",
             ChangeKind::Applied => "applied",
             ChangeKind::ApplyFailed => "apply_failed",
+            ChangeKind::Asked => "asked",
+            ChangeKind::Answered => "answered",
             ChangeKind::Archived => "archived",
         }
     }

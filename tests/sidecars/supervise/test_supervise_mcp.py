@@ -74,12 +74,13 @@ def test_the_tools_are_those_and_none_decides_or_takes_a_slug(brisk: Sidecar, mo
             }
 
     found = asyncio.run(tools())
-    ask_arguments = {"proposed_file", "justification", "current_file_hash"}
+    ask_arguments = {"proposed_file", "justification", "current_file_hash", "revises"}
     assert found == {
         "allow": (ask_arguments, False),
         "egress-block": (ask_arguments, False),
         "capability-block": (ask_arguments, False),
         "check-proposal": ({"proposal_id", "wait_seconds"}, False),
+        "answer-question": ({"proposal_id", "text"}, False),
         "withdraw-proposal": ({"proposal_id", "reason"}, False),
         "list-proposals": ({"limit"}, False),
         "list-egress-routes": (set(), False),

@@ -207,3 +207,24 @@ def test_other_clients_wait_as_before(root: Path) -> None:
         headers = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-11-25"}
         body = {"jsonrpc": "2.0", "id": 1, "method": "tasks/get", "params": {"taskId": items("waits")[0].proposal.id}}
         assert "-32601" in httpx.post(sidecar.url, json=body, headers=headers, timeout=60).text
+
+
+def test_a_question_is_an_input_that_the_task_requires(sidecar: Sidecar) -> None:
+    task = create(sidecar, "questioned")
+    with Inbox() as inbox:
+        inbox.ask(task["taskId"], "Only for GET?")
+        told = get(sidecar, task)
+        assert told["status"] == "input_required"
+        [(key, asked)] = told["inputRequests"].items()
+        assert asked["method"] == "elicitation/create"
+        assert "Only for GET?" in asked["params"]["message"]
+        for ignored in ({"action": "decline"}, {"action": "accept", "content": {"answer": 1}}, "yes"):
+            result(sidecar, "tasks/update", taskId=task["taskId"], inputResponses={key: ignored})
+        assert get(sidecar, task)["status"] == "input_required"
+        answer = {"action": "accept", "content": {"answer": "Yes."}}
+        for _ in range(2):  # the second answers nothing
+            result(sidecar, "tasks/update", taskId=task["taskId"], inputResponses={key: answer})
+        assert get(sidecar, task)["status"] == "working"
+        assert [message.text for message in inbox.read(task["taskId"]).thread] == ["Only for GET?", "Yes."]
+    decide(task["taskId"], "rejected")
+    assert get(sidecar, task)["status"] == "completed"

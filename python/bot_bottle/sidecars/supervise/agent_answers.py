@@ -8,15 +8,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from datetime import datetime, timezone
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field
 
-from bot_bottle import STATUS_MODIFIED, STATUS_REJECTED, InboxSummary, Proposal, Response
+from bot_bottle import (
+    STATUS_MODIFIED,
+    STATUS_REJECTED,
+    TOOL_CAPABILITY_BLOCK,
+    TOOL_EGRESS_ALLOW,
+    TOOL_EGRESS_BLOCK,
+    InboxSummary,
+    Proposal,
+    Response,
+)
 from bot_bottle.errors import ProposalExpiredError, ProposalWithdrawnError
 from bot_bottle.sidecars.routes_in_force import Standing
 
 FileName = Literal["routes.yaml", "Dockerfile"]
+# What an agent may propose here, and which file that replaces.
+FILES: Final[dict[str, FileName]] = {
+    TOOL_EGRESS_ALLOW: "routes.yaml",
+    TOOL_EGRESS_BLOCK: "routes.yaml",
+    TOOL_CAPABILITY_BLOCK: "Dockerfile",
+}
 
 
 class Answer(BaseModel, ABC):
@@ -31,9 +46,20 @@ class Outcome(Answer):
     """Where a proposal stands."""
 
     status: Annotated[
-        Literal["pending", "approved", "modified", "rejected", "expired", "withdrawn", "not-applied", "unchanged"],
+        Literal[
+            "pending",
+            "question",
+            "approved",
+            "modified",
+            "rejected",
+            "expired",
+            "withdrawn",
+            "not-applied",
+            "unchanged",
+        ],
         Field(
-            description="not-applied: decided, but the file had changed meanwhile and was left alone. "
+            description="question: still pending, and the operator asks back. "
+            "not-applied: decided, but the file had changed meanwhile and was left alone. "
             "unchanged: the current file is what you propose."
         ),
     ]
@@ -43,6 +69,7 @@ class Outcome(Answer):
     proposal_id: Annotated[str | None, Field(description="Give it to check-proposal and withdraw-proposal.")] = None
     in_effect: Annotated[bool, Field(description="The final file is written, and the egress proxy uses it.")] = False
     notes: Annotated[str, Field(description="The operator's words.")] = ""
+    question: Annotated[str | None, Field(description="What the operator asks, or wants changed.")] = None
     diff: Annotated[str | None, Field(description="If modified: unified diff from your file to the final one.")] = None
     final_file: Annotated[str | None, Field(description="If modified: what was approved instead.")] = None
     decided_at: Annotated[str | None, Field(description="UTC, RFC 3339.")] = None
@@ -51,6 +78,8 @@ class Outcome(Answer):
 
     def text(self) -> str:
         parts = [self.message]
+        if self.question:
+            parts.append(f"The operator asks:\n{self.question}")
         if self.notes:
             parts.append(f"The operator's notes:\n{self.notes}")
         if self.diff:
@@ -70,6 +99,9 @@ class Asked(BaseModel):
     decided_at: str | None
     justification: str
     notes: Annotated[str, Field(description="The operator's words, or why it was withdrawn.")]
+    asked_back: Annotated[bool, Field(description="The operator asked about it; check-proposal has the question.")] = (
+        False
+    )
 
 
 class AskedList(Answer):
@@ -127,6 +159,19 @@ def pending(proposal: Proposal, *, decided: bool) -> Outcome:
         message=message,
         next_step=f"Call check-proposal with proposal_id {proposal.id} to wait on, and do other work in between. "
         "It keeps its place if you disconnect, and proposing the same file again finds it.",
+    )
+
+
+def question(proposal: Proposal, text: str) -> Outcome:
+    """``text`` is what the operator asked and nobody has answered."""
+    revise = f", or propose a changed file with revises {proposal.id}" if proposal.tool in FILES else ""
+    held = "" if proposal.tool in FILES else " What it holds stays held meanwhile."
+    return Outcome(
+        status="question",
+        proposal_id=proposal.id,
+        question=text,
+        message=f"The operator asks about proposal {proposal.id}, which is still pending; nothing is denied.{held}",
+        next_step=f"Answer truthfully with answer-question and proposal_id {proposal.id}{revise}.",
     )
 
 
@@ -214,11 +259,14 @@ def expired(proposal: Proposal, error: ProposalExpiredError) -> Outcome:
 
 
 def withdrawn(proposal: Proposal, error: ProposalWithdrawnError) -> Outcome:
+    revision = error.reason.removeprefix("revised as ")
     return Outcome(
         status="withdrawn",
         proposal_id=proposal.id,
         message=f"Proposal {proposal.id} was taken back ({error.reason}).",
-        next_step="If you need it after all, propose it again.",
+        next_step="If you need it after all, propose it again."
+        if revision == error.reason
+        else f"Call check-proposal with proposal_id {revision}, which took its place.",
     )
 
 
@@ -242,6 +290,7 @@ def asked(item: InboxSummary) -> Asked:
             "decided_at": item.response.decided_at if item.response else None,
             "justification": item.proposal.justification,
             "notes": (item.response.notes if item.response else item.withdrawn_reason) or "",
+            "asked_back": item.state == "pending" and item.last_word == "operator",
         }
     )
 

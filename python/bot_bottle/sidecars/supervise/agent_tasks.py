@@ -36,8 +36,8 @@ from bot_bottle.errors import (
     ProposalExpiredError,
     ProposalWithdrawnError,
 )
-from bot_bottle.sidecars.supervise.agent_answers import Answer, Outcome
-from bot_bottle.sidecars.supervise.agent_tools import FILES, AgentTools, Call
+from bot_bottle.sidecars.supervise.agent_answers import FILES, Answer, Outcome
+from bot_bottle.sidecars.supervise.agent_tools import AgentTools, Call
 
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
 # People decide in minutes.
@@ -56,6 +56,28 @@ class UpdateParams(TaskParams):
     """Answers to what a task asked."""
 
     input_responses: dict[str, Any]
+
+
+# What an answer to a task's question is called; there is one at a time.
+_QUESTION: Final = "question"
+
+
+def _elicitation(outcome: Outcome) -> dict[str, Any]:
+    """What the operator asks back, as a client puts it to its agent or user."""
+    answer = {"type": "string", "description": "The operator reads it.", "minLength": 1}
+    schema = {"type": "object", "properties": {"answer": answer}, "required": ["answer"]}
+    message = f"{outcome.message}\n\n{outcome.question}"
+    return {
+        "method": "elicitation/create",
+        "params": {"mode": "form", "message": message, "requestedSchema": schema},
+    }
+
+
+def _answer(response: Any) -> str:
+    """The words of an elicitation's result; empty if it has none."""
+    content = response.get("content") if isinstance(response, dict) and response.get("action") == "accept" else None
+    answer = content.get("answer") if isinstance(content, dict) else None
+    return answer if isinstance(answer, str) else ""
 
 
 async def _silence(waited: float, most: float, sentence: str) -> None:
@@ -109,13 +131,20 @@ class AgentTasks:
             return {"resultType": "complete", **_task(item, "cancelled", outcome.message)}
         if outcome.status == "pending":
             return {"resultType": "complete", **_task(item, "working", outcome.message)}
+        if outcome.status == "question":
+            task = _task(item, "input_required", outcome.message)
+            return {"resultType": "complete", **task, "inputRequests": {_QUESTION: _elicitation(outcome)}}
         result = self.result(outcome).model_dump(mode="json", by_alias=True, exclude_none=True)
         return {"resultType": "complete", **_task(item, "completed", outcome.message), "result": result}
 
     async def _update(self, context: Context, params: UpdateParams) -> dict[str, Any]:
         _check(context, params.task_id)
-        await self._find(params.task_id)
-        # Nothing is outstanding, and answers to what was not asked are to be ignored.
+        item = await self._find(params.task_id)
+        text = _answer(params.input_responses.get(_QUESTION))
+        if text:
+            # Answers to what was not asked, or to what is over, are to be ignored.
+            with suppress(InvalidInputError, AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError):
+                await self.tools.queue.answer(item.proposal.id, text)
         return {"resultType": "complete"}
 
     async def _cancel(self, context: Context, params: TaskParams) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bot_bottle import (
     MAX_JUSTIFICATION_BYTES,
+    MAX_MESSAGE_BYTES,
     MAX_PAYLOAD_BYTES,
     STATUS_REJECTED,
     TOOL_CAPABILITY_BLOCK,
@@ -27,6 +28,7 @@ from bot_bottle import (
     AsyncQueueStore,
     InboxItem,
     InboxSummary,
+    Message,
     Proposal,
     Response,
     sha256_hex,
@@ -44,7 +46,15 @@ from bot_bottle.errors import (
 )
 from bot_bottle.sidecars import routes_in_force
 from bot_bottle.sidecars.supervise import agent_answers
-from bot_bottle.sidecars.supervise.agent_answers import Answer, AskedList, CurrentFile, FileName, Outcome, RouteList
+from bot_bottle.sidecars.supervise.agent_answers import (
+    FILES,
+    Answer,
+    AskedList,
+    CurrentFile,
+    FileName,
+    Outcome,
+    RouteList,
+)
 
 Progress = Callable[[float, float, str], Awaitable[None]]
 """Tells the caller (seconds waited, seconds at most, a sentence)."""
@@ -52,11 +62,6 @@ Progress = Callable[[float, float, str], Awaitable[None]]
 # Seconds until the first sign of life: some clients give a call up after five.
 _FIRST_PROGRESS: Final = 1.0
 _CHECKS: Final[dict[FileName, Callable[[str], object]]] = {"routes.yaml": routes.load, "Dockerfile": dockerfile.check}
-FILES: Final[dict[str, FileName]] = {
-    TOOL_EGRESS_ALLOW: "routes.yaml",
-    TOOL_EGRESS_BLOCK: "routes.yaml",
-    TOOL_CAPABILITY_BLOCK: "Dockerfile",
-}
 
 
 class _Arguments(BaseModel):
@@ -83,6 +88,10 @@ class _Ask(_Arguments):
     current_file_hash: Annotated[
         str | None, Field(description="sha256 from read-current-file; the call then fails if the file changed since.")
     ] = None
+    revises: Annotated[
+        str | None,
+        Field(description="proposal_id of a pending proposal of yours that this one replaces, after a question say."),
+    ] = None
 
 
 class _Check(_Arguments):
@@ -90,6 +99,13 @@ class _Check(_Arguments):
     wait_seconds: Annotated[
         float | None, Field(ge=0, description="Wait at most so long for the decision; 0 only looks.")
     ] = None
+
+
+class _AnswerQuestion(_Arguments):
+    proposal_id: str
+    text: Annotated[
+        str, Field(min_length=1, max_length=MAX_MESSAGE_BYTES, description="Your answer; the operator reads it.")
+    ]
 
 
 class _Withdraw(_Arguments):
@@ -160,7 +176,8 @@ class AgentTools:
         """Every tool there is."""
         then = (
             "It is checked first; an error names the line. Then the operator is asked: the call waits up to "
-            f"{self.wait:g} s for the decision, then returns status pending and a proposal_id for check-proposal."
+            f"{self.wait:g} s for the decision, then returns status pending and a proposal_id for check-proposal. "
+            "Status question: the operator asks back, see answer-question."
         )
         return (
             Tool(
@@ -197,6 +214,14 @@ class AgentTools:
                 self._check,
                 f"See where a proposal stands; while it is pending, wait up to {self.wait:g} s for the decision.",
                 reads_only=True,
+            ),
+            Tool(
+                "answer-question",
+                _AnswerQuestion,
+                Outcome,
+                self._answer_question,
+                "Answer what the operator asks about a pending proposal (status question), also one that another "
+                f"sidecar made for you, such as a held push; then wait up to {self.wait:g} s for the decision.",
             ),
             Tool(
                 "withdraw-proposal",
@@ -253,6 +278,7 @@ class AgentTools:
             arguments.justification,
             current_hash,
             expires_in=self.expires,
+            revises=arguments.revises,
         )
         same = await self._newest_with_content_of(proposal)
         if same and same.response and (left := self._stands_for(same, proposal)) > 0:
@@ -261,7 +287,12 @@ class AgentTools:
                 told = agent_answers.repeated(known.proposal, known.response, file, left)
                 return await self._in_force(told, known.response.final_sha256 or known.proposal.payload_sha256)
             standing = known.proposal
-        elif same and same.state == "pending" and same.proposal.current_file_hash == current_hash:
+        elif (
+            same
+            and same.state == "pending"
+            and same.proposal.current_file_hash == current_hash
+            and arguments.revises in (None, same.proposal.revises)
+        ):
             # Not written again: the store would count a second requester, and one withdrawal would not end it.
             standing = (await self._find(same.proposal.id)).proposal
         else:
@@ -272,6 +303,13 @@ class AgentTools:
         item = await self._find(arguments.proposal_id)
         asked = call.wait if arguments.wait_seconds is None else arguments.wait_seconds
         return await self.outcome(item.proposal, replace(call, wait=min(asked, call.wait)))
+
+    async def _answer_question(self, arguments: _AnswerQuestion, call: Call) -> Outcome:
+        item = await self._find(arguments.proposal_id)
+        # Too late to answer: how it ended is what the agent is told.
+        with suppress(AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError):
+            await self.queue.answer(item.proposal.id, arguments.text)
+        return await self.outcome(item.proposal, call)
 
     async def _withdraw(self, arguments: _Withdraw, call: Call) -> Outcome:
         item = await self._find(arguments.proposal_id)
@@ -353,6 +391,8 @@ class AgentTools:
             return agent_answers.withdrawn(proposal, error)
         except StaleReviewError:
             return agent_answers.not_applied(proposal)
+        if isinstance(response, Message):
+            return agent_answers.question(proposal, await self._open_questions(response))
         wanted = response.final_sha256 or proposal.payload_sha256
         return await self._in_force(agent_answers.decided(proposal, response, FILES.get(proposal.tool)), wanted)
 
@@ -367,15 +407,24 @@ class AgentTools:
             agent_answers.not_in_force(outcome, standing, changed=changed)
         return outcome
 
-    async def _wait(self, proposal_id: str, call: Call) -> Response:
-        """The decision, with signs of life until it comes.
+    async def _open_questions(self, first: Message) -> str:
+        """All that was asked and is not answered, from the first of it on."""
+        item = await self.queue.inspect(first.proposal_id)
+        thread = item.thread if item else []
+        since = thread[thread.index(first) :] if first in thread else [first]
+        return "\n\n".join(each.text for each in since if each.sender == "operator" and each.damaged is None)
+
+    async def _wait(self, proposal_id: str, call: Call) -> Response | Message:
+        """The decision, or what the operator asks back, with signs of life until it comes.
 
         Raises:
             WaitTimeoutError: none came in time, or the sidecar stops.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        decision = asyncio.ensure_future(self.queue.wait_for_response(proposal_id, timeout=call.wait))
+        decision = asyncio.ensure_future(
+            self.queue.wait_for_response(proposal_id, timeout=call.wait, wake_on_question=True)
+        )
         stopped = asyncio.ensure_future(self.stopping.wait())
         pause = min(_FIRST_PROGRESS, self.progress_every)
         try:

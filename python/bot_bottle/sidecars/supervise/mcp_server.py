@@ -49,7 +49,8 @@ You work in a bottle: a sandbox whose network access (routes.yaml) and software 
 When something is blocked or missing, do not work around it: ask. Read the file with read-current-file, make the
 smallest change that does the job, and propose the whole new file with allow, egress-block or capability-block and an
 honest justification. People decide in minutes: a call that returns "pending" is not a refusal, go on with
-check-proposal. A rejection says why; a modification shows what was approved instead. You cannot decide anything."""
+check-proposal. One that returns "question" is neither: answer with answer-question, or propose a changed file with
+revises. A rejection says why; a modification shows what was approved instead. You cannot decide anything."""
 
 _log = logging.getLogger("bot_bottle.supervise")
 

@@ -92,6 +92,7 @@ class Broker:
                 _at("/v1/proposals", GET=answer(self._list), POST=answer(self._propose)),
                 _at("/v1/proposals/{id}", GET=answer(self._show)),
                 _at("/v1/proposals/{id}/response", GET=answer(self._wait, waits=True)),
+                _at("/v1/proposals/{id}/answer", POST=answer(self._answer_question)),
                 _at("/v1/proposals/{id}/withdraw", POST=answer(self._withdraw)),
                 _at("/v1/proposals/{id}/archive", POST=answer(self._archive)),
                 _at("/v1/audit", POST=answer(self._append)),
@@ -290,19 +291,35 @@ class Broker:
         return _json(_as_told(item))
 
     async def _wait(self, request: Request, slug: str) -> Response:
-        given = bodies.query(request.query_params.multi_items(), ("wait",))
+        given = bodies.query(request.query_params.multi_items(), ("wait", "questions_after"))
+        after = given.get("questions_after")
+        if after and not _ID.fullmatch(after):
+            raise InvalidInputError("questions_after must be the id of a message, or empty")
+        key = (slug, request.path_params["id"], after)
         seconds = min(_number(given.get("wait", "0"), "wait", 0, openapi.MAX_WAIT_SECONDS), self._limits.wait_seconds)
         if seconds == 0:
-            return await self._look(request, slug)
-        return LongPoll(self._waits, self._pulse, (slug, request.path_params["id"]), seconds)
+            return await self._look(request, key)
+        return LongPoll(self._waits, self._pulse, key, seconds)
 
-    async def _look(self, request: Request, slug: str) -> Response:
+    async def _look(self, request: Request, key: Key) -> Response:
         found: list[Any] = []
-        await self._read(self._queue(slug).begin_wait, request.path_params["id"], found.append, 0.0)
+        await self._begin_wait(key, found.append, 0.0)
         return _json(envelope(found[0], request.scope["state"], known=True))
 
-    async def _begin_wait(self, key: Key, deliver: Callable[[Any], None]) -> Wait:
-        return await self._read(self._queue(key[0]).begin_wait, key[1], deliver)
+    async def _begin_wait(self, key: Key, deliver: Callable[[Any], None], timeout: float | None = None) -> Wait:
+        slug, proposal_id, after = key
+        return await self._read(
+            lambda: self._queue(slug).begin_wait(
+                proposal_id, deliver, timeout, wake_on_question=after is not None, after_question=after
+            )
+        )
+
+    async def _answer_question(self, request: Request, slug: str) -> Response:
+        given = bodies.texts(await self._body(request, slug), ("id", "text"))
+        answer = self._queue(slug).answer
+        proposal_id = request.path_params["id"]
+        written = await self._write(lambda: answer(proposal_id, given["text"], message_id=given["id"]))
+        return _json(written.to_dict())
 
     async def _withdraw(self, request: Request, slug: str) -> Response:
         given = bodies.texts(await self._body(request, slug), (), ("reason",))

@@ -17,14 +17,14 @@ COMPONENTS: Final = ("egress", "git-gate", "supervise")
 DECISION_WORDS: Final = frozenset(
     (
         *("approved", "modified", "rejected", "expired", "withdrawn", "archived", "applied", "apply-failed"),
-        *("apply_failed", "damaged", "restored", "rolled-back", "pruned", "policy", "bypass"),
+        *("apply_failed", "asked", "answered", "damaged", "restored", "rolled-back", "pruned", "policy", "bypass"),
     )
 )
 MAX_ENTRIES: Final = 100
 MAX_ITEMS: Final = 1000
 
 _PROPOSAL: Final = ("id", "bottle_slug", "tool", "proposed_file", "arrival_timestamp")
-_PROPOSAL_MAY: Final = ("justification", "current_file_hash", "expires_at", "fingerprint", "payload_sha256")
+_PROPOSAL_MAY: Final = ("justification", "current_file_hash", "expires_at", "fingerprint", "revises", "payload_sha256")
 _ENTRY: Final = ("timestamp", "component", "operator_action")
 _ENTRY_MAY: Final = ("operator_notes", "justification", "diff", "proposal_id", "payload_sha256", "final_sha256")
 # What the broker knows better, and what only the log fills in: they may be there, as in `AuditEntry.to_dict()`.

@@ -1,8 +1,8 @@
 """How does a client wait for an answer over HTTP, so that neither of the two ends nor a proxy gives up on it?
 
 What is known at once is answered like any request. Otherwise the status is sent, then a space every few seconds (JSON
-ignores it), then one envelope: ``{"response": …}``, ``{"problem": …}`` or ``{"pending": true}``, after which the client
-asks again. A client that goes away ends its wait, nothing else.
+ignores it), then one envelope: ``{"response": …}``, ``{"question": …}``, ``{"problem": …}`` or ``{"pending": true}``,
+after which the client asks again. A client that goes away ends its wait, nothing else.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any, Final
 from starlette.responses import Response as HttpResponse
 from starlette.types import Receive, Scope, Send
 
-from bot_bottle import BotBottleError, Response, Wait, WaitTimeoutError
+from bot_bottle import BotBottleError, Message, Response, Wait, WaitTimeoutError
 from bot_bottle.web.problems import document, encode
 
-Key = tuple[str, str]
+# Bottle, proposal, and after which message a question ends the wait too (``None``: none does).
+Key = tuple[str, str, str | None]
 Settle = Callable[[Any], None]
 
 _PENDING: Final = "pending"
@@ -43,7 +44,7 @@ class _Wait:
 
 
 class Waits:
-    """The waits under way, one for each proposal of a bottle (the key), however many poll for it.
+    """The waits under way, one for each key, however many poll for it.
 
     Args:
         begin: starts a wait without an end, as ``QueueStore.begin_wait``, off the event loop.
@@ -218,6 +219,9 @@ def envelope(value: Any, state: dict[str, Any], known: bool) -> dict[str, Any] |
     if isinstance(value, Response):
         state["outcome"] = "response"
         return {"response": value.to_dict()}
+    if isinstance(value, Message):
+        state["outcome"] = "question"
+        return {"question": value.to_dict()}
     if isinstance(value, (str, WaitTimeoutError)):
         state["outcome"] = _PENDING
         return {"pending": True}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bot_bottle import MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, __version__
+from bot_bottle import MAX_JUSTIFICATION_BYTES, MAX_MESSAGE_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, __version__
 from bot_bottle.web.broker import bodies
 from bot_bottle.web.limits import Limits
 from bot_bottle.web.problems import MEDIA_TYPE
@@ -102,7 +102,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
                 "asks what a pending one asks joins it, and the answer has that one's id.",
                 shape({"proposal": ref("Proposal")}),
                 body="NewProposal",
-                errors=(400, 403, 408, 413, 422),
+                errors=(400, 403, 404, 408, 409, 413, 422),
             ),
         },
         "/v1/proposals/{id}": {
@@ -115,10 +115,12 @@ def _paths(limits: Limits) -> dict[str, Any]:
                 "awaitResponse",
                 "Waits for the answer. What is known at once has its own status. Otherwise status 200 comes at once, a "
                 f"space every {limits.sign_of_life_seconds:g} s as a sign of life, then one envelope: `response`, a "
-                "`problem` (how the proposal ended instead), or `pending`, after which the client asks again.",
+                "`question` of the operator's, a `problem` (how the proposal ended instead), or `pending`, after "
+                "which the client asks again.",
                 {
                     "oneOf": [
                         shape({"response": ref("Response")}),
+                        shape({"question": ref("Message")}),
                         shape({"problem": ref("Problem")}),
                         shape({"pending": {"const": True}}),
                     ]
@@ -131,8 +133,26 @@ def _paths(limits: Limits) -> dict[str, Any]:
                         "description": f"Seconds; more than {limits.wait_seconds:g} is as good as that. 0 only looks.",
                         "schema": {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": 0},
                     },
+                    {
+                        "name": "questions_after",
+                        "in": "query",
+                        "description": "Given, the first question that is not answered ends the wait too, of those "
+                        "that came after the message with this id; empty: of all.",
+                        "schema": {"type": "string", "pattern": "^([0-9a-fA-F-]{32,36})?$"},
+                    },
                 ],
                 errors=(404, 409, 422),
+            )
+        },
+        "/v1/proposals/{id}/answer": {
+            "post": operation(
+                "answerQuestion",
+                "Answers what the operator asked about a proposal. The same message again, after a lost answer say, "
+                "changes nothing.",
+                "Message",
+                parameters=[proposal_id],
+                body="NewAnswer",
+                errors=(400, 404, 408, 409, 413, 422),
             )
         },
         "/v1/proposals/{id}/withdraw": {
@@ -221,9 +241,10 @@ def schemas() -> dict[str, _Schema]:
         "current_file_hash": {"type": ["string", "null"], "pattern": "^([0-9a-f]{64})?$"},
         "expires_at": {**_TIME, "type": ["string", "null"]},
         "fingerprint": {"type": ["string", "null"], "maxLength": 512},
+        "revises": {**_ID, "type": ["string", "null"], "description": "The pending proposal in whose place it is put."},
     }
     proposal = {**asked, "payload_sha256": _HASH}
-    may_be_left_out = {"justification", "current_file_hash", "expires_at", "fingerprint", "payload_sha256"}
+    may_be_left_out = {"justification", "current_file_hash", "expires_at", "fingerprint", "revises", "payload_sha256"}
     answered = {
         "proposal_id": _ID,
         "status": {"enum": ["approved", "modified", "rejected"]},
@@ -257,6 +278,9 @@ def schemas() -> dict[str, _Schema]:
         "state": {"enum": ["pending", "approved", "modified", "rejected", "expired", "withdrawn"]},
         "waiting": _FLAG,
         "requests": _NUMBER,
+        "revision": _NUMBER,
+        "last_word": {"enum": ["operator", "requester", None]},
+        "thread": {**many("Message"), "description": "In a list it is empty."},
         **dict.fromkeys(
             (
                 "waiting_until",
@@ -314,6 +338,26 @@ def schemas() -> dict[str, _Schema]:
             {**{name: schema for name, schema in proposal.items() if name != "proposed_file"}, "payload_bytes": _NUMBER}
             | standing
             | {"response": {"oneOf": [ref("ResponseSummary"), {"type": "null"}]}}
+        ),
+        "Message": shape(
+            {
+                "id": _ID,
+                "proposal_id": _ID,
+                "sender": {"enum": ["operator", "requester"]},
+                "text": {"type": "string", "description": f"At most {MAX_MESSAGE_BYTES} bytes of UTF-8."},
+                **dict.fromkeys(("written_by", "surface", "written_at"), _TEXT),
+                "signed": {
+                    "oneOf": [
+                        shape(dict.fromkeys(("bottle_slug", "tool", "payload_sha256", "key_id", "signature"), _TEXT)),
+                        {"type": "null"},
+                    ]
+                },
+                "damaged": _MAYBE_TEXT,
+            }
+        ),
+        "NewAnswer": shape(
+            {"id": _ID, "text": {"type": "string", "description": f"At most {MAX_MESSAGE_BYTES} bytes of UTF-8."}},
+            closed=True,
         ),
         "Withdrawal": shape({"reason": _MAYBE_TEXT}, optional={"reason"}, closed=True),
         "NewEntries": shape(

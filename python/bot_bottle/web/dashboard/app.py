@@ -38,7 +38,7 @@ from bot_bottle import (
     render_diff,
 )
 from bot_bottle.errors import AlreadyDecidedError
-from bot_bottle.operator import decisions
+from bot_bottle.operator import decisions, words
 from bot_bottle.operator.overview import overview
 from bot_bottle.policy import bypass
 from bot_bottle.states import Status
@@ -116,6 +116,7 @@ class Dashboard:
                 at("/api/v1/proposals/{id}/draft", POST=self._draft),
                 at("/api/v1/proposals/{id}/diff", POST=self._diff),
                 at("/api/v1/proposals/{id}/decision", POST=self._decide),
+                at("/api/v1/proposals/{id}/question", POST=self._ask),
                 at("/api/v1/rows", GET=self._some),
                 *Tables(stores, self._run, self._body).routes(),
                 *programs.routes(),
@@ -432,6 +433,19 @@ class Dashboard:
             answer = item.response
         told = [shown.said(each) for each in decisions.told(item, answer)]
         return {"row": shown.row(self._inbox.summary(proposal_id)), "told": told}
+
+    async def _ask(self, request: Request) -> Response:
+        given = texts(await self._body(request), ("text", "id"))
+        by = request.state.decides_as
+
+        def ask() -> dict[str, Any]:
+            item = self._item(request)
+            # The page makes the id, so that one whose answer was lost asks once.
+            self._inbox.ask(item.proposal.id, given["text"], asked_by=by, surface=SURFACE, message_id=given["id"])
+            told = [shown.said((words.asked(item), "plain"))]
+            return {"row": shown.row(self._inbox.read(item.proposal.id)), "told": told}
+
+        return json(await self._run(ask))
 
 
 def _page_id(text: str) -> str:

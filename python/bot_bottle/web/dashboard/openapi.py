@@ -127,6 +127,16 @@ def _paths() -> dict[str, Any]:
                 errors=_DOES,
             )
         },
+        "/v1/proposals/{id}/questions": {
+            "post": operation(
+                "ask",
+                "Asks back about a pending proposal, or asks for changes; whoever waits for it is told.",
+                "Message",
+                parameters=[_ID],
+                body="Question",
+                errors=_DOES,
+            )
+        },
         "/v1/proposals/{id}/archive": {
             "post": operation(
                 "archiveProposal",
@@ -233,11 +243,12 @@ def _schemas() -> dict[str, _Schema]:
             "changed": {"type": "array", "items": {"type": "array", "items": _NUMBER}},
         }
     )
-    hunk = {name: _NUMBER for name in ("before_line", "before_lines", "after_line", "after_lines")}
+    lines = {name: _NUMBER for name in ("before_line", "before_lines", "after_line", "after_lines")}
+    hunk = shape({**lines, "parts": {"type": "array", "items": part}})
     return {
         **{
             name: known[name]
-            for name in ("Problem", "Response", "ResponseSummary", "InboxSummary", "AuditEntry", "Grant")
+            for name in ("Problem", "Response", "ResponseSummary", "InboxSummary", "Message", "AuditEntry", "Grant")
         },
         "Me": shape({"name": _TEXT, "version": _TEXT, "time": _TEXT}),
         "Nothing": shape({}, closed=True),
@@ -248,11 +259,26 @@ def _schemas() -> dict[str, _Schema]:
                 **dict.fromkeys(("current_file", "current_sha256", "current_problem"), _MAYBE_TEXT),
                 "hunks": {
                     "type": ["array", "null"],
-                    "items": shape({**hunk, "parts": {"type": "array", "items": part}}),
+                    "items": hunk,
+                },
+                "revised": {
+                    "oneOf": [
+                        shape({"id": _TEXT, "thread": many("Message"), "hunks": {"type": "array", "items": hunk}}),
+                        {"type": "null"},
+                    ]
                 },
                 "odd": {"type": "array", "items": shape({"kind": _TEXT, "message": _TEXT})},
                 "review_sha256": _HASH,
             }
+        ),
+        "Question": shape(
+            {
+                "text": {**_TEXT, "description": "The agent reads it."},
+                "surface": {"enum": ["api", "cli", "tui"], "default": "api"},
+                "id": {**_TEXT, "format": "uuid", "description": "The same question under the same id is asked once."},
+            },
+            optional={"surface", "id"},
+            closed=True,
         ),
         "Decision": shape(
             {

@@ -93,6 +93,7 @@ class Programs:
             at("/v1/proposals/{id}", GET=self._show),
             at("/v1/proposals/{id}/review", GET=self._review),
             at("/v1/proposals/{id}/decision", POST=self._decide),
+            at("/v1/proposals/{id}/questions", POST=self._ask),
             at("/v1/proposals/{id}/archive", POST=self._archive),
             at("/v1/changes", GET=self._changes),
             at("/v1/events", GET=self._events),
@@ -295,6 +296,21 @@ class Programs:
                 raise
             answer = found
         return answer.to_dict()
+
+    async def _ask(self, request: Request) -> Response:
+        given = texts(await self._body(request), ("text",), ("surface", "id"))
+        if given.setdefault("surface", "api") not in SURFACES:
+            raise InvalidInputError(f"surface must be one of {', '.join(SURFACES)}")
+        by = request.state.decides_as
+
+        def ask() -> dict[str, Any]:
+            inbox = self._stores.inbox
+            proposal_id = inbox.read(request.path_params["id"]).proposal.id
+            surface = cast("Surface", given["surface"])
+            asked = inbox.ask(proposal_id, given["text"], asked_by=by, surface=surface, message_id=given.get("id"))
+            return asked.to_dict()
+
+        return json(await self._run(ask))
 
     async def _archive(self, request: Request) -> Response:
         texts(await self._body(request), ())

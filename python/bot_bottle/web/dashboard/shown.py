@@ -63,7 +63,7 @@ def _section(section: Section) -> dict[str, Any]:
         "fields": [{"name": name, **said(text)} for name, text in section.fields],
         "text": None if section.text is None else visible(section.text),
         "diff": section.diff,
-        "quoted": section.heading in _QUOTED,
+        "quoted": section.agents or section.heading in _QUOTED,
         "remarks": [said(each) for each in section.remarks],
     }
 

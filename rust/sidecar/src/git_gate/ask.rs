@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bot_bottle_store::{Proposal, QueueStore, STATUS_REJECTED, TOOL_GITLEAKS_ALLOW, sha256_hex};
+use bot_bottle_store::{
+    Proposal, Questions, QueueStore, Response, STATUS_REJECTED, TOOL_GITLEAKS_ALLOW, Word, sha256_hex,
+};
 
-use super::question::waiting;
+use super::question::{asked, waiting};
 use super::{Outcome, Refusal, say};
 use crate::decided;
 use crate::place::{Interrupted, Place};
@@ -123,9 +125,7 @@ impl Operator<'_> {
             let _held = Held::new(&self.state.0, &proposal.id)?;
             let queued = store.write_proposal(&proposal).map_err(failed)?;
             say(&waiting(&queued.id, self.bottle, left));
-            let waited = store.wait_for_response(&proposal.id, Some(left + Duration::from_secs(5)), || {
-                self.interrupted.load(Ordering::Relaxed)
-            });
+            let waited = self.wait(&store, &proposal.id, deadline + Duration::from_secs(5));
             return match waited {
                 Ok(response) if response.status == STATUS_REJECTED => Err(Refusal::new(decided(&response))),
                 Ok(response) => {
@@ -145,6 +145,22 @@ impl Operator<'_> {
                     Err(self.ended(&store, &proposal, &error, interrupted, gone))
                 }
             };
+        }
+    }
+
+    /// The decision. What the operator asks back is passed on to the pusher, whose push stays held.
+    fn wait(&self, store: &QueueStore, id: &str, deadline: Instant) -> bot_bottle_store::Result<Response> {
+        let mut seen = String::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let questions = Questions::After(seen);
+            match store.wait_for_word(id, Some(left), questions, || self.interrupted.load(Ordering::Relaxed))? {
+                Word::Answer(response) => return Ok(*response),
+                Word::Question(question) => {
+                    say(&asked(&question));
+                    seen = question.id;
+                }
+            }
         }
     }
 

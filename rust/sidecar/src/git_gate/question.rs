@@ -4,13 +4,14 @@ use std::fmt::Write;
 use std::io::Read;
 use std::time::Duration;
 
-use bot_bottle_store::{MAX_JUSTIFICATION_BYTES, visible};
+use bot_bottle_store::{MAX_JUSTIFICATION_BYTES, Message, visible};
 
 use super::Outcome;
 use super::contents::Contents;
 use super::findings::{Finding, Redaction};
 use super::git::{Objects, text};
 use super::push::{Forced, Push};
+use crate::asks;
 
 /// So much of the justification is used by the list of places; the payload has all of them.
 const PLACES_LISTED: usize = MAX_JUSTIFICATION_BYTES - 4_000;
@@ -297,5 +298,15 @@ pub fn waiting(id: &str, bottle: &str, patience: Duration) -> String {
         "waiting up to {seconds} s for the operator of bottle {bottle} to decide; Ctrl-C takes the question back\n    \
          the operator lets this push through with: bot-bottle approve {} --notes WHY",
         visible(id, false)
+    )
+}
+
+/// What the operator asks back, and how to answer it.
+pub fn asked(question: &Message) -> String {
+    format!(
+        "{}\n    the push is still held: answer with the tool answer-question of the supervise server (proposal_id {}),\n    \
+         or stop this push (Ctrl-C), amend it and push again",
+        asks(question),
+        question.proposal_id
     )
 }

@@ -19,6 +19,7 @@ use super::exchange::{Backoff, Exchange, PATIENCE, silent};
 use super::problem::{self, Problem, Verdict};
 use super::reply::Answer;
 use crate::error::{Error, Result};
+use crate::queue::message::Message;
 use crate::queue::response::Response;
 use crate::wait::{self, Done, Event, Waits};
 
@@ -76,6 +77,7 @@ enum Stage {
 #[derive(Deserialize)]
 struct Envelope {
     response: Option<Response>,
+    question: Option<Message>,
     problem: Option<Problem>,
 }
 
@@ -250,7 +252,8 @@ impl Poll {
         let rest = self.deadline.map_or(ROUND, |at| at.saturating_duration_since(Instant::now()).min(ROUND));
         // Rounded up to a millisecond, so that it is not over before the wait is.
         let millis = rest.as_micros().div_ceil(1000);
-        broker.request("GET", &format!("{}?wait={}.{:03}", self.path, millis / 1000, millis % 1000), None)
+        let more = if self.path.contains('?') { '&' } else { '?' };
+        broker.request("GET", &format!("{}{more}wait={}.{:03}", self.path, millis / 1000, millis % 1000), None)
     }
 
     /// The answer to one request; its connection is kept for the next.
@@ -271,6 +274,7 @@ impl Poll {
         let envelope: Envelope = serde_json::from_slice(&body).map_err(|error| broker.unreadable(&error))?;
         match envelope {
             Envelope { response: Some(response), .. } => Ok(Some(Event::Answer(Box::new(response)))),
+            Envelope { question: Some(question), .. } => Ok(Some(Event::Question(Box::new(question)))),
             Envelope { problem: Some(problem), .. } => Err(problem.into()),
             // Pending.
             _ if self.deadline.is_some_and(|at| at <= now) => Err(wait::timed_out(&self.id, self.timeout)),

@@ -14,8 +14,9 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::grant::Grant;
 use crate::queue::item::{InboxItem, InboxSummary};
+use crate::queue::message::Message;
 use crate::queue::proposal::Proposal;
-use crate::wait::{Done, WaitHandle};
+use crate::wait::{Done, Questions, WaitHandle};
 
 static NEXT_HANDLE: AtomicU64 = AtomicU64::new(1);
 
@@ -98,6 +99,12 @@ impl Client {
         self.ask("POST", &path_of(id, "/withdraw")?, Some(&json!({"reason": reason}))).map(drop)
     }
 
+    /// Answers a question. If the answer to that is lost it is sent again, and is in the thread once, by its id.
+    pub(crate) fn answer(&self, queue_key: &str, id: &str, message_id: &str, text: &str) -> Result<Message> {
+        self.speak_for(queue_key)?;
+        self.post(&path_of(id, "/answer")?, &json!({"id": message_id, "text": text}))
+    }
+
     pub(crate) fn archive_proposal(&self, queue_key: &str, id: &str) -> Result<()> {
         self.speak_for(queue_key)?;
         self.ask("POST", &path_of(id, "/archive")?, None::<&()>).map(drop)
@@ -132,6 +139,7 @@ impl Client {
         queue_key: &str,
         id: &str,
         timeout: Option<Duration>,
+        questions: Questions,
         done: Done,
     ) -> Result<WaitHandle> {
         self.check_open()?;
@@ -139,7 +147,13 @@ impl Client {
         if let Some(slug) = self.broker.0.links().slug.get() {
             check_slug(slug, queue_key)?;
         }
-        let path = path_of(id, "/response")?;
+        let mut path = path_of(id, "/response")?;
+        if let Questions::After(id) = questions {
+            if !id.is_empty() {
+                path_of(&id, "")?;
+            }
+            path.push_str(&format!("?questions_after={id}"));
+        }
         let poller = self.broker.0.poller()?;
         let wait = poller.begin(self.id, id, path, timeout, done);
         if self.closed.load(Ordering::Acquire) {

@@ -20,10 +20,8 @@ use crate::queue::proposal::Proposal;
 use crate::queue::response::Response;
 use crate::queue::review::{self, Reviewed};
 use crate::registration;
-use crate::rules::check_text;
 use crate::state::{ChangeKind, FINDING_TOOLS, STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, check_surface};
 use crate::statement::{DecisionStatement, Keys, Signature, Signer};
-use crate::user::os_user;
 
 /// What an operator decides, about what, and how.
 pub struct Decision<'a> {
@@ -76,11 +74,7 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
     decision.reviewed.covers(&item, &payload_sha256, &review_sha256, &answer.status)?;
     // Before the turn, as the first time a key is made; after all that can refuse without one.
     let signer = keys.decider()?;
-    let decided_by = match (&signer.name, decision.decided_by) {
-        (Some(proven), _) => proven.clone(),
-        (None, Some(name)) => check_text("decided_by", name.as_bytes(), 256)?.to_owned(),
-        (None, None) => os_user(),
-    };
+    let decided_by = signer.author("decided_by", decision.decided_by)?;
     let runs = answer.status != STATUS_REJECTED;
     let text = answer.final_file.as_deref().unwrap_or(&item.proposal.proposed_file);
     let staged = match item.managed_file.as_deref().filter(|_| runs) {

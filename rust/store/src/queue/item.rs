@@ -9,6 +9,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::column::Fields;
 use crate::queue::life::Found;
+use crate::queue::message::{self, Message};
 use crate::queue::proposal::{Asked, PENDING, Proposal, ProposalSummary};
 use crate::queue::response::{Answered, Response, ResponseHead, ResponseSummary};
 use crate::registration::Registration;
@@ -41,9 +42,22 @@ pub struct Item<P, R> {
     pub apply_state: Option<String>,
     pub apply_error: Option<String>,
     pub base_sha256: Option<String>,
+    /// How many in a row it is the last of, each in the place of the one before it.
+    #[serde(default = "first")]
+    pub revision: i64,
+    /// Who wrote the newest message about it: `operator`, `requester`, or nobody.
+    #[serde(default)]
+    pub last_word: Option<String>,
+    /// What was said about it. In a list it is empty: read one to see it.
+    #[serde(default)]
+    pub thread: Vec<Message>,
     /// Why the host does not act on it: what its rows, or its bottle's, say is not what was signed.
     #[serde(default)]
     pub damaged: Option<String>,
+}
+
+fn first() -> i64 {
+    1
 }
 
 impl<P: Asked, R: Answered> Item<P, R> {
@@ -97,7 +111,8 @@ fn select<P: Asked, R: Answered>(rest: &str) -> String {
             (p.requester_left_at IS NULL)
               + (SELECT count(*) FROM aliases a WHERE a.proposal_seq = p.seq AND a.withdrawn_at IS NULL) AS requests,
             p.withdrawn_at, p.withdrawn_reason, p.archived_at, coalesce(m.path, f.path) AS managed_file,
-            m.state AS apply_state, m.error AS apply_error, p.base_sha256
+            m.state AS apply_state, m.error AS apply_error, p.base_sha256, p.revision,
+            (SELECT sender FROM messages WHERE proposal_seq = p.seq ORDER BY seq DESC LIMIT 1) AS last_word
          FROM proposals p
          LEFT JOIN responses r ON r.proposal_seq = p.seq
          LEFT JOIN applies m ON m.proposal_seq = p.seq
@@ -124,6 +139,9 @@ fn from_row<P: Asked, R: Answered>(row: &Row<'_>) -> rusqlite::Result<Item<P, R>
         apply_state: row.get("apply_state")?,
         apply_error: row.get("apply_error")?,
         base_sha256: row.get("base_sha256")?,
+        revision: row.get("revision")?,
+        last_word: row.get("last_word")?,
+        thread: Vec::new(),
         damaged: None,
     })
 }
@@ -135,11 +153,16 @@ pub(crate) fn list(conn: &Connection, rest: &str, params: impl Params) -> Result
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// One proposal by its full id or an alias, whole or not.
+/// One proposal by its full id or an alias, whole or not, with what was said about it.
 pub(crate) fn read<P: Asked, R: Answered>(conn: &Connection, id: &str) -> Result<Option<Item<P, R>>> {
     let rest = "WHERE p.seq = coalesce((SELECT seq FROM proposals WHERE id = :id), (SELECT proposal_seq FROM aliases WHERE id = :id))";
     let mut statement = conn.prepare_cached(&select::<P, R>(rest))?;
-    Ok(statement.query_row(named_params! {":id": id, ":now": clock::now()}, from_row).optional()?)
+    let found = statement.query_row(named_params! {":id": id, ":now": clock::now()}, from_row).optional()?;
+    let Some(mut item): Option<Item<P, R>> = found else { return Ok(None) };
+    if item.last_word.is_some() {
+        item.thread = message::thread(conn, &item.proposal.id)?;
+    }
+    Ok(Some(item))
 }
 
 /// What the host takes of items: the managed file that it registered itself for the bottle and tool, or what is wrong.
@@ -152,6 +175,7 @@ pub(crate) fn settle_all<P: Asked, R: Answered>(
     let mut registered = BTreeMap::new(); // verified once a bottle, however much it asks
     for item in &mut items {
         item.damaged = decision_damage(keys, item)?;
+        message::settle(keys, &mut item.thread)?;
         let slug = &item.proposal.bottle_slug;
         if !registered.contains_key(slug) {
             registered.insert(slug.clone(), verdict(Registration::read_verified(conn, keys, slug))?);

@@ -90,6 +90,7 @@ pub(crate) fn known_by_id(tx: &Transaction<'_>, queue_key: &str, proposal: &Prop
         .query_row([found.seq], |row| Proposal::from_row(&Fields::of(row)))?;
     // The times may differ: a broker writes its own, at each try.
     let same = found.queue_key == queue_key
+        && known.revises == proposal.revises
         && known.asks_the_same(proposal)
         && (found.alias || known.justification == proposal.justification);
     if same {
@@ -167,13 +168,19 @@ pub(crate) fn check_cap(tx: &Transaction<'_>, queue_key: &str) -> Result<()> {
     ))
 }
 
-pub(crate) fn insert(tx: &Transaction<'_>, queue_key: &str, proposal: &Proposal, base: Option<&str>) -> Result<()> {
+pub(crate) fn insert(
+    tx: &Transaction<'_>,
+    queue_key: &str,
+    proposal: &Proposal,
+    base: Option<&str>,
+    revision: i64,
+) -> Result<()> {
     static INSERT_SQL: LazyLock<String> = LazyLock::new(|| {
         let next = numbers::next("proposals");
         format!(
             "INSERT INTO proposals (seq, id, queue_key, bottle_slug, tool, payload_sha256, justification,
-                 arrival_timestamp, current_file_hash, base_sha256, expires_at, fingerprint, proposed_file)
-             VALUES ({next}, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+                 arrival_timestamp, current_file_hash, base_sha256, expires_at, fingerprint, proposed_file, revises, revision)
+             VALUES ({next}, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
         )
     });
     tx.prepare_cached(&INSERT_SQL)?.execute((
@@ -189,6 +196,8 @@ pub(crate) fn insert(tx: &Transaction<'_>, queue_key: &str, proposal: &Proposal,
         &proposal.expires_at,
         &proposal.fingerprint,
         &proposal.proposed_file,
+        &proposal.revises,
+        revision,
     ))?;
     Ok(())
 }

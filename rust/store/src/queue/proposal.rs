@@ -53,6 +53,8 @@ pub struct ProposalHead {
     pub current_file_hash: Option<String>,
     pub expires_at: Option<String>,
     pub fingerprint: Option<String>,
+    #[serde(default)]
+    pub revises: Option<String>,
     pub payload_sha256: String,
 }
 
@@ -134,9 +136,25 @@ impl Proposal {
             current_file_hash: current_file_hash.map(str::to_owned),
             expires_at: expires_at.map(|at| check_time("expires_at", at)).transpose()?,
             fingerprint: fingerprint.map(str::to_owned),
+            revises: None,
             payload_sha256: sha256_hex(payload),
         };
         Ok(Proposal { head, proposed_file: proposed_file.to_owned() })
+    }
+
+    /// The same, in the place of its requester's proposal with this id, which is withdrawn as this one is written.
+    pub fn revising(mut self, id: Option<&str>) -> Result<Self> {
+        let parse = |id| Uuid::try_parse(id).map(|id| id.hyphenated().to_string());
+        self.head.revises = id.map(parse).transpose().map_err(|_| {
+            Error::proposal(
+                "revises",
+                format!("must be the id of the proposal to replace, not {:?}", id.unwrap_or_default()),
+            )
+        })?;
+        if self.revises.as_ref() == Some(&self.id) {
+            return Err(Error::proposal("revises", "is the proposal's own id; Proposal.new makes one with a fresh id"));
+        }
+        Ok(self)
     }
 
     /// Whether `other` asks the same, whoever asks and why, and until when. Such proposals coalesce while they are
@@ -189,7 +207,7 @@ macro_rules! columns {
     ($payload:literal) => {
         concat!(
             "p.id, p.bottle_slug, p.tool, p.justification, p.arrival_timestamp, p.current_file_hash, p.expires_at, ",
-            "p.fingerprint, p.payload_sha256, ",
+            "p.fingerprint, p.revises, p.payload_sha256, ",
             $payload
         )
     };
@@ -223,6 +241,7 @@ impl ProposalHead {
             current_file_hash: row.get("current_file_hash")?,
             expires_at: row.get("expires_at")?,
             fingerprint: row.get("fingerprint")?,
+            revises: row.get("revises")?,
             payload_sha256: row.get("payload_sha256")?,
         })
     }

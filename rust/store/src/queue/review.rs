@@ -6,6 +6,7 @@ use crate::diff::{Hunk, hunks, sha256_hex};
 use crate::error::{Error, Result};
 use crate::queue::item::InboxItem;
 use crate::queue::managed_file::{self, Current};
+use crate::queue::revision::Revised;
 use crate::rules::{MAX_JUSTIFICATION_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text};
 use crate::state::STATUS_REJECTED;
 use crate::statement::Canonical;
@@ -27,6 +28,8 @@ pub struct Review {
     /// From the file as it is to what is proposed; of a modification from what was proposed to what runs. `None` where
     /// there is nothing to compare: then the payload is what must be seen.
     pub hunks: Option<Vec<Hunk>>,
+    /// What it was put in the place of, as long as that is kept.
+    pub revised: Option<Revised>,
     /// What should make the operator look twice.
     pub odd: Vec<Odd>,
     /// What a decision names.
@@ -44,7 +47,7 @@ pub struct Odd {
 
 impl Review {
     /// Looks at the file and compares: seconds on a slow disk, so under no lock.
-    pub(crate) fn of(item: InboxItem) -> Self {
+    pub(crate) fn of(item: InboxItem, revised: Option<Revised>) -> Self {
         let path = item.managed_file.as_deref();
         let current = path.map_or_else(Current::default, managed_file::look);
         let proposed = &item.proposal.proposed_file;
@@ -56,6 +59,7 @@ impl Review {
             }
             _ => None,
         };
+        let revised = revised.map(|before| before.compared(proposed));
         let mut odd = Vec::new();
         let mut note = |kind: &str, message: String| odd.push(Odd { kind: kind.to_owned(), message });
         if let Some(reason) = &item.damaged {
@@ -71,6 +75,16 @@ impl Review {
                 note("stale", format!("{path} has changed since this was proposed, so approving it will be refused."));
             }
         }
+        for message in &item.thread {
+            if let Some(reason) = &message.damaged {
+                note("damaged", format!("A message about it is not to be believed: {reason}."));
+            }
+            if !message.is_question() {
+                for kind in deceptions(&message.text) {
+                    note(kind, format!("An answer has {}.", meaning(kind)));
+                }
+            }
+        }
         for (what, text) in [("payload", proposed), ("justification", &item.proposal.justification)] {
             for kind in deceptions(text) {
                 note(kind, format!("The {what} has {}.", meaning(kind)));
@@ -83,6 +97,7 @@ impl Review {
             current_sha256: sha256,
             current_problem: problem,
             hunks: compared,
+            revised,
             odd,
             review_sha256,
             item,
@@ -130,6 +145,12 @@ pub(crate) fn hash(item: &InboxItem, payload_sha256: &str, base: Option<&str>) -
     to.maybe(item.managed_file.as_deref());
     to.maybe(base);
     to.maybe(item.proposal.fingerprint.as_deref());
+    to.maybe(item.proposal.revises.as_deref());
+    to.text(&item.thread.len().to_string());
+    for message in &item.thread {
+        to.text(&message.sender);
+        to.text(&sha256_hex(&message.text));
+    }
     to.sha256()
 }
 

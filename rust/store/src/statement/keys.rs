@@ -29,7 +29,8 @@ use crate::error::{Error, Reason, Result};
 use crate::file::database::Database;
 use crate::file::lock::Lock;
 use crate::patience;
-use crate::rules::{check_name, check_time};
+use crate::rules::{check_name, check_text, check_time};
+use crate::user::os_user;
 
 /// PKCS#8 of Ed25519 up to the seed (RFC 8410, section 7).
 const PKCS8: [u8; 16] =
@@ -55,6 +56,15 @@ pub(crate) struct Signer {
 }
 
 impl Signer {
+    /// In whose name it signs: its own, where it is an operator's key, or as given, or the operating system's user.
+    pub(crate) fn author(&self, field: &'static str, given: Option<&str>) -> Result<String> {
+        match (&self.name, given) {
+            (Some(proven), _) => Ok(proven.clone()),
+            (None, Some(name)) => check_text(field, name.as_bytes(), 256).map(str::to_owned),
+            (None, None) => Ok(os_user()),
+        }
+    }
+
     fn from_seed(seed: &[u8]) -> Option<Self> {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).ok()?;
         let public: [u8; 32] = pair.public_key().as_ref().try_into().ok()?;

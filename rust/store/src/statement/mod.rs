@@ -1,4 +1,4 @@
-//! What do a decision, a registration and a grant say, byte by byte, and does a signature fit them?
+//! What do a decision, a question, a registration and a grant say, byte by byte, and does a signature fit them?
 //!
 //! Whoever has the database's directory can write any byte of it. What leads to a host path, a deletion or somebody's
 //! permission is therefore taken only from a row whose statement carries the signature of a key that is trusted.
@@ -139,6 +139,44 @@ impl Statement for DecisionStatement<'_> {
         to.text(self.decided_by);
         to.text(self.surface);
         to.text(self.decided_at);
+    }
+}
+
+/// What the operator asks back about a proposal.
+#[allow(missing_docs)]
+pub(crate) struct QuestionStatement<'a> {
+    pub id: &'a str,
+    pub proposal_id: &'a str,
+    pub bottle_slug: &'a str,
+    pub tool: &'a str,
+    pub payload_sha256: &'a str,
+    pub text_sha256: &'a str,
+    pub asked_by: &'a str,
+    pub surface: &'a str,
+    pub asked_at: &'a str,
+}
+
+impl Statement for QuestionStatement<'_> {
+    const DOMAIN: &'static str = "bot-bottle/question/1";
+
+    fn subject(&self) -> String {
+        format!("the question {} about proposal {}", self.id, self.proposal_id)
+    }
+
+    fn made_at(&self) -> &str {
+        self.asked_at
+    }
+
+    fn fields(&self, to: &mut Canonical) {
+        to.text(self.id);
+        to.text(self.proposal_id);
+        to.text(self.bottle_slug);
+        to.text(self.tool);
+        to.text(self.payload_sha256);
+        to.text(self.text_sha256);
+        to.text(self.asked_by);
+        to.text(self.surface);
+        to.text(self.asked_at);
     }
 }
 

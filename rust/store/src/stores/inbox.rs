@@ -10,13 +10,16 @@ use crate::error::{Error, Result};
 use crate::file::column::get;
 use crate::file::database::Database;
 use crate::file::numbers::END;
+use crate::queue::asking::{self, Question};
 use crate::queue::changes::{CHANGE_COLUMNS, Change, change_from_row, last_change};
 use crate::queue::decide::{self, Decision};
 use crate::queue::item::{self, InboxItem, InboxSummary, Item};
 use crate::queue::managed_file;
+use crate::queue::message::Message;
 use crate::queue::proposal::Asked;
 use crate::queue::response::{Answered, Response};
 use crate::queue::review::Review;
+use crate::queue::revision::Revised;
 use crate::statement::Keys;
 use crate::stores::stats;
 use crate::wait::standing::Target;
@@ -112,7 +115,12 @@ impl Inbox {
 
     /// All that must be seen of one proposal before it is decided, and the hash that a decision names for it.
     pub fn review(&self, prefix: &str) -> Result<Review> {
-        self.read(prefix).map(Review::of)
+        let item = self.read(prefix)?;
+        let revised = match &item.proposal.revises {
+            Some(id) => self.db.read(|conn| Revised::read(conn, &Keys::of(&self.db), &item, id))?.flatten(),
+            None => None,
+        };
+        Ok(Review::of(item, revised))
     }
 
     /// Proposals of any state, newest first, older than `before`.
@@ -135,6 +143,11 @@ impl Inbox {
     /// Decides, audits, makes the grant, writes the managed file, wakes the waiters.
     pub fn decide(&self, decision: &Decision<'_>) -> Result<Response> {
         decide::decide(&self.db, decision)
+    }
+
+    /// Asks back: whoever waits is told, the proposal stays pending, and its requester may answer or revise it.
+    pub fn ask(&self, question: &Question<'_>) -> Result<Message> {
+        asking::ask(&self.db, question)
     }
 
     /// `seq` of the newest change, 0 if there is none.

@@ -18,7 +18,7 @@ use crate::file::database::Database;
 use crate::file::migrations::{self, MODULES};
 use crate::file::{attest, bell, mount};
 use crate::patience;
-use crate::queue::item;
+use crate::queue::{item, message};
 use crate::statement::Keys;
 use crate::stores::reconcile::reconcile;
 use crate::{grant, registration};
@@ -120,6 +120,8 @@ impl Database {
             }
             let mut damaged = item::damaged_decisions(&opened.conn, &keys)?;
             damaged.extend(grant::damaged(&opened.conn, &keys)?);
+            let asked = message::damaged(&opened.conn, &keys)?;
+            wrong.extend(asked.into_iter().map(|(slug, reason)| (slug, reason, "nobody is to believe it")));
             wrong.extend(damaged.into_iter().map(|(slug, reason)| (slug, reason, "it allows nothing")));
             Ok((all, wrong))
         };

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::file::bell::Rings;
 use crate::file::column::Fields;
 use crate::file::database::Database;
+use crate::queue::asking;
 use crate::queue::changes;
 use crate::queue::decide::{self, Decision};
 use crate::queue::item::{self, InboxItem, InboxSummary, why_not};
@@ -20,17 +21,19 @@ use crate::queue::life::{
     withdraw,
 };
 use crate::queue::managed_file;
+use crate::queue::message::Message;
 use crate::queue::proposal::{Asked, PENDING, Proposal};
 use crate::queue::response::Response;
 use crate::queue::review::Reviewed;
+use crate::queue::revision::revise;
 use crate::registration::{Registration, record_damage};
-use crate::rules::{MAX_NOTES_BYTES, check_name, check_text};
+use crate::rules::{MAX_NOTES_BYTES, check_name, check_text, new_id};
 use crate::state::ChangeKind;
 use crate::statement::Keys;
 use crate::stores::transport::Transport;
 use crate::stores::trust::Trust;
 use crate::wait::standing::Target;
-use crate::wait::{Done, Event, WaitHandle, on_file, sleeper};
+use crate::wait::{Done, Event, Questions, WaitHandle, on_file, sleeper};
 
 /// The queue of one bottle, as its sidecars use it.
 pub struct QueueStore {
@@ -90,6 +93,8 @@ impl QueueStore {
     }
 
     fn queue_in(&self, db: &Database, proposal: &Proposal) -> Result<Proposal> {
+        // Who waits for what it revises goes on.
+        let rings = || proposal.revises.as_ref().map_or_else(Rings::inbox, |_| Rings::queue(&self.queue_key));
         let mut looked = None;
         loop {
             let written = db.write_then_sync(|tx| {
@@ -99,20 +104,22 @@ impl QueueStore {
                     Base::Known(base) => base,
                     Base::Look(path) => return Ok((Err(path), Rings::NONE)),
                 };
-                if !clear {
+                let mut revision = 1;
+                if !clear || proposal.revises.is_some() {
                     expire(tx, &self.queue_key, &now)?;
                     if let Some(known) = known_by_id(tx, &self.queue_key, proposal)? {
                         return Ok((Ok(known), Rings::NONE));
                     }
+                    revision = revise(tx, &self.queue_key, proposal, base.as_deref())?;
                     if let Some((seq, twin)) = pending_twin(tx, &self.queue_key, proposal, base.as_deref())? {
                         add_alias(tx, seq, proposal)?;
-                        return Ok((Ok(twin), Rings::inbox()));
+                        return Ok((Ok(twin), rings()));
                     }
                     check_cap(tx, &self.queue_key)?;
                 }
-                insert(tx, &self.queue_key, proposal, base.as_deref())?;
+                insert(tx, &self.queue_key, proposal, base.as_deref(), revision)?;
                 changes::record(tx, ChangeKind::Proposed, &proposal.id, &proposal.bottle_slug, &proposal.tool)?;
-                Ok((Ok(proposal.clone()), Rings::inbox()))
+                Ok((Ok(proposal.clone()), rings()))
             })?;
             match written {
                 Ok(proposal) => return Ok(proposal),
@@ -224,6 +231,25 @@ impl QueueStore {
         )
     }
 
+    /// Answers what the operator asked about a proposal, for all who wait for it; once for each question.
+    pub fn answer(&self, id: &str, text: &str) -> Result<Message> {
+        self.answer_as(&new_id(), id, text)
+    }
+
+    /// The same under an id of the caller's, so that it can be tried again: it is written once.
+    pub fn answer_as(&self, message_id: &str, id: &str, text: &str) -> Result<Message> {
+        asking::check_words("answer", text)?;
+        let message_id = asking::check_id(message_id)?;
+        match &self.transport {
+            Transport::Broker(broker) => broker.answer(&self.queue_key, id, &message_id, text),
+            Transport::File(db) => db.write(|tx| {
+                expire(tx, &self.queue_key, &clock::now())?;
+                let found = find_in_queue(tx, &self.queue_key, id)?;
+                Ok((asking::answer(tx, &found, &message_id, text)?, Rings::inbox()))
+            }),
+        }
+    }
+
     /// The answer, once it is in effect.
     pub fn read_response(&self, id: &str) -> Result<Option<Response>> {
         Ok(self.inspect(id)?.and_then(|item| match item.apply_state.as_deref() {
@@ -299,6 +325,15 @@ impl QueueStore {
     }
 }
 
+/// What the operator says to whoever waits.
+#[derive(Debug, Clone)]
+pub enum Word {
+    /// The answer, in effect.
+    Answer(Box<Response>),
+    /// What is asked back.
+    Question(Box<Message>),
+}
+
 /// What a proposal is written against, or the managed file to look at first.
 enum Base {
     Known(Option<String>),
@@ -325,20 +360,34 @@ impl QueueStore {
         timeout: Option<Duration>,
         done: impl FnOnce(Result<Event>) + Send + 'static,
     ) -> Result<WaitHandle> {
+        self.begin_wait_for_word(id, timeout, Questions::Ignored, done)
+    }
+
+    /// The same, which the operator's asking back ends too.
+    pub fn begin_wait_for_word(
+        &self,
+        id: &str,
+        timeout: Option<Duration>,
+        questions: Questions,
+        done: impl FnOnce(Result<Event>) + Send + 'static,
+    ) -> Result<WaitHandle> {
         let (trust, queue_key, asked) = (self.trust.clone(), self.queue_key.clone(), id.to_owned());
         let done: Done = Box::new(move |ended| {
             done(ended.and_then(|event| match event {
                 Event::Answer(response) => {
                     trust.answer(&queue_key, &asked, *response).map(|response| Event::Answer(Box::new(response)))
                 }
-                other => Ok(other),
+                Event::Question(message) => {
+                    trust.question(&queue_key, &asked, *message).map(|message| Event::Question(Box::new(message)))
+                }
+                Event::Changed => Ok(Event::Changed),
             }));
         });
         let db = match &self.transport {
-            Transport::Broker(broker) => return broker.begin_wait(&self.queue_key, id, timeout, done),
+            Transport::Broker(broker) => return broker.begin_wait(&self.queue_key, id, timeout, questions, done),
             Transport::File(db) => db,
         };
-        let target = Target::Answer { queue_key: self.queue_key.clone(), id: id.to_owned() };
+        let target = Target::Answer { queue_key: self.queue_key.clone(), id: id.to_owned(), questions };
         on_file::begin(db, target, timeout, done)
     }
 
@@ -360,17 +409,37 @@ impl QueueStore {
         timeout: Option<Duration>,
         interrupted: impl FnMut() -> bool,
     ) -> Result<Response> {
+        match self.wait_for_word(id, timeout, Questions::Ignored, interrupted)? {
+            Word::Answer(response) => Ok(*response),
+            Word::Question(_) => unreachable!("questions are ignored"),
+        }
+    }
+
+    /// Blocks until the answer is in effect, or until the operator asks back.
+    pub fn wait_for_word(
+        &self,
+        id: &str,
+        timeout: Option<Duration>,
+        questions: Questions,
+        interrupted: impl FnMut() -> bool,
+    ) -> Result<Word> {
         let ended = match &self.transport {
             Transport::Broker(broker) => {
-                sleeper::block(id, timeout, |done| broker.begin_wait(&self.queue_key, id, timeout, done), interrupted)
+                let begin = |done| broker.begin_wait(&self.queue_key, id, timeout, questions, done);
+                sleeper::block(id, timeout, begin, interrupted)
             }
             Transport::File(db) => {
-                let target = Target::Answer { queue_key: self.queue_key.clone(), id: id.to_owned() };
+                let target = Target::Answer { queue_key: self.queue_key.clone(), id: id.to_owned(), questions };
                 sleeper::listen(db, &target, timeout, interrupted)
             }
         };
         match ended? {
-            Event::Answer(response) => self.noted(self.trust.answer(&self.queue_key, id, *response)),
+            Event::Answer(response) => {
+                self.noted(self.trust.answer(&self.queue_key, id, *response)).map(|found| Word::Answer(Box::new(found)))
+            }
+            Event::Question(message) => self
+                .noted(self.trust.question(&self.queue_key, id, *message))
+                .map(|found| Word::Question(Box::new(found))),
             Event::Changed => unreachable!("a wait for an answer ends with one"),
         }
     }

@@ -1,15 +1,16 @@
-//! Do the log and the rows say the same of each decision, each grant and each file that was put in place?
+//! Do the log and the rows say the same of each decision, message, grant and file that was put in place?
 //!
 //! Both ways: a row that the log knows nothing of was not decided by the host, and an entry without its row means that
 //! somebody took the row away. What `prune` deleted is excused by the entry that says so.
 
 use std::collections::{BTreeMap, HashSet};
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
 use crate::audit::entry::{self as audit, AuditFields, AuditReport};
 use crate::error::Result;
 use crate::grant::{GIVEN, REVOKED, USED};
+use crate::queue::message::{ANSWERED, ASKED, SENDER_OPERATOR, SENDER_REQUESTER};
 use crate::state::{STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED};
 
 /// What is not as the log says, and of which bottle.
@@ -28,11 +29,13 @@ pub(crate) fn reconcile(conn: &Connection, head: Option<&str>) -> Result<(AuditR
         gone: Gone::read(conn, "queue_store")?,
         grants_gone: Gone::read(conn, "grant_store")?,
         seen: HashSet::new(),
+        heard: HashSet::new(),
         given: BTreeMap::new(),
         mismatches: Vec::new(),
     };
     let report = audit::verify(conn, head, |entry| books.entry(entry))?;
     books.decisions()?;
+    books.messages()?;
     books.grants()?;
     Ok((report, books.mismatches))
 }
@@ -89,6 +92,8 @@ struct Books<'c> {
     grants_gone: Gone,
     /// `seq` of the proposals whose decision is in the log, as it is or with something that was told already.
     seen: HashSet<i64>,
+    /// `seq` of the messages that are in the log.
+    heard: HashSet<i64>,
     given: BTreeMap<String, Given>,
     mismatches: Vec<Mismatch>,
 }
@@ -103,6 +108,9 @@ impl Books<'_> {
     fn entry(&mut self, entry: &AuditFields<&str>) -> Result<()> {
         match (entry.operator_action, entry.proposal_id) {
             (STATUS_APPROVED | STATUS_MODIFIED | STATUS_REJECTED, Some(id)) => self.decision(entry, id),
+            // Without a payload's hash it is a sidecar's own note that has the same word.
+            (ASKED, Some(id)) if entry.payload_sha256.is_some() => self.message(entry, id, SENDER_OPERATOR),
+            (ANSWERED, Some(id)) if entry.payload_sha256.is_some() => self.message(entry, id, SENDER_REQUESTER),
             (GIVEN, Some(proposal_id)) => {
                 let Some(id) = named(entry.operator_notes) else { return Ok(()) };
                 let text = |text: &str| Some(text.to_owned());
@@ -197,6 +205,49 @@ impl Books<'_> {
         while let Some(row) = rows.next()? {
             if !self.seen.contains(&row.get("proposal_seq")?) {
                 let reason = format!("the decision on proposal {} is not in the audit log", shown(row, "id")?);
+                self.tell(&shown(row, "bottle_slug")?, reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// An entry of a message, and its row.
+    fn message(&mut self, entry: &AuditFields<&str>, id: &str, sender: &str) -> Result<()> {
+        const ROW_SQL: &str = "SELECT m.seq FROM proposals p JOIN messages m ON m.proposal_seq = p.seq
+             WHERE p.id = :id AND p.bottle_slug = :slug AND p.tool = :tool AND m.sender = :sender
+               AND m.written_at = :at AND m.written_by = :by AND m.surface = :surface AND m.text = :text";
+        let text = if sender == SENDER_OPERATOR { entry.operator_notes } else { entry.justification };
+        let told = named_params! {
+            ":id": id,
+            ":slug": entry.bottle_slug,
+            ":tool": entry.component,
+            ":sender": sender,
+            ":at": entry.timestamp,
+            ":by": entry.decided_by,
+            ":surface": entry.surface,
+            ":text": text,
+        };
+        let said = entry.seq.unwrap_or_default();
+        match self.conn.prepare_cached(ROW_SQL)?.query_row(told, |row| row.get("seq")).optional()? {
+            Some(seq) => drop(self.heard.insert(seq)),
+            None if self.gone.excuses(said, entry.timestamp) => {}
+            None => self.tell(
+                entry.bottle_slug,
+                format!("entry {said} has a message about proposal {id} that is not there as it was written"),
+            ),
+        }
+        Ok(())
+    }
+
+    /// The messages that no entry has.
+    fn messages(&mut self) -> Result<()> {
+        const MESSAGES_SQL: &str = "SELECT m.seq, p.id, p.bottle_slug FROM messages m
+             JOIN proposals p ON p.seq = m.proposal_seq";
+        let mut statement = self.conn.prepare(MESSAGES_SQL)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            if !self.heard.contains(&row.get("seq")?) {
+                let reason = format!("a message about proposal {} is not in the audit log", shown(row, "id")?);
                 self.tell(&shown(row, "bottle_slug")?, reason);
             }
         }

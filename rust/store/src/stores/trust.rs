@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::grant::Grant;
 use crate::queue::item::{InboxSummary, Item};
+use crate::queue::message::Message;
 use crate::queue::proposal::Proposal;
 use crate::queue::response::Answered;
 use crate::state::{STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED};
@@ -71,27 +72,54 @@ impl Trust {
         let what = || format!("the decision on proposal {id}");
         let Some(keyring) = self.keyring(&what())? else { return Ok(response) };
         response.verify(&keyring)?;
-        let refused = |reason: String| Err(Error::Unverified { what: what(), reason });
         let found = response.signed.as_ref().map(|signed| Asked {
             bottle_slug: signed.bottle_slug.clone(),
             tool: signed.tool.clone(),
             payload_sha256: response.payload_sha256.clone().unwrap_or_default(),
         });
+        self.check_subject(queue_key, id, what(), &response.proposal_id, found)?;
+        Ok(response)
+    }
+
+    /// What is said of `about` is said of what was asked as `id`.
+    fn check_subject(&self, queue_key: &str, id: &str, what: String, about: &str, found: Option<Asked>) -> Result<()> {
+        let refused = |reason: String| Err(Error::Unverified { what, reason });
         let asked = self.asked.lock().get(id).cloned();
         match (asked, found) {
             (Some(asked), Some(found)) if asked != found => {
                 refused("it is about something else than what was asked".to_owned())
             }
-            (Some(_), _) => Ok(response),
+            (Some(_), _) => Ok(()),
             (None, Some(found)) if found.bottle_slug != queue_key => {
                 refused(format!("it was made for bottle {}, not for {queue_key}", found.bottle_slug))
             }
             // Of a coalesced question this process knows nothing, and the file could say anything.
-            (None, _) if response.proposal_id != id => {
-                refused(format!("it is that of proposal {}; ask with that id", response.proposal_id))
-            }
-            (None, _) => Ok(response),
+            (None, _) if about != id => refused(format!("it is that of proposal {about}; ask with that id")),
+            (None, _) => Ok(()),
         }
+    }
+
+    /// The question about `id`, if it is one: signed, about what was asked, of this bottle.
+    pub(crate) fn question(&self, queue_key: &str, id: &str, message: Message) -> Result<Message> {
+        let Some(keyring) = self.keyring(&message.subject())? else { return Ok(message) };
+        message.verify(&keyring)?;
+        let found = message.signed.as_ref().map(|signed| Asked {
+            bottle_slug: signed.bottle_slug.clone(),
+            tool: signed.tool.clone(),
+            payload_sha256: signed.payload_sha256.clone(),
+        });
+        self.check_subject(queue_key, id, message.subject(), &message.proposal_id, found)?;
+        Ok(message)
+    }
+
+    /// What is said about proposal `id`; a question that does not verify says so.
+    fn thread(&self, queue_key: &str, id: &str, thread: &mut [Message]) -> Result<()> {
+        for message in thread.iter_mut().filter(|message| message.is_question()) {
+            if let Err(error) = self.question(queue_key, id, message.clone()) {
+                message.damaged = Some(error.damage().ok_or(error)?);
+            }
+        }
+        Ok(())
     }
 
     /// The item, if its state is one that a person signed or nobody needs to sign.
@@ -99,6 +127,8 @@ impl Trust {
         if self.keyring.is_none() {
             return Ok(item);
         }
+        let queue_key = item.queue_key.clone();
+        self.thread(&queue_key, id, &mut item.thread)?;
         let decided = [STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED].contains(&item.state.as_str());
         item.response = match item.response.take() {
             Some(response) => {

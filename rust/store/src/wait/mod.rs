@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::queue::message::Message;
 use crate::queue::response::Response;
 
 mod bunk;
@@ -22,8 +23,20 @@ mod watcher;
 pub enum Event {
     /// The answer, in effect.
     Answer(Box<Response>),
+    /// What the operator asks back, where the wait was to end with that.
+    Question(Box<Message>),
     /// There is a change after the one given.
     Changed,
+}
+
+/// Whether a wait for an answer ends with what the operator asks back, too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Questions {
+    /// It goes on.
+    #[default]
+    Ignored,
+    /// It ends with the first one that is not answered, of those that came after the message with this id; empty: of all.
+    After(String),
 }
 
 pub(crate) type Done = Box<dyn FnOnce(Result<Event>) + Send>;

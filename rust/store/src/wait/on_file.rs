@@ -9,7 +9,7 @@ use crate::file::database::Database;
 use crate::file::shared::Shared;
 use crate::patience::BUSY_TIMEOUT;
 use crate::queue::changes;
-use crate::wait::standing::{Seen, Target, answer_to};
+use crate::wait::standing::{Seen, Target, answer_to, heed};
 use crate::wait::waiters::Waiters;
 use crate::wait::watcher::{Entry, Watcher};
 use crate::wait::{Done, Event, WaitHandle, Waits, timed_out};
@@ -65,8 +65,8 @@ pub(crate) fn start(
 /// Waits for so long at most until no other thread reads.
 pub(crate) fn look_for(shared: &Arc<Shared>, target: &Target, patience: Duration) -> Result<Seen> {
     match target {
-        Target::Answer { queue_key, id } => {
-            let seen = shared.read_within(patience, |conn| answer_to(conn, queue_key, id))?;
+        Target::Answer { queue_key, id, questions } => {
+            let seen = shared.read_within(patience, |conn| heed(conn, questions, answer_to(conn, queue_key, id)?))?;
             if let Some(Seen::Ended(Err(Error::Expired { .. }))) = &seen {
                 Waiters::watcher(shared)?.settle_expiries(shared, queue_key);
             }

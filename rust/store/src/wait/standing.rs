@@ -9,12 +9,13 @@ use crate::error::{Error, Result};
 use crate::file::bell::INBOX;
 use crate::file::column::{Fields, get};
 use crate::queue::managed_file::PUT_AWAY;
+use crate::queue::message;
 use crate::queue::response::{Answered, Response};
-use crate::wait::Event;
+use crate::wait::{Event, Questions};
 
 #[derive(Clone)]
 pub(crate) enum Target {
-    Answer { queue_key: String, id: String },
+    Answer { queue_key: String, id: String, questions: Questions },
     Change { after: i64 },
 }
 
@@ -24,6 +25,11 @@ impl Target {
             Target::Answer { queue_key, .. } => queue_key,
             Target::Change { .. } => INBOX,
         }
+    }
+
+    /// Whether a change with this number is one that is waited for.
+    pub(super) fn is_passed_by(&self, last: i64) -> bool {
+        matches!(self, Target::Change { after } if last > *after)
     }
 
     pub(super) fn name(&self) -> &str {
@@ -39,9 +45,19 @@ pub(crate) enum Seen {
     Open(Option<Pending>),
 }
 
+#[derive(Clone)]
 pub(crate) struct Pending {
     pub(super) row: String,
+    /// It only has to take effect.
+    pub(super) decided: bool,
     pub(super) expires_at: Option<String>,
+}
+
+/// Ends with a question, where that is waited for and the proposal could still be decided.
+pub(super) fn heed(conn: &Connection, questions: &Questions, seen: Seen) -> Result<Seen> {
+    let (Questions::After(after), Seen::Open(Some(pending))) = (questions, &seen) else { return Ok(seen) };
+    let question = if pending.decided { None } else { message::open_question(conn, &pending.row, after)? };
+    Ok(question.map_or(seen, |question| Seen::Ended(Ok(Event::Question(Box::new(question))))))
 }
 
 /// Reads [`answer`]'s columns of the proposals that `from` finds, each asked for as `asked`, and left by its requester
@@ -109,7 +125,7 @@ fn answer(row: &Row<'_>) -> rusqlite::Result<Seen> {
     }
     match row.get::<Option<String>>("apply_state")?.as_deref() {
         // Decided, but an approval the agent hears of is already in effect.
-        Some("intended") => return Ok(Seen::Open(Some(Pending { row: id, expires_at: None }))),
+        Some("intended") => return Ok(Seen::Open(Some(Pending { row: id, decided: true, expires_at: None }))),
         Some("failed") if row.get::<Option<String>>("error")?.as_deref() == Some(PUT_AWAY) => {
             return Ok(Seen::Ended(Err(Error::Withdrawn {
                 id,
@@ -125,6 +141,6 @@ fn answer(row: &Row<'_>) -> rusqlite::Result<Seen> {
     }
     Ok(match Response::from_row(row, &id)? {
         Some(response) => Seen::Ended(Ok(Event::Answer(Box::new(response)))),
-        None => Seen::Open(Some(Pending { row: id, expires_at })),
+        None => Seen::Open(Some(Pending { row: id, decided: state != "pending", expires_at })),
     })
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::named_params;
 
-use super::standing::{Pending, Seen, Target, answers};
+use super::standing::{Pending, Seen, Target, answers, heed};
 use super::{Done, Event, Waits, timed_out};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -320,15 +320,10 @@ impl Watcher {
 
     fn look(&self, shared: &Shared, bells: &BTreeSet<String>) {
         for bell in bells {
-            let waits: Vec<(u64, Option<String>, i64)> = {
+            let waits: Vec<(u64, Target)> = {
                 let state = self.state.lock();
                 let waits = state.entries.iter().filter(|(_, entry)| entry.target.bell() == bell);
-                waits
-                    .map(|(id, entry)| match &entry.target {
-                        Target::Answer { id: asked, .. } => (*id, Some(asked.clone()), 0),
-                        Target::Change { after } => (*id, None, *after),
-                    })
-                    .collect()
+                waits.map(|(id, entry)| (*id, entry.target.clone())).collect()
             };
             if waits.is_empty() {
                 continue;
@@ -336,8 +331,8 @@ impl Watcher {
             let ended = if bell == INBOX {
                 self.with_connection(shared, |watching| changes::last_change(&watching.opened.conn)).map(|last| {
                     let last = last.unwrap_or(0);
-                    let changed = waits.iter().filter(|(.., after)| last > *after);
-                    changed.map(|(id, ..)| (*id, Ok(Event::Changed))).collect::<Vec<_>>()
+                    let changed = waits.iter().filter(|(_, target)| target.is_passed_by(last));
+                    changed.map(|(id, _)| (*id, Ok(Event::Changed))).collect::<Vec<_>>()
                 })
             } else {
                 self.answered(shared, bell, &waits)
@@ -348,51 +343,67 @@ impl Watcher {
                 Err(Error::Busy { .. }) => {
                     self.state.lock().missed.insert(bell.clone());
                 }
-                Err(error) => self.end(waits.iter().map(|(id, ..)| (*id, Err(error.clone()))).collect()),
+                Err(error) => self.end(waits.iter().map(|(id, _)| (*id, Err(error.clone()))).collect()),
             }
         }
     }
 
-    fn answered(
-        &self,
-        shared: &Shared,
-        queue_key: &str,
-        waits: &[(u64, Option<String>, i64)],
-    ) -> Result<Vec<(u64, Result<Event>)>> {
-        let asked: BTreeSet<&str> = waits.iter().filter_map(|(_, asked, _)| asked.as_deref()).collect();
+    fn answered(&self, shared: &Shared, queue_key: &str, waits: &[(u64, Target)]) -> Result<Vec<(u64, Result<Event>)>> {
+        let asked: BTreeSet<&str> = waits.iter().map(|(_, target)| target.name()).collect();
         let asked: Vec<&str> = asked.into_iter().collect();
         let found = self.with_connection(shared, |watching| answers(&watching.opened.conn, queue_key, &asked))?;
         let mut results: HashMap<String, Result<Event>> = HashMap::new();
+        let mut open = Vec::new();
         match found {
             Some(found) => {
-                let mut expiries = HashMap::new();
+                let mut still_open = HashMap::new();
                 for (id, seen) in found {
                     match seen {
                         Seen::Ended(result) => drop(results.insert(id, result)),
-                        Seen::Open(pending) => {
-                            drop(expiries.insert(id, pending.and_then(|pending| pending.expires_at)))
-                        }
+                        Seen::Open(pending) => drop(still_open.insert(id, pending)),
                     }
                 }
-                self.expect_expiries(queue_key, &expiries);
+                open = self.asked_back(shared, waits, &still_open)?;
+                self.expect_expiries(queue_key, &still_open);
             }
             None => results.extend(asked.iter().map(|id| ((*id).to_owned(), Err(Error::not_found("proposal", id))))),
         }
         if results.values().any(|result| matches!(result, Err(Error::Expired { .. }))) {
             self.settle_expiries(shared, queue_key);
         }
-        let ended = waits.iter().filter_map(|(id, asked, _)| Some((*id, results.get(asked.as_deref()?)?.clone())));
-        Ok(ended.collect())
+        let ended = waits.iter().filter_map(|(id, target)| Some((*id, results.get(target.name())?.clone())));
+        open.extend(ended);
+        Ok(open)
+    }
+
+    /// The waits that end with a question, of those whose proposal is still open.
+    fn asked_back(
+        &self,
+        shared: &Shared,
+        waits: &[(u64, Target)],
+        open: &HashMap<String, Option<Pending>>,
+    ) -> Result<Vec<(u64, Result<Event>)>> {
+        let mut ended = Vec::new();
+        for (id, target) in waits {
+            if let (Target::Answer { questions, .. }, Some(pending)) = (target, open.get(target.name())) {
+                let seen = Seen::Open(pending.clone());
+                let seen = self.with_connection(shared, |watching| heed(&watching.opened.conn, questions, seen))?;
+                if let Some(Seen::Ended(result)) = seen {
+                    ended.push((*id, result));
+                }
+            }
+        }
+        Ok(ended)
     }
 
     /// When each of these proposals may be found expired: never, once it is decided.
-    fn expect_expiries(&self, queue_key: &str, expiries: &HashMap<String, Option<String>>) {
+    fn expect_expiries(&self, queue_key: &str, open: &HashMap<String, Option<Pending>>) {
         for entry in self.state.lock().entries.values_mut() {
-            if let Target::Answer { queue_key: key, id } = &entry.target
+            if let Target::Answer { queue_key: key, id, .. } = &entry.target
                 && key == queue_key
-                && let Some(at) = expiries.get(id)
+                && let Some(pending) = open.get(id)
             {
-                entry.expires_at.clone_from(at);
+                entry.expires_at = pending.as_ref().and_then(|pending| pending.expires_at.clone());
             }
         }
     }

@@ -58,6 +58,7 @@ const HELP = [
   ["a", "approve; A with the next wider scope chosen"],
   ["m", "modify here; the diff of your edit is shown before it is sent"],
   ["r", "reject; the agent reads the reason"],
+  ["w", "write back: ask, or ask for changes; it stays pending"],
   ["x, b", "mark one that was read to its end; approve all marked ones"],
   ["g", "approve all that wait and are of the kind of this one, which are shown"],
   ["c", "take out of the list what is decided"],

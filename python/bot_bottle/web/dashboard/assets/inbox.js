@@ -104,7 +104,7 @@ function merge(news) {
     elements.delete(row.id);
     if (!row.pending) marked.delete(row.id);
     // What changed under one's eyes is shown as it is now; that only its lease went on is no reason to move the text.
-    if (row.id === selected && before && before.state !== row.state) select(row.id, true);
+    if (row.id === selected && before && (before.state !== row.state || before.last_word !== row.last_word)) select(row.id, true);
   }
   draw();
 }
@@ -255,6 +255,7 @@ function drawActions() {
     button("Approve (a)", "a", () => approve(0)),
     button("Modify (m)", "m", modify),
     button("Reject (r)", "r", reject),
+    button("Ask back (w)", "w", askBack),
     h("span", { class: "tone-quiet" }, (row && !open(row) && row.ended) || ""),
   );
 }
@@ -345,6 +346,22 @@ async function reject() {
   if (!answer) return;
   if (answer.notes && !reasons.includes(answer.notes)) reasons.unshift(answer.notes);
   await send(whole, { status: "rejected", notes: answer.notes });
+}
+
+async function askBack() {
+  const whole = shown;
+  const question = line("Your question, or what shall change; the agent reads it");
+  const answer = await ask({
+    question: `Ask back about ${whole.row.tool} of ${whole.row.bottle_slug}? It stays pending.`,
+    about: facts(whole),
+    body: question.element,
+    yes: "Ask",
+    read: () => (question.value() ? { text: question.value(), id: crypto.randomUUID() } : "There is no question."),
+  });
+  if (!answer) return;
+  const told = await post(`proposals/${whole.id}/question`, answer);
+  merge([told.row]);
+  tell(told.told.map((each) => each.text).join("  "), "good");
 }
 
 async function modify() {
@@ -462,6 +479,7 @@ export const KEYS = {
   A: (pressed) => guarded(() => approve(1), pressed),
   m: (pressed) => guarded(modify, pressed),
   r: (pressed) => guarded(reject, pressed),
+  w: (pressed) => guarded(askBack, pressed),
   x: (pressed) => guarded(mark, pressed),
   b: (pressed) => guarded(approveMarked, pressed),
   g: (pressed) => guarded(approveGroup, pressed),
