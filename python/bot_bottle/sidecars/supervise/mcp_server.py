@@ -5,8 +5,9 @@ HTTP is stateless: each POST stands alone, so a restart of the sidecar or of a c
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
 from mcp import MCPError
@@ -27,6 +28,7 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -127,11 +129,16 @@ def http_app(tools: AgentTools, hooks: AgentHooks, allowed_hosts: Iterable[str])
     """
     hosts = [pattern for host in allowed_hosts for pattern in ([host] if _has_port(host) else [host, f"{host}:*"])]
     security = TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[f"http://{host}" for host in hosts])
-    manager = StreamableHTTPSessionManager(
-        mcp_server(tools),
-        stateless=True,
-        security_settings=security,
-        max_request_body_size=MAX_BODY_BYTES,
+    server = mcp_server(tools)
+    streams, plain = (
+        StreamableHTTPSessionManager(
+            server,
+            stateless=True,
+            json_response=each,
+            security_settings=security,
+            max_request_body_size=MAX_BODY_BYTES,
+        )
+        for each in (False, True)
     )
 
     async def healthz(request: Request) -> Response:
@@ -141,7 +148,12 @@ def http_app(tools: AgentTools, hooks: AgentHooks, allowed_hosts: Iterable[str])
             return JSONResponse({"status": "failing", "error": type(error).__name__, "message": str(error)}, 503)
         return JSONResponse({"status": "ok"})
 
-    endpoint = _PostOnly(manager)
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with streams.run(), plain.run():
+            yield
+
+    endpoint = _PostOnly(streams, plain)
     return Starlette(
         routes=[
             Route("/healthz", healthz),
@@ -149,7 +161,7 @@ def http_app(tools: AgentTools, hooks: AgentHooks, allowed_hosts: Iterable[str])
             Route("/", endpoint),
             Route("/mcp", endpoint),
         ],
-        lifespan=lambda app: manager.run(),
+        lifespan=lifespan,
     )
 
 
@@ -163,14 +175,18 @@ async def serve_stdio(tools: AgentTools) -> None:
 class _PostOnly:
     """The MCP endpoint; GET would open a stream on which a stateless server never says anything."""
 
-    def __init__(self, manager: StreamableHTTPSessionManager) -> None:
-        self._manager = manager
+    def __init__(self, streams: StreamableHTTPSessionManager, plain: StreamableHTTPSessionManager) -> None:
+        self._streams = streams
+        self._plain = plain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             await Response(status_code=405, headers={"Allow": "POST"})(scope, receive, send)
-        else:
-            await self._manager.handle_request(scope, receive, send)
+            return
+        accepted = Headers(scope=scope).get("accept", "*/*")
+        # A client that takes JSON alone gets its answer without signs of life, rather than none.
+        takes_streams = "text/event-stream" in accepted or "application/json" not in accepted
+        await (self._streams if takes_streams else self._plain).handle_request(scope, receive, send)
 
 
 def _call(tools: AgentTools, context: ServerRequestContext[Any]) -> Call:
