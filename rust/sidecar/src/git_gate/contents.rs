@@ -6,6 +6,9 @@ use super::git::{Objects, answer, changes, text};
 use super::push::Push;
 use super::{Outcome, Refusal};
 
+/// The directory without entries, in either hash: git lists no file in it, but its name is pushed.
+const EMPTY_TREES: [&str; 2] =
+    ["4b825dc642cb6eb9a060e54bf8d69288fbee4904", "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"];
 /// How many tags may wrap one another; git itself has no limit, and nobody makes two.
 const DEEPEST_TAG: usize = 64;
 
@@ -48,6 +51,7 @@ impl Contents {
                     "diff-tree",
                     "--stdin",
                     "-r",
+                    "-t",
                     "-c",
                     "--root",
                     "--raw",
@@ -61,6 +65,8 @@ impl Contents {
             changes(&raw, |commit, change| match &change.mode {
                 b"000000" => {}
                 b"160000" => files.name(change.path, commit),
+                b"040000" if EMPTY_TREES.contains(&change.id.as_str()) => files.name(change.path, commit),
+                b"040000" => {}
                 _ => files.add(change.id, change.path, commit),
             })?;
         }
@@ -93,12 +99,15 @@ impl Contents {
                 Ok(())
             })?;
             for tree in trees {
-                for entry in answer(["ls-tree", "-r", "-z", "--full-tree", &tree], Vec::new())?.split(|b| *b == 0) {
+                for entry in answer(["ls-tree", "-r", "-t", "-z", "--full-tree", &tree], Vec::new())?.split(|b| *b == 0)
+                {
                     // "mode type id\tpath"
                     let Some(tab) = entry.iter().position(|byte| *byte == b'\t') else { continue };
                     let words = text(&entry[..tab]);
-                    if let [_, "blob", id] = words.split(' ').collect::<Vec<_>>()[..] {
-                        files.add(id.to_owned(), entry[tab + 1..].to_vec(), "");
+                    let path = entry[tab + 1..].to_vec();
+                    match words.split(' ').collect::<Vec<_>>()[..] {
+                        [_, "blob", id] => files.add(id.to_owned(), path, ""),
+                        _ => files.name(path, ""),
                     }
                 }
             }

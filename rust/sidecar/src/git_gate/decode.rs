@@ -13,6 +13,8 @@ pub enum Encoding {
 
 /// A shorter run of UTF-16 within other bytes is chance rather than text.
 const SHORTEST_RUN: usize = 8;
+/// Shorter lines are no wrapped block; `xxd -p` prints 60 characters, `base64` 76, PEM 64.
+const SHORTEST_WRAPPED: usize = 40;
 /// Of a file in UTF-16 without a mark, so much of one half of its bytes is zero. Text of only a few ASCII characters is less,
 /// but those are found as runs.
 const ZERO_HALF: f64 = 0.3;
@@ -48,24 +50,115 @@ pub fn texts(bytes: &[u8], encoding: Encoding) -> Vec<String> {
     if bytes.contains(&0) {
         texts.push(runs(bytes));
     }
+    let more = [without_colours(bytes), unescaped(&texts[0]), unwrapped(&texts[0])];
+    texts.extend(more.into_iter().filter(|text| !text.is_empty()));
     texts
+}
+
+/// The lines with a terminal's control sequences (ECMA-48, "ESC [ … letter"), without them: what is coloured otherwise has
+/// an "m" before it, and rules look for whole words.
+fn without_colours(bytes: &[u8]) -> String {
+    if !bytes.windows(2).any(|two| two == b"\x1b[") {
+        return String::new();
+    }
+    let mut text = String::new();
+    for line in readable(bytes).lines().filter(|line| line.contains("\x1b[")) {
+        let mut parts = line.split("\x1b[");
+        text += parts.next().unwrap_or_default();
+        for part in parts {
+            text +=
+                part.trim_start_matches(|c: char| c.is_ascii_digit() || ";:?".contains(c)).get(1..).unwrap_or_default();
+        }
+        text.push('\n');
+    }
+    text.chars().map(|c| if blanked(c) { ' ' } else { c }).collect()
+}
+
+/// The lines with escapes of strings, as what they stand for: "\nAKIA…" is a word of its own.
+fn unescaped(plain: &str) -> String {
+    let mut text = String::new();
+    for line in plain.lines().filter(|line| line.contains('\\')) {
+        let start = text.len();
+        let mut rest = line;
+        let mut changed = false;
+        while let Some(at) = rest.find('\\') {
+            text += &rest[..at];
+            let after = &rest[at + 1..];
+            let hex = |digits: usize| after.get(1..=digits).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+            let (stands_for, used) = match after.as_bytes().first() {
+                Some(b'n' | b'r' | b't' | b'0') => (Some(' '), 1),
+                Some(b'"' | b'\'' | b'/') => (after.chars().next(), 1),
+                Some(b'u') => (hex(4).and_then(char::from_u32), 5),
+                Some(b'x') => (hex(2).and_then(char::from_u32), 3),
+                Some(b'\\') => (Some('\\'), 1),
+                _ => (None, 0),
+            };
+            match stands_for {
+                Some(c) if !c.is_control() => text.push(c),
+                Some(_) => text.push(' '),
+                None => text.push('\\'),
+            }
+            changed |= stands_for.is_some();
+            rest = &after[if stands_for.is_some() { used } else { 0 }..];
+        }
+        text += rest;
+        text.push('\n');
+        if !changed {
+            text.truncate(start);
+        }
+    }
+    text
+}
+
+/// Blocks of lines of one length that are base64 or hex throughout, as `base64` and `xxd -p` print them, each on one line:
+/// the detector decodes by lines.
+fn unwrapped(plain: &str) -> String {
+    let encoded = |line: &str| {
+        !line.is_empty()
+            && line.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'-' | b'_' | b'='))
+    };
+    let mut text = String::new();
+    let mut lines = plain.lines().map(str::trim).peekable();
+    while let Some(first) = lines.next() {
+        if first.len() < SHORTEST_WRAPPED || !encoded(first) {
+            continue;
+        }
+        let start = text.len();
+        text += first;
+        while let Some(next) = lines.next_if(|next| next.len() == first.len() && encoded(next)) {
+            text += next;
+        }
+        // The last one may be shorter.
+        if let Some(end) = lines.next_if(|next| next.len() < first.len() && encoded(next)) {
+            text += end;
+        }
+        match text.len() - start > first.len() {
+            true => text.push('\n'),
+            false => text.truncate(start),
+        }
+    }
+    text
 }
 
 /// Characters that a detector could take for the end of a text, or for a binary file, become blanks.
 fn plain(bytes: &[u8]) -> String {
-    let text: Cow<'_, str> = match std::str::from_utf8(bytes) {
+    let text = readable(bytes);
+    if text.bytes().all(|byte| !blanked(char::from(byte))) {
+        return text.into_owned();
+    }
+    text.chars().map(|c| if blanked(c) { ' ' } else { c }).collect()
+}
+
+/// As UTF-8, with a character of one byte for what is none, so that no window grows.
+fn readable(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
         Ok(text) => Cow::Borrowed(text),
-        // A byte each, so that no window grows.
         Err(_) => Cow::Owned(bytes.utf8_chunks().fold(String::with_capacity(bytes.len()), |mut text, chunk| {
             text.push_str(chunk.valid());
             text.extend(std::iter::repeat_n('?', usize::from(!chunk.invalid().is_empty())));
             text
         })),
-    };
-    if text.bytes().all(|byte| !blanked(char::from(byte))) {
-        return text.into_owned();
     }
-    text.chars().map(|c| if blanked(c) { ' ' } else { c }).collect()
 }
 
 fn blanked(c: char) -> bool {
@@ -168,6 +261,26 @@ mod tests {
     fn utf32_is_read() {
         let bytes: Vec<u8> = SECRET.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
         assert!(reads(&bytes));
+    }
+
+    #[test]
+    fn what_is_coloured_escaped_or_wrapped_is_read_as_what_it_is() {
+        let read = |text: &str| texts(text.as_bytes(), Encoding::Bytes)[1..].concat();
+        assert_eq!(read("a\x1b[1;31mKEY\x1b[0m [x] b\nplain\n"), "aKEY [x] b\n");
+        assert_eq!(read(r#"{"a": "1\nKEY\u0041 \q \x4B"}"#), "{\"a\": \"1 KEYA \\q K\"}\n");
+        let line = "QUJD".repeat(19);
+        assert_eq!(read(&format!("x\n{line}\r\n  {line}\nQUI=\n\n{line}\n")), format!("{line}{line}QUI=\n"));
+        for text in ["", "\\", "a \\", "\\u12", "\\xé", "\x1b[", "\x1b[1m", "\x1b[é", "word\nword\n"] {
+            assert_eq!(read(text).trim(), "", "{text:?}");
+        }
+    }
+
+    #[test]
+    fn no_text_is_longer_than_what_it_is_read_from() {
+        for text in ["\\u00e9\\n\\x41".repeat(99), "\x1b[31m [".repeat(99), format!("{}\n", "A".repeat(60)).repeat(99)]
+        {
+            assert!(texts(text.as_bytes(), Encoding::Bytes).iter().all(|read| read.len() <= text.len() + 1));
+        }
     }
 
     #[test]
