@@ -1,8 +1,9 @@
 """What does the git gate cost beside git alone? ``python -m benchmarks.pushing``, which needs git and gitleaks.
 
 Repositories behind git daemon: ``plain`` has no hook, ``gitleaks`` one that runs gitleaks over the new commits and
-nothing else, ``hook`` has ours, and ``gate`` is our daemon, which also fetches from its upstream before, and pushes
-to it after. Their turns alternate. Printed are medians in seconds and the ratio to the first.
+nothing else, ``forward`` the same and one that then pushes to an upstream, ``hook`` has ours, and ``gate`` is our
+daemon, which also fetches from its upstream before, and pushes to it after. Their turns alternate. Printed are medians
+in seconds and the ratio to the first.
 """
 
 import os
@@ -26,12 +27,17 @@ while read -r old new ref; do
     gitleaks git --no-banner --log-level error --log-opts "$new --not --all" . || exit 1
 done
 """
-NAMES = ("plain", "gitleaks", "hook", "gate")
+FORWARD = """#!/bin/sh
+while read -r old new ref; do
+    git push --quiet ../beyond.git "$new:$ref" || exit 1
+done
+"""
+NAMES = ("plain", "gitleaks", "forward", "hook", "gate")
 FILES, TAGS = 20_000, 4_000
 
 
 class Lab:
-    """A working copy with the three as its remotes."""
+    """A working copy with all of them as its remotes."""
 
     def __init__(self, home: Path, running: ExitStack) -> None:
         self.clone = home / "clone"
@@ -48,13 +54,18 @@ class Lab:
             database.migrate_all()
         (home / "served").mkdir()
         self.git("init", "--quiet", "--initial-branch=main", str(self.clone), here=home)
-        for name in ("plain", "gitleaks", "hook", "upstream"):
+        for name in ("plain", "gitleaks", "forward", "beyond", "hook", "upstream"):
             self.git(
                 "init", "--quiet", "--bare", "--initial-branch=main", str(home / "served" / f"{name}.git"), here=home
             )
-        hook = home / "served" / "gitleaks.git" / "hooks" / "pre-receive"
-        hook.write_text(HOOK)
-        hook.chmod(0o755)
+        for name, stage, text in [
+            ("gitleaks", "pre-receive", HOOK),
+            ("forward", "pre-receive", HOOK),
+            ("forward", "post-receive", FORWARD),
+        ]:
+            hook = home / "served" / f"{name}.git" / "hooks" / stage
+            hook.write_text(text)
+            hook.chmod(0o755)
         ours = HookSettings(
             bottle="bench",
             database=str(home / "bot-bottle.db"),
@@ -151,7 +162,8 @@ def main() -> None:
                 pattern = f"refs/tags/{number}/*"
                 return lambda name: lab.git("push", "--quiet", lab.urls[name], f"{pattern}:{pattern}")
 
-            lab.measure("one commit", ("gitleaks", "hook", "gate", "plain"), 15, commit)
+            lab.measure("one commit", ("gitleaks", "hook", "plain"), 15, commit)
+            lab.measure("one commit, with an upstream", ("forward", "gate"), 15, commit)
             lab.measure(f"bare clone of {FILES} files", ("plain", "gate"), 9, bare_clone)
             lab.measure(f"{TAGS} tags", ("plain", "gate"), 3, tags)
     finally:

@@ -28,6 +28,8 @@ class HttpsUpstream:
     objects: dict[str, bytes] = field(default_factory=dict)
     """By their SHA-256."""
     refuses_objects: bool = False
+    hangs_up: str = ""
+    """``before`` or ``after`` it has taken a push."""
 
     @property
     def url(self) -> str:
@@ -88,6 +90,10 @@ class _Backend(http.server.BaseHTTPRequestHandler):
 
     def git(self, body: bytes) -> None:
         path, _, query = self.path.partition("?")
+        pushed = path.endswith("/git-receive-pack") and len(body) > 4
+        self.close_connection = pushed and self.upstream.hangs_up != ""
+        if pushed and self.upstream.hangs_up == "before":
+            return
         done = subprocess.run(
             ["git", "http-backend"],
             input=body,
@@ -105,6 +111,8 @@ class _Backend(http.server.BaseHTTPRequestHandler):
                 GIT_PROTOCOL=self.headers.get("Git-Protocol", ""),
             ),
         )
+        if self.close_connection:
+            return
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
         self.answer(int(fields.pop("Status", "200").split()[0]), content, fields)

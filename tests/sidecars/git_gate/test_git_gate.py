@@ -288,6 +288,27 @@ def test_a_grant_for_once_pays_for_the_push_it_was_given_for(world: World) -> No
     assert world.held("main:two").code != 0
 
 
+def test_a_grant_is_not_spent_by_a_push_of_something_else(world: World) -> None:
+    clone = world.clone
+    clone.commit({"a": key("one"), "b": key("two")})
+    assert world.held("main:both", status="approved", grant="uses:2").code == 0
+    clone.pushed(":both")
+    (before,) = GrantStore().list_grants()
+    # Nothing at all, another secret in the same file, the same secret in another file.
+    for name, files in {
+        "clean": {"readme": "1\n"},
+        "other": {"a": key("three")},
+        "elsewhere": {"c": key("one")},
+    }.items():
+        clone.git("switch", "--quiet", "--orphan", name)
+        clone.commit(dict(files))
+        if name == "clean":
+            clone.pushed(name)
+        else:
+            assert world.held(name).code != 0
+        assert GrantStore().list_grants() == [before]
+
+
 def test_a_revoked_grant_is_none(world: World) -> None:
     world.clone.commit({"a": key("one")})
     assert world.held("main:one", status="approved", grant="bottle").code == 0

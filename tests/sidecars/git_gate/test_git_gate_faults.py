@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from git_gates import KEY, Gate, hook_of, running, upstream_hook
-from git_pushes import FAR, eventually, make_world
+from git_pushes import FAR, eventually, gitleaks, make_world
 from needs import cannot
 
 
@@ -51,6 +51,35 @@ def test_a_full_disk_refuses_the_push_and_leaves_nothing(
         gate.clone.git("reset", "--quiet", "--hard", "HEAD^")
         gate.clone.commit({"small": "2\n"})
         gate.clone.pushed("main")
+
+
+@pytest.mark.timeout(600)  # gitleaks reads a few MB a second of a core's
+def test_a_large_file_takes_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the hook, and the git that it reads from, have had when the last of the file is scanned."""
+    (tmp_path / "bin").mkdir()
+    seen, between = tmp_path / "seen", tmp_path / "bin" / "gitleaks"
+    between.write_text(
+        "#!/bin/sh\nfor each in /proc/[0-9]*; do\n"
+        '    grep -qs "^PPid:[[:space:]]*$PPID$" $each/status || test $each = /proc/$PPID || continue\n'
+        '    echo "$(tr "\\0" " " < $each/cmdline) $(grep RssAnon $each/status) $(grep VmHWM $each/status)"'
+        f" >> {seen}\n"
+        f'done\nexec {gitleaks()} "$@"\n'
+    )
+    between.chmod(0o755)
+    world = make_world(tmp_path, monkeypatch)
+    with running(world, PATH=f"{between.parent}{os.pathsep}{os.environ['PATH']}") as gate:
+        gate.clone.commit({"small": "1\n"})
+        gate.clone.pushed("main")
+        seen.unlink()
+        commit = gate.clone.commit({"large": "".join(f"line {number}\n" for number in range(1_600_000))})
+        with gate.clone.pushing("main") as push:
+            assert push.wait(500) == 0
+        assert gate.upstream("main") == commit
+    lines = [line.split() for line in seen.read_text().splitlines()]
+    hook = [int(line[-2]) for line in lines if "git-gate-hook" in line]
+    reader = [int(line[line.index("RssAnon:") + 1]) for line in lines if "cat-file" in line]
+    assert hook and max(hook) < 20 << 10, hook
+    assert reader and max(reader) < 20 << 10, reader
 
 
 def test_a_gate_that_is_stopped_while_gitleaks_hangs_ends_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,13 @@ import signal
 import socket
 import subprocess
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
-from git_gates import KEY, Gate, hook_of, upstream_commit, upstream_hook
-from git_pushes import FAR, Clone, environment, secret
+from git_gates import KEY, Gate, hook_of, running, upstream_commit, upstream_hook
+from git_https import HttpsUpstream
+from git_pushes import FAR, Clone, environment, make_world, secret
 
 
 def in_upstream(gate: Gate, *arguments: str) -> str:
@@ -114,6 +116,75 @@ def test_of_two_pushes_to_one_branch_the_second_is_told_and_forces_nothing(gate:
         said = second.communicate(timeout=FAR)[1]
     assert second.returncode != 0 and "the upstream has moved since you fetched" in said
     assert gate.upstream("main") == gate.has("main") == commit
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["when it has taken the push", "before"])
+def test_a_hosted_upstream_that_hangs_up_is_asked_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, https: HttpsUpstream, taken: bool
+) -> None:
+    (tmp_path / "token").write_text("t0ken\n")
+    credential = f"    token: {tmp_path / 'token'}\n    username: bot\n"
+    world = make_world(tmp_path, monkeypatch)
+    with running(world, credential, https.url, GIT_SSL_CAINFO=str(https.certificate)) as gate:
+        commit = gate.clone.commit({"a": "1\n"})
+        https.hangs_up = "after" if taken else "before"
+        if taken:
+            gate.clone.pushed("main")
+            assert gate.upstream("main") == gate.has("main") == commit
+        else:
+            said = gate.clone.refused("main")
+            assert "the upstream did not take it: it ended the connection in the middle" in said
+            assert gate.upstream("main") == gate.has("main") == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("https://no-such-host.invalid/app.git", "its host name is not known (DNS)"),
+        ("https://localhost:1/app.git", "nothing answers there (connection refused)"),
+    ],
+)
+def test_why_an_upstream_cannot_be_reached_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, says: str
+) -> None:
+    (tmp_path / "token").write_text("t0ken\n")
+    with running(make_world(tmp_path, monkeypatch), f"    token: {tmp_path / 'token'}\n", url) as gate:
+        gate.clone.commit({"a": "1\n"})
+        assert f"the upstream cannot be reached: {says}" in gate.clone.refused("main")
+
+
+def test_a_ref_that_is_locked_upstream_is_told(gate: Gate) -> None:
+    gate.clone.commit({"a": "1\n"})
+    gate.clone.pushed("main")
+    (gate.world.bare / "refs" / "heads" / "main.lock").touch()
+    gate.clone.commit({"a": "2\n"})
+    said = gate.clone.refused("main")
+    assert "a ref is locked there; try again in a moment" in said and str(gate.world.home) not in said
+    (gate.world.bare / "refs" / "heads" / "main.lock").unlink()
+    gate.clone.pushed("main")
+
+
+def test_hundreds_of_new_tags_are_packed_as_git_packs_them(gate: Gate) -> None:
+    clone, mirror = gate.clone, gate.world.home / "gate" / "app.git"
+    commit = clone.commit({"a": "1\n"})
+    clone.pushed("main")
+    clone.git("tag", "--annotate", "--message", "one", "annotated")
+    tag = clone.git("rev-parse", "annotated")
+
+    def tags(repository: Path) -> str:
+        form = "--format=%(refname) %(objectname) %(*objectname)"
+        return clone.git(f"--git-dir={repository}", "for-each-ref", form, "refs/tags")
+
+    for kind, ids in enumerate([(commit, tag), (tag, commit)]):
+        made = "".join(f"create refs/tags/{kind}/{number} {ids[number % 2]}\n" for number in range(600))
+        clone.git("update-ref", "--stdin", stdin=made)
+        clone.pushed("--tags")
+        assert tags(mirror) == tags(gate.world.bare) == tags(clone.path / ".git")
+    assert clone.git(f"--git-dir={mirror}", "fsck", "--connectivity-only") == ""
+    assert not list((mirror / "refs" / "tags").rglob("?/*"))
+    clone.pushed(":refs/tags/0/7")
+    assert gate.has("refs/tags/0/7") == gate.upstream("refs/tags/0/7") == ""
+    assert not list(mirror.glob("packed-refs.*"))
 
 
 def test_many_pushes_at_once_all_arrive(gate: Gate) -> None:

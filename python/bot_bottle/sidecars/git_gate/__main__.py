@@ -54,6 +54,8 @@ _REPOSITORY_SETTINGS: Final = {
     "receive.advertisePushOptions": "true",
     # For partial clones (--filter); what they ask for later is served as well.
     "uploadpack.allowFilter": "true",
+    # Larger files are streamed, by whatever git does with them; below 512 MiB git would take them into memory whole.
+    "core.bigFileThreshold": "16m",
     # Clones of a large repository then need not count its objects.
     "repack.writeBitmaps": "true",
     "remote.upstream.followRemoteHEAD": "never",

@@ -15,6 +15,7 @@ mod git;
 mod known;
 mod lfs;
 mod lock;
+mod packed;
 mod pieces;
 mod proc_receive;
 mod push;

@@ -12,13 +12,15 @@ use super::ask::State;
 use super::git::git;
 use super::lock::{Lock, remove_stale_locks};
 use super::push::{Push, Update};
-use super::upstream::{Fate, Upstream};
-use super::{Outcome, Refusal, replace};
+use super::upstream::{Fate, Upstream, is_new_tag};
+use super::{Outcome, Refusal, packed, replace};
 
 /// How long a push waits for others to go through before it.
 const TURN: Duration = Duration::from_secs(900);
 /// What a killed gate left behind is removed after so long.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
+/// So many new tags are written at once rather than as a file each, which would take as long as the push itself.
+const MANY_TAGS: usize = 500;
 /// A packet's length is four hex digits, its own included.
 const LARGEST_PACKET: usize = 65_520;
 
@@ -139,6 +141,11 @@ fn forward(
 
 /// Writes the refs; those that go first, as one of the others may have its name for a directory.
 fn mirror(updates: &[&Update]) -> bool {
+    let (tags, updates): (Vec<&Update>, Vec<&Update>) = updates.iter().partition(|update| is_new_tag(update));
+    let updates = match tags.len() >= MANY_TAGS && packed::add(&tags) {
+        true => updates,
+        false => [tags, updates].concat(),
+    };
     let (gone, there): (Vec<&Update>, Vec<&Update>) = updates.iter().partition(|update| update.new.is_none());
     [gone, there].iter().filter(|updates| !updates.is_empty()).all(|updates| {
         let mut commands = Vec::new();

@@ -275,7 +275,7 @@ fn groups(updates: &[Update]) -> Vec<Vec<&Update>> {
     [tags].into_iter().chain(others.chunks(REFS_AT_ONCE).map(<[&Update]>::to_vec)).collect()
 }
 
-fn is_new_tag(update: &Update) -> bool {
+pub fn is_new_tag(update: &Update) -> bool {
     update.old.is_none() && update.new.is_some() && update.name.starts_with(b"refs/tags/")
 }
 
@@ -342,7 +342,10 @@ fn reason(summary: &str) -> String {
         "stale info" | "fetch first" | "non-fast-forward" | "already exists" => {
             "the upstream has moved since you fetched; fetch, rebase and push again".to_owned()
         }
-        why if why.contains("lock") => format!("a ref is locked there; try again in a moment ({why})"),
+        // git's word for a ref that somebody else has locked; the upstream's own line before says so.
+        why if why.contains("lock") || why == "failed to update ref" => {
+            format!("a ref is locked there; try again in a moment ({why})")
+        }
         why => format!("the upstream refused it: {why}"),
     }
 }
