@@ -136,6 +136,9 @@ def test_quiet_hours_tell_nothing_and_everything_after_them() -> None:
         ("[notify.channels.a]\nkind = 'exec'", "needs command"),
         ("[notify.channels.a]\nkind = 'webhook'\nurl = 'file:///etc/passwd'", "neither https:// nor"),
         ("[notify.channels.a]\nkind = 'bell'\nurl = 'https://x'", "url in [notify.channels.a] is not known"),
+        ("[notify.channels.a]\nkind = 'bell'\nafter = '10'", 'such as "10m"'),
+        ("[notify.channels.a]\nkind = 'bell'\nafter = 10", "after in [notify.channels.a] is not text"),
+        ("[notify.channels.a]\nkind = 'bell'\nafter = '2d'", "a day at most"),
         (
             "[notify.channels.a]\nkind = 'ntfy'\nurl = 'https://x'\ntopic = 3",
             "topic in [notify.channels.a] is not text",
@@ -280,6 +283,29 @@ def test_what_waits_is_told_through_all_channels_though_one_fails(host: Host, ho
             teller.kill()
     shown = host.run("notify", "status").stdout
     assert "is not at work" in shown and "exit code 9" in shown
+
+
+def test_whoever_is_next_is_told_of_what_nobody_has_answered_for_so_long(host: Host, tmp_path: Path) -> None:
+    configure(
+        host,
+        "".join(
+            f"[notify.channels.{name}]\nkind = 'exec'\ncommand = 'cat >> {tmp_path / name}'\n{after}"
+            for name, after in (("me", ""), ("colleague", "after = '3s'\n"), ("boss", "after = '1h'\n"))
+        ),
+    )
+    asked = host.propose("x: 1\n")
+    command = [PROGRAMS / "bot-bottle", "notify", "run"]
+    with subprocess.Popen(command, env=host.environment(), stdout=subprocess.PIPE, text=True) as teller:
+        try:
+            eventually(lambda: asked.id in told(tmp_path / "colleague"), 60)
+        finally:
+            teller.kill()
+        assert teller.stdout is not None
+        said = teller.stdout.read().splitlines()
+    assert told(tmp_path / "me")[0] == asked.id
+    assert ["(after 3 s)" in line for line in said][:2] == [False, True]
+    assert "demo still asks" in said[1]
+    assert not (tmp_path / "boss").exists()
 
 
 def told(out: Path) -> list[str]:

@@ -44,37 +44,47 @@ def run() -> None:
     """Tell the channels what waits, until interrupted.
 
     It begins with what waits already. Each proposal is told at once, then after 1, 5 and 15 minutes, then every hour
-    for as long as its requester waits. A grant is told of once, when it is about to end. A channel that fails is tried
-    again and holds up nothing.
+    for as long as its requester waits. A channel with 'after' is told once nobody has answered for so long. A grant is
+    told of once, when it is about to end. A channel that fails is tried again and holds up nothing.
     """
     from bot_bottle.notify import delivery, message
     from bot_bottle.notify.ending import Ending
-    from bot_bottle.notify.ladder import Ladder
 
     settings = _settings()
     with alone("notify"):
-        ladder, lock, over = Ladder(settings.quiet), threading.Lock(), threading.Event()
+        # A ladder for those who are told at once, and one for each that is told later, if nobody has answered by then.
+        ladders = {after: _ladder(settings, after) for after in sorted({each.after for each in settings.channels})}
+        channels = {after: [each for each in settings.channels if each.after == after] for after in ladders}
+        first, lock, over = min(ladders), threading.Lock(), threading.Event()
         outbox, ending, looked = delivery.Outbox(settings.channels, warn), Ending(), 0.0
-        threading.Thread(target=_follow, args=(ladder, lock, over), daemon=True).start()
+        threading.Thread(target=_follow, args=([*ladders.values()], lock, over), daemon=True).start()
         try:
             while True:
-                with lock:
-                    new, again = ladder.due(datetime.now())  # quiet hours go by the clock on the wall
-                for rows, reminder in ((new, False), (again, True)):
-                    if rows:
-                        told = message.about(rows, reminder=reminder)
-                        say(f"{words.clock(words.now())}  {told.title}: {told.body}")
-                        outbox.send(told)
-                if time.monotonic() - looked >= _GRANTS_EVERY and not ladder.quiet_at(datetime.now()):
+                for after, ladder in ladders.items():
+                    with lock:
+                        new, again = ladder.due(datetime.now())  # quiet hours go by the clock on the wall
+                    for rows, reminder in ((new, after > 0), (again, True)):
+                        if rows:
+                            told = message.about(rows, reminder=reminder)
+                            later = f" (after {words.span(after)})" if after else ""
+                            say(f"{words.clock(words.now())}  {told.title}{later}: {told.body}")
+                            outbox.send(told, channels[after])
+                if time.monotonic() - looked >= _GRANTS_EVERY and not ladders[first].quiet_at(datetime.now()):
                     looked = time.monotonic()
                     for grant in ending.due(_grants()):
                         told = message.ending(grant)
                         say(f"{words.clock(words.now())}  {told.title}: {told.body}")
-                        outbox.send(told)
+                        outbox.send(told, channels[first])
                 time.sleep(_TICK)
         finally:
             over.set()
             outbox.close()
+
+
+def _ladder(settings: Settings, after: float) -> Ladder:
+    from bot_bottle.notify.ladder import Ladder
+
+    return Ladder(settings.quiet, age=lambda arrived: words.seconds_since(arrived) - after)
 
 
 def _grants() -> list[Grant]:
@@ -88,19 +98,20 @@ def _grants() -> list[Grant]:
         store.close()
 
 
-def _follow(ladder: Ladder, lock: threading.Lock, over: threading.Event) -> None:
-    """Keeps the ladder's rows as the database has them; a database that fails is told and tried again."""
+def _follow(ladders: list[Ladder], lock: threading.Lock, over: threading.Event) -> None:
+    """Keeps the ladders' rows as the database has them; a database that fails is told and tried again."""
 
     def looked_at() -> list[str]:
         with lock:
-            return ladder.looked_at()
+            return [each for ladder in ladders for each in ladder.looked_at()]
 
     while not over.is_set():
         try:
             with Inbox() as inbox:
                 for rows in live.follow(inbox, on_screen=looked_at, stopped=over.is_set):
                     with lock:
-                        ladder.merge(rows)
+                        for ladder in ladders:
+                            ladder.merge(rows)
         except BotBottleError as error:
             warn(f"{error}; trying again")
             over.wait(_RETRY)

@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from bot_bottle import bot_bottle_root
@@ -48,9 +48,10 @@ class Outbox:
         for each in channels:
             threading.Thread(target=self._work, args=(each,), name=f"notify {each.name}", daemon=True).start()
 
-    def send(self, message: Message) -> None:
-        """Hands it to every channel, and returns."""
-        for name, queue in self._queues.items():
+    def send(self, message: Message, channels: Iterable[Channel]) -> None:
+        """Hands it to these channels, and returns."""
+        for name in (each.name for each in channels):
+            queue = self._queues[name]
             if len(queue) == _MOST_QUEUED:
                 self._note(name, dropped=int(self._status[name].get("dropped", 0)) + 1)
             queue.append(message)

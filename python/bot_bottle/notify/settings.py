@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from bot_bottle import bot_bottle_root
 from bot_bottle.documents import toml
 from bot_bottle.errors import InvalidInputError
-from bot_bottle.operator import hours
+from bot_bottle.operator import hours, scopes
 from bot_bottle.operator.hours import Hours
 
 # What each kind of channel takes besides its kind; those that it cannot do without come first.
@@ -21,6 +21,8 @@ _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "webpush": (("url",), ()),
 }
 
+_MOST_AFTER = 86400.0
+
 
 class Channel(NamedTuple):
     """One way to tell somebody."""
@@ -32,6 +34,8 @@ class Channel(NamedTuple):
     topic: str = ""
     token_env: str = ""
     """The environment variable that holds a bearer token; the file itself holds no secret."""
+    after: float = 0.0
+    """It is told of nothing that has not waited for so many seconds: it is whom one turns to next."""
 
 
 class Settings(NamedTuple):
@@ -73,7 +77,7 @@ def _channel(name: str, table: dict[str, Any]) -> Channel:
     if kind not in _KEYS:
         raise _wrong(f"{where} needs kind = one of {', '.join(_KEYS)}")
     needed, possible = _KEYS[kind]
-    _only(table, ("kind", *needed, *possible), where)
+    _only(table, ("kind", "after", *needed, *possible), where)
     for key in needed:
         if not table.get(key):
             raise _wrong(f"{where} is a {kind} and needs {key}")
@@ -82,7 +86,10 @@ def _channel(name: str, table: dict[str, Any]) -> Channel:
             raise _wrong(f"{key} in {where} is not text")
     if not table.get("url", "https://").startswith(("https://", "http://")):
         raise _wrong(f"url in {where} begins with neither https:// nor http://")
-    return Channel(name, **table)
+    after = scopes.seconds(table.pop("after", "0s"))
+    if after is None or after > _MOST_AFTER:
+        raise _wrong(f'after in {where} is no time of a day at most, such as "10m"')
+    return Channel(name, **table, after=after)
 
 
 def _quiet(value: Any) -> Hours:
