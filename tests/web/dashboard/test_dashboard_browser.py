@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from playwright.sync_api import Browser
 
-from bot_bottle import Inbox, QueueStore
+from bot_bottle import Inbox, Message, QueueStore
 from bot_bottle.web.dashboard import login
 from cli_process import MORE_ROUTES, ROUTES, Host
 from dashboard_browser import A_LOOK, Seat
@@ -70,6 +70,28 @@ def test_a_group_is_approved_after_one_question_that_shows_each(host: Host, seat
         seat.page.keyboard.press("Enter")
         seat.told("approved 3 of 3")
         assert [inbox.read(each.id).state for each in (*alike, other)] == ["approved"] * 3 + ["pending"]
+    assert seat.wrong == []
+
+
+def test_a_question_in_the_browser_is_answered_under_ones_eyes(host: Host, seat: Seat) -> None:
+    asked = host.propose("FROM debian:12\n", tool="capability-block")
+    with QueueStore("demo") as queue, ThreadPoolExecutor(1) as threads:
+        waits = threads.submit(queue.wait_for_response, asked.id, 120, wake_on_question=True)
+        seat.look_at(asked)
+        seat.press("w", "Ask back about capability-block of demo? It stays pending.")
+        seat.page.fill("dialog .line input", "Why not 13?")
+        seat.page.keyboard.press("Enter")
+        question = waits.result(120)
+        assert isinstance(question, Message)
+        assert (question.text, question.surface) == ("Why not 13?", "web")
+        seat.told("it stays pending")
+        queue.answer(asked.id, "<b>13</b> has no\x1b[2J curl")
+        # As quoted text of the agent's, without a word from the page.
+        seat.page.wait_for_selector("#review figure.quoted pre:has-text('<b>13</b> has no<U+001B>[2J curl')")
+        seat.page.wait_for_timeout(A_LOOK)
+        seat.press("a", "Approve capability-block of demo (changes nothing on this host)?")
+        seat.page.keyboard.press("Enter")
+        assert queue.wait_for_response(asked.id, 120).status == "approved"
     assert seat.wrong == []
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bot_bottle import AuditStore, BottleStore, Database, GrantStore, Inbox, Proposal, QueueStore
+from bot_bottle import AuditStore, BottleStore, Database, GrantStore, Inbox, Proposal, QueueStore, new_id
 from bot_bottle.web.dashboard import login, openapi
 from broker_process import refused
 from checkout import CHECKOUT
@@ -46,6 +46,19 @@ class Program(httpx.Client):
 def program(dashboard: Served) -> Iterator[Program]:
     with Program(dashboard) as made:
         yield made
+
+
+def test_a_program_asks_back_once_in_that_name(host: Host, program: Program) -> None:
+    proposal = host.propose()
+    body = {"text": "Only for GET?", "id": new_id(), "surface": "cli"}
+    told = [program.post(f"proposals/{proposal.id}/questions", json=body) for _ in range(2)]
+    assert [each.status_code for each in told] == [200, 200], told[1].text
+    assert told[0].json() == told[1].json()
+    with Inbox() as inbox:
+        [message] = inbox.read(proposal.id).thread
+    assert (message.text, message.written_by, message.surface) == ("Only for GET?", "ann", "cli")
+    refusal = program.post(f"proposals/{proposal.id}/questions", json={"text": " "})
+    assert (refusal.status_code, refusal.json()["title"]) == (422, "InvalidInputError")
 
 
 def test_a_program_decides_in_the_name_that_its_token_was_made_for(host: Host, program: Program) -> None:
