@@ -31,7 +31,8 @@ def test_a_review_shows_the_change_to_the_file_as_it_is_now(db: Path, queue: Que
     BottleStore(db).register(SLUG, backend="docker", files={"egress-allow": str(file)})
     written = queue.write_proposal(proposal("routes: [{host: pypi.org}]\n", tool="egress-allow"))
     with Inbox(db) as inbox:
-        _, why, change = sections(inbox.review(written.id))
+        _, why, hosts, change = sections(inbox.review(written.id))
+        assert hosts.heading == "New hosts"
         assert (why.heading, why.text) == ("Justification", "because")
         assert (change.heading, change.diff, change.remarks) == ("Change", True, ())
         assert change.text is not None

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from bot_bottle import Hunk, Message, Review
-from bot_bottle.operator import words
+from bot_bottle.operator import new_hosts, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ def sections(review: Review) -> list[Section]:
         what = _change(review, item.managed_file)
     else:
         what = Section("Payload", text=item.proposal.proposed_file)
-    return [_identity(review), why, *_revised(review), what, *_thread(item.thread), *_odd(review), *_outcome(review)]
+    hosts = new_hosts.remarks(review)
+    opened = [Section("New hosts", remarks=hosts)] if hosts else []
+    said = (*_thread(item.thread), *_odd(review), *_outcome(review))
+    return [_identity(review), why, *_revised(review), *opened, what, *said]
 
 
 def _thread(thread: Iterable[Message]) -> list[Section]:

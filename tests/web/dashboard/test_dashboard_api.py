@@ -61,7 +61,8 @@ def test_a_review_is_whole_and_spelled_out(host: Host, operator: Operator) -> No
     with Inbox() as inbox:
         assert told["review_sha256"] == inbox.review(proposal.id).review_sha256
     assert told["row"]["odd"] is True
-    identity, why, change, odd = told["sections"]
+    identity, why, hosts, change, odd = told["sections"]
+    assert hosts["remarks"][0]["text"] == "api.github.com is new to this bottle."
     assert [each["text"] for each in odd["remarks"]] == [
         "WARNING: The justification has characters that cannot be seen."
     ]
