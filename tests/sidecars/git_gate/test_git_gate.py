@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bot_bottle import AuditStore, GrantStore
+from bot_bottle import AuditStore, GrantStore, QueueStore
 from git_pushes import BOTTLE, FAR, World, environment, eventually, secret
 from needs import cannot
 
@@ -36,6 +36,26 @@ def test_an_approved_push_goes_through(world: World) -> None:
     assert "approved by didi" in held.said and "a test key" in held.said
     entries = AuditStore().read_audit_entries("gitleaks-allow", BOTTLE)
     assert [(entry.operator_action, entry.operator_notes) for entry in entries] == [("approved", "a test key")]
+
+
+def test_what_the_operator_asks_back_is_told_while_the_push_stays_held(world: World) -> None:
+    world.clone.commit({"a": key("one")})
+    with world.clone.pushing("main") as push:
+        item = world.operator.next(push)
+        world.operator.inbox.ask(item.proposal.id, "Is it a test key?", asked_by="didi")
+        said = ""
+        assert push.stderr is not None
+        while "amend it and push again" not in said:
+            line = push.stderr.readline()
+            assert line, said
+            said += line
+        assert "didi asks about proposal" in said and "Is it a test key?" in said
+        assert f"answer-question of the supervise server (proposal_id {item.proposal.id})" in said
+        assert world.operator.inbox.read(item.proposal.id).state == "pending"
+        with QueueStore(BOTTLE) as queue:
+            queue.answer(item.proposal.id, "It is.")
+        world.operator.decide(item, "approved")
+        assert push.wait(60) == 0
 
 
 def test_a_rejected_push_does_not_and_says_why(world: World) -> None:
