@@ -40,7 +40,7 @@ fn a_review_has_the_file_as_it_is_and_the_change() {
     assert_eq!(odd(&review), Vec::<&str>::new());
     let (path, base) = (file.to_str().unwrap(), sha256_hex("host: pypi.org\n"));
     let fields = ["bot-bottle/review/1", &asked.id, "dev", "egress-allow", &asked.payload_sha256, path, &base];
-    let fields: Vec<_> = fields.into_iter().map(Some).chain([None]).collect();
+    let fields: Vec<_> = fields.into_iter().map(Some).chain([None, None, Some("0")]).collect();
     assert_eq!(review.review_sha256, by_the_page(&fields));
     let answer = inbox.decide(&reviewed(&asked, &review, "approved")).unwrap();
     assert_eq!(answer.review_sha256.as_ref(), Some(&review.review_sha256));
@@ -54,7 +54,10 @@ fn a_review_without_a_managed_file_covers_what_a_grant_would_be_about() {
     let asked = place.queue("dev").write_proposal(&asked).unwrap();
     let review = place.inbox().review(&asked.id).unwrap();
     let fields = ["bot-bottle/review/1", &asked.id, "dev", "gitleaks-allow", &asked.payload_sha256].map(Some);
-    assert_eq!(review.review_sha256, by_the_page(&[&fields[..], &[None, None, Some("rule:abc")]].concat()));
+    assert_eq!(
+        review.review_sha256,
+        by_the_page(&[&fields[..], &[None, None, Some("rule:abc"), None, Some("0")]].concat())
+    );
     assert_eq!((review.hunks, review.current_sha256), (None, None));
     place.inbox().decide(&reviewed(&asked, &place.inbox().review(&asked.id).unwrap(), "approved")).unwrap();
 }

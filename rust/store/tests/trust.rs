@@ -132,7 +132,7 @@ fn a_decision_answers_its_own_question_alone() {
         place.shell(&format!(
             "UPDATE proposals SET state = 'approved' WHERE id = '{id}' AND state = 'pending';
              REPLACE INTO responses SELECT (SELECT seq FROM proposals WHERE id = '{id}'), status, notes, payload_sha256,
-                 final_sha256, decided_by, surface, decided_at, final_file, review_sha256, scope, key_id, signature
+                 final_sha256, decided_by, surface, decided_at, review_sha256, scope, key_id, signature, final_file
              FROM responses WHERE proposal_seq = (SELECT seq FROM proposals WHERE id = '{}')",
             from.id,
             id = asked.id,
