@@ -68,6 +68,18 @@ def test_a_walk_answers_each_in_turn(host: Host, terminal: Terminal) -> None:
     assert items[later.id]["response"]["notes"] == "Use the mirror"
 
 
+def test_a_rejection_in_a_walk_can_be_remembered(host: Host, terminal: Terminal) -> None:
+    asked = host.propose("FROM a\n", tool="capability-block")
+    child = terminal("review")
+    answer(child, SKIP, "r soon")
+    assert "'r soon' is not r and a time, such as r 1h; nothing was decided." in answer(child, SKIP, "r 1h")
+    answer(child, "Why not? The agent reads it: ", "not today")
+    assert "The same is rejected until" in ends(child)
+    (rule,) = host.json("policy", "check")["rules"]
+    assert (rule["name"], rule["reason"]) == (f"rejected {asked.id}", "not today")
+    assert host.json("show", asked.id)["state"] == "rejected"
+
+
 def test_what_is_no_answer_decides_nothing_and_is_asked_again(host: Host, terminal: Terminal) -> None:
     proposal = host.propose("FROM a\n", tool="capability-block")
     child = terminal("review")

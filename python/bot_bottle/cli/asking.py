@@ -7,9 +7,10 @@ import sys
 from bot_bottle import Inbox, InboxItem, Message, Response, Review
 from bot_bottle.cli.interrupt import told
 from bot_bottle.cli.screen import answered, interactive, say
-from bot_bottle.errors import InvalidInputError
+from bot_bottle.errors import BotBottleError, InvalidInputError
 from bot_bottle.operator import decisions, seat
 from bot_bottle.operator.scopes import needs_reason, offered
+from bot_bottle.operator.scopes import seconds as duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,8 +62,12 @@ def _asked(
             if needs_reason(item.proposal.tool) and not notes:
                 notes = ask_why_yes()
             return decisions.decide(inbox, review, "approved", surface="cli", notes=notes, grant=grant)
-        if answer in ("r", "reject"):
-            return decisions.decide(inbox, review, "rejected", surface="cli", notes=notes or _ask_why_not())
+        if answer.split(" ")[0] in ("r", "reject"):
+            seconds = duration(answer.partition(" ")[2])
+            if " " in answer and not seconds:
+                say(f"'{answer}' is not r and a time, such as r 1h; nothing was decided.", "soon")
+                continue
+            return _rejected(inbox, review, notes, seconds)
         if answer in ("m", "modify"):
             return modified(inbox, review, notes)
         if answer in ("a", "ask"):
@@ -81,6 +86,41 @@ def _asked(
 def ask_why_yes() -> str:
     """The reason for an approval that needs one."""
     return answered("Why may this pass? The reason is recorded, and the agent reads it:", as_typed=True)
+
+
+def _rejected(inbox: Inbox, review: Review, notes: str, seconds: float | None) -> Response:
+    """Rejects it, and the same content for so long."""
+    if seconds:
+        can_be_remembered()
+    notes = notes or _ask_why_not()
+    response = decisions.decide(inbox, review, "rejected", surface="cli", notes=notes)
+    if seconds:
+        try:
+            remembered(review, seconds, notes)
+        except (BotBottleError, OSError) as error:  # it was rejected all the same
+            say(f"It is not remembered: {error}", "alarm")
+    return response
+
+
+def can_be_remembered() -> None:
+    """Raises:
+    InvalidInputError: the rules cannot be added to; to be known before a decision.
+    """
+    from bot_bottle.policy import rules
+
+    rules.read()
+
+
+def remembered(review: Review, seconds: float, notes: str, *, told: bool = True) -> None:
+    """Adds a rule that rejects the same content from this bottle for so long, and says so."""
+    from bot_bottle.operator.alone import running
+    from bot_bottle.policy.remembering import remember
+
+    until = remember(review.item.proposal, seconds, notes)
+    if told:
+        say(f"The same is rejected until {until:%Y-%m-%d %H:%M:%SZ}, by a rule in policy.toml.")
+        if not running("policy"):
+            say("It counts while 'bot-bottle policy run' is at work, which it is not.", "soon")
 
 
 def _ask_why_not() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from bot_bottle import Inbox, InboxItem, Response, Review
-from bot_bottle.cli.asking import ask, ask_why_yes, modified, say_what_holds
+from bot_bottle.cli.asking import ask, ask_why_yes, can_be_remembered, modified, remembered, say_what_holds
 from bot_bottle.cli.declare import command, option
 from bot_bottle.cli.interrupt import told, undone_or_told
 from bot_bottle.cli.options import duration, hash_option, json_option, notes_option, pending_id, yes_option
@@ -140,9 +140,7 @@ def reject(proposal_id: str, notes: str, remember: float | None, reviewed: str |
             raise InvalidInputError(
                 "--remember writes this host's policy.toml: reject without it, or on the host itself"
             )
-        from bot_bottle.policy import rules
-
-        rules.read()  # rules that cannot be added to are an error before the decision
+        can_be_remembered()
     with undone_or_told():
         with seat.inbox() as inbox:
             review = inbox.review(proposal_id)
@@ -150,18 +148,7 @@ def reject(proposal_id: str, notes: str, remember: float | None, reviewed: str |
             answer = decisions.decide(inbox, review, "rejected", surface="cli", notes=notes)
         _print_answer(review.item, answer, as_json)
     if remember is not None:
-        _remember(review, remember, notes, as_json)
-
-
-def _remember(review: Review, seconds: float, notes: str, as_json: bool) -> None:
-    from bot_bottle.operator.alone import running
-    from bot_bottle.policy.remembering import remember
-
-    until = remember(review.item.proposal, seconds, notes)
-    if not as_json:
-        say(f"The same is rejected until {until:%Y-%m-%d %H:%M:%SZ}, by a rule in policy.toml.")
-        if not running("policy"):
-            say("It counts while 'bot-bottle policy run' is at work, which it is not.", "soon")
+        remembered(review, remember, notes, told=not as_json)
 
 
 @command()
