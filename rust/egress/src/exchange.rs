@@ -189,11 +189,13 @@ async fn go(mut exchange: Exchange, body: Incoming, upgrade: Option<OnUpgrade>) 
             send(exchange, going, body, trailers.as_ref(), allowed, upgrade, outbound::uncut()).await
         }
         Collected::Begun(begun, rest) => {
+            let length =
+                rest.size_hint().exact().map(|left| left + begun.iter().map(|piece| piece.len() as u64).sum::<u64>());
             if looks {
                 let own = exchange.own_credentials();
                 let seen = scan_head(&exchange.head, &going, &detectors, own, &exchange.budget);
                 let seen = seen.map_err(|error| unreadable(&error))?;
-                let carrier = Carrier { content: &[b"passed on"], size: rest.size_hint().exact(), holds: false };
+                let carrier = Carrier { content: &[b"passed on"], size: length, holds: false };
                 let mut mask = |each: &Seen| mask_outgoing(&mut going, &mut [], each);
                 let settled = settle(&exchange, &mut allowed, &seen, carrier, &mut mask).await;
                 if let Err(refusal) = settled {
@@ -204,8 +206,6 @@ async fn go(mut exchange: Exchange, body: Incoming, upgrade: Option<OnUpgrade>) 
             let announced = exchange.head.announced.clone();
             let trailers: HeaderMap =
                 announced.into_iter().map(|name| (name, http::HeaderValue::from_static(""))).collect();
-            let length =
-                rest.size_hint().exact().map(|left| left + begun.iter().map(|piece| piece.len() as u64).sum::<u64>());
             let (cut, told) = watch::channel(None);
             let (pieces, body) = crate::body::piped(length);
             let exchange = Arc::new(exchange);
