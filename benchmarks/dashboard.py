@@ -172,7 +172,7 @@ def memory(browser: Browser, served: str, broker: str, process: int) -> None:
     """Of `serve` with waits over the broker and open pages."""
     home = Path(os.environ["BOT_BOTTLE_ROOT"])
     pages = [opened(browser, served) for _ in range(PAGES)]
-    waits = []
+    waits, queues = [], []
     for at in range(WAITS // 100):
         slug = f"over{at}"
         BottleStore().register(slug, backend="docker")
@@ -180,6 +180,7 @@ def memory(browser: Browser, served: str, broker: str, process: int) -> None:
         token.touch(0o600)
         token.write_text(BottleStore().issue_token(slug))
         queue = QueueStore(slug, broker=Broker(broker, token))
+        queues.append(queue)  # its waits end with it
         for number in range(100):
             made = queue.write_proposal(Proposal.new(slug, "capability-block", f"{number}\n" * 200, "why"))
             waits.append(queue.begin_wait(made.id, lambda _: None))
