@@ -61,6 +61,8 @@ CLOSED = [
     ("GET", "/v1/audit"),
     ("GET", "/v1/stats"),
     ("POST", "/v1/views"),
+    ("POST", "/v1/proposals/{id}/questions"),
+    ("POST", "/api/v1/proposals/{id}/question"),
     ("GET", "/nothing"),
     ("GET", "/v1/nothing"),
 ]
