@@ -226,5 +226,10 @@ def test_a_question_is_an_input_that_the_task_requires(sidecar: Sidecar) -> None
             result(sidecar, "tasks/update", taskId=task["taskId"], inputResponses={key: answer})
         assert get(sidecar, task)["status"] == "working"
         assert [message.text for message in inbox.read(task["taskId"]).thread] == ["Only for GET?", "Yes."]
+        inbox.ask(task["taskId"], "For how long?")
+        [another] = get(sidecar, task)["inputRequests"]
+        assert another != key
+        result(sidecar, "tasks/update", taskId=task["taskId"], inputResponses={key: answer})
+        assert get(sidecar, task)["status"] == "input_required"
     decide(task["taskId"], "rejected")
     assert get(sidecar, task)["status"] == "completed"

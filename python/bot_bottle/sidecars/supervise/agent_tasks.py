@@ -58,8 +58,10 @@ class UpdateParams(TaskParams):
     input_responses: dict[str, Any]
 
 
-# What an answer to a task's question is called; there is one at a time.
-_QUESTION: Final = "question"
+def _question(item: InboxItem) -> str:
+    """What the answer to the task's question is called: never twice the same in a task's life, so that a late answer is
+    not taken for one to the next question."""
+    return f"question-{len(item.thread)}"
 
 
 def _elicitation(outcome: Outcome) -> dict[str, Any]:
@@ -133,14 +135,14 @@ class AgentTasks:
             return {"resultType": "complete", **_task(item, "working", outcome.message)}
         if outcome.status == "question":
             task = _task(item, "input_required", outcome.message)
-            return {"resultType": "complete", **task, "inputRequests": {_QUESTION: _elicitation(outcome)}}
+            return {"resultType": "complete", **task, "inputRequests": {_question(item): _elicitation(outcome)}}
         result = self.result(outcome).model_dump(mode="json", by_alias=True, exclude_none=True)
         return {"resultType": "complete", **_task(item, "completed", outcome.message), "result": result}
 
     async def _update(self, context: Context, params: UpdateParams) -> dict[str, Any]:
         _check(context, params.task_id)
         item = await self._find(params.task_id)
-        text = _answer(params.input_responses.get(_QUESTION))
+        text = _answer(params.input_responses.get(_question(item)))
         if text:
             # Answers to what was not asked, or to what is over, are to be ignored.
             with suppress(InvalidInputError, AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError):
