@@ -116,6 +116,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
                 decide(inbox, changed)
                 waits = queue.write_proposal(proposal("FROM debian\n", slug=slug))
                 queue.write_proposal(proposal("FROM debian\n", slug=slug))  # coalesces: an alias
+                inbox.ask(waits.id, "what for?")
+                queue.answer(waits.id, "for the tests")
         ids |= {"pending": waits.id, "decided": changed.id, "grant": GrantStore().list_grants(GOOD)[0].id}
         inbox.close()
         bottles.close()
@@ -162,7 +164,8 @@ def test_every_command_goes_on_and_says_the_same_of_the_rest(
         output, errors = done.stdout.decode(), done.stderr.decode()
         if done.returncode not in codes or "Traceback" in errors or "this is a bug" in errors:
             wrong.append(f"{line}: {done.returncode} {errors[-300:]}")
-        assert_harmless(output)
+        if program == "bot-bottle" or "--json" not in line:  # a program in the sidecar parses the helper's
+            assert_harmless(output)
         assert_harmless(errors)
         return output
 

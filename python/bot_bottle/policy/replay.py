@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bot_bottle import AuditStore
 from bot_bottle.documents import toml
-from bot_bottle.errors import InvalidInputError
+from bot_bottle.errors import InvalidInputError, NotFoundError
 from bot_bottle.operator import scopes, words
 from bot_bottle.policy.judging import judge, matches
 from bot_bottle.policy.rules import Policy, Rule, parse
@@ -54,8 +54,12 @@ def past(inbox: Inbox, limit: int) -> list[Past]:
         diffs = {(e.proposal_id, e.operator_action): e.diff for e in entries}
     found = []
     for item, status, arrived, _ in timed:
-        # One payload at a time.
-        subject = of_decided(inbox.read(item.proposal.id), diffs.get((item.proposal.id, status), ""))
+        # One payload at a time. What has no id by which it could be read says nothing of what was decided.
+        try:
+            whole = inbox.read(item.proposal.id)
+        except (InvalidInputError, NotFoundError):
+            continue
+        subject = of_decided(whole, diffs.get((item.proposal.id, status), ""))
         found.append(Past(item, subject, status, arrived))
     return found
 
