@@ -19,7 +19,7 @@ HELPER := target/$(HOST)/helper/bot-bottle-sidecar
 
 EGRESS := target/$(HOST)/release/bot-bottle-egress
 
-EXTRAS := supervise serve git-gate tui
+EXTRAS := supervise serve git-gate tui push
 
 RUST_SOURCES := .cargo/config.toml Cargo.toml Cargo.lock $(shell find rust migrations -name '*.rs' -o -name '*.sql' -o -name Cargo.toml)
 
