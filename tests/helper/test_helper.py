@@ -188,7 +188,7 @@ def test_identical_proposals_are_told_the_same_id(helper: Helper, queue: QueueSt
         (["--bottle", "Dev"], b"x", "must be 1 to 63"),
         (["--bottle", "../dev"], b"x", "must be 1 to 63"),
         (["--current-hash", "abc"], b"x", "64 lower-case hex"),
-        (["--fingerprint", "x" * 257], b"x", "256"),
+        (["--fingerprint", "x" * 513], b"x", "512"),
         (["--file", "/"], b"x", ""),
         (["--expires-in", "soon"], b"x", "not a number"),
         (["--expires-in", "-1"], b"x", ""),
