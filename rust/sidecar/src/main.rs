@@ -222,7 +222,7 @@ fn main() -> ExitCode {
             let (message, code) = (error.to_string(), error.exit_code());
             let _ = if as_json {
                 let told = json!({"error": error.class(), "message": message, "exit_code": code});
-                writeln!(std::io::stderr(), "{told}")
+                writeln!(std::io::stderr(), "{}", one_line_of_json(&told))
             } else {
                 writeln!(std::io::stderr(), "bot-bottle-sidecar: {}", visible(&message, false))
             };
@@ -391,7 +391,7 @@ fn await_answer(
                 return Ok(ASKED);
             }
             Ok(Word::Question(question)) => {
-                let told = if queue.place.json { asked(id, &question).to_string() } else { asks(&question) };
+                let told = if queue.place.json { one_line_of_json(&asked(id, &question)) } else { asks(&question) };
                 let _ = writeln!(std::io::stderr(), "{told}");
                 seen = question.id;
             }
@@ -516,9 +516,23 @@ fn describe(item: &InboxItem) -> String {
     lines.join("\n")
 }
 
+/// In ASCII alone: what could deceive a terminal that it is shown on is `\uXXXX`.
+fn one_line_of_json(value: &Value) -> String {
+    let mut line = String::new();
+    for letter in value.to_string().chars() {
+        if letter.is_ascii() && letter != '\x7f' {
+            line.push(letter);
+        } else {
+            // Outside of strings JSON is ASCII.
+            line.extend(letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    line
+}
+
 /// A reader that has gone is no error.
 fn print(as_json: bool, value: &Value, text: impl FnOnce() -> String) {
-    let shown = if as_json { value.to_string() } else { text() };
+    let shown = if as_json { one_line_of_json(value) } else { text() };
     if !shown.is_empty() {
         let _ = writeln!(std::io::stdout(), "{shown}");
     }
