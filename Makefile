@@ -24,7 +24,7 @@ EXTRAS := supervise serve git-gate tui push
 RUST_SOURCES := .cargo/config.toml Cargo.toml Cargo.lock $(shell find rust migrations -name '*.rs' -o -name '*.sql' -o -name Cargo.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help build man demo browser test test-latest lint lock bench bench-full sdist-check wheel clean tools
+.PHONY: help build man demo browser test test-latest lint lock bench bench-full sdist-check wheel dist dist-check clean tools
 .DELETE_ON_ERROR:
 
 help: ## print this list
@@ -74,6 +74,7 @@ lock: $(BIN)/.installed ## the newest versions that pyproject.toml admits, into 
 	echo '.[supervise,git-gate]' | $(LOCK) --python-version 3.13 --constraint $(LOCKED)/development.txt \
 	    --output-file python/bot_bottle/image/sidecars.txt -
 	$(LOCK) --python-version 3.10 --group tools --output-file $(LOCKED)/tools.txt
+	$(LOCK) --python-version 3.10 --group release --output-file $(LOCKED)/release.txt
 	$(LOCK) --python-version 3.11 --group peers --output-file benchmarks/requirements.txt
 
 bench: build ## ours beside peers and limits, into docs/performance.md; about five minutes
@@ -100,8 +101,19 @@ wheel: build ## a wheel for machines like this one, which images of the sidecars
 	PIP_NO_INDEX=1 $(BIN)/maturin build --release --locked --quiet --out dist; built=$$?; \
 	    rm -rf python/bot_bottle/programs; exit $$built
 
+dist: .venv-release/.installed ## a release, cross-built for every supported machine, into dist (docs/releasing.md)
+	.venv-release/bin/python python/release/dist.py
+
+dist-check: .venv-release/.installed ## install what `make dist` made into every Python at hand and clean Debian systems, and use it
+	.venv-release/bin/python python/release/check.py
+
+.venv-release/.installed: $(LOCKED)/release.txt | tools
+	rm -rf .venv-release && $(PYTHON) -m venv .venv-release
+	.venv-release/bin/python $(INSTALL) $(LOCKED)/release.txt
+	@touch $@
+
 clean: ## remove what the targets above made
-	rm -rf .venv .venv-latest target
+	rm -rf .venv .venv-latest .venv-release target
 
 # One line for each thing that is missing, all of them at once.
 tools:

@@ -182,7 +182,9 @@ def _unpacked(wheel: str, into: Path) -> Path:
 
 def _program(package: Path, name: str, architecture: str, *, installed: bool) -> Path:
     """A static program, as the wheel brings it, or as it is installed beside this one."""
+    # A wheel's own helper is not among the programs, but where pip takes it from to put it on PATH.
     places = [package / "programs" / architecture / name]
+    places += [folder / name for folder in package.parent.glob("bot_bottle-*.data/scripts")]
     if installed:
         found = shutil.which(name)
         places += [Path(sys.executable).parent / name, *([Path(found)] if found else [])]
