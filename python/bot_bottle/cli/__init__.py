@@ -44,9 +44,10 @@ def main() -> int:
             import traceback
 
             traceback.print_exc()
-        if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
-            # Python makes surrogates of the bytes of an argument that are no UTF-8, and the core takes only text.
-            error = InvalidInputError(f"arguments must be UTF-8 text, unlike {error.object[:80]!r}")
+        # Python makes surrogates of an argument's bytes that are not UTF-8; the core's error names its own parameter.
+        odd = [argument for argument in sys.argv[1:] if any("\ud800" <= letter <= "\udfff" for letter in argument)]
+        if odd and isinstance(error, (UnicodeEncodeError, InvalidInputError)) and "surrogate" in str(error):
+            error = InvalidInputError(f"arguments must be UTF-8 text, unlike {odd[0][:80]!r}")
         code, message, data = _verdict(error)
         if message:
             _report(code, type(error).__name__, message, data, as_json=bool(shared.get("json")))
