@@ -173,7 +173,7 @@ __all__ = [
     "visible",
 ]
 
-# asyncio costs more to import than the rest together: only who uses it pays.
+# asyncio takes longer to import than everything else together, so only programs that use it pay for it.
 _LAZY = {
     "AsyncInbox": "bot_bottle.aio",
     "AsyncQueueStore": "bot_bottle.aio",

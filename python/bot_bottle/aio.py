@@ -42,7 +42,7 @@ async def _delivered(begin: Callable[[Callable[[Any], object]], Wait]) -> Any:
     future: asyncio.Future[Any] = loop.create_future()
 
     def settle(value: Any) -> None:
-        if future.done():  # cancelled meanwhile
+        if future.done():  # cancelled in the meantime
             return
         if isinstance(value, BaseException):
             future.set_exception(value)
@@ -187,7 +187,7 @@ class AsyncQueueStore:
 class AsyncInbox:
     """:class:`Inbox` for asyncio; each verb does, returns and raises what its twin does.
 
-    The first one opens it, which finishes managed files that a crash left half done.
+    The first verb opens the inbox, which finishes managed files that a crash left half done.
     """
 
     def __init__(self, db_path: str | PathLike[str] | None = None) -> None:
@@ -205,7 +205,7 @@ class AsyncInbox:
                 raise ClosedError("this inbox was closed; open another")
             if self._inbox is None:
                 self._inbox = Inbox(self._database.path)
-        if self._closed:  # meanwhile
+        if self._closed:  # closed while it was being opened
             self._inbox.close()
         return self._inbox
 

@@ -1,4 +1,4 @@
-"""Which errors bot-bottle raises, what each asks of you, and the exit code a program ends with.
+"""Which errors does bot-bottle raise, what should you do about each, and which exit code does a program end with?
 
 Every error is a :class:`BotBottleError`. Where a built-in exception fits, it is a second base, so
 ``except TimeoutError`` or ``except LookupError`` work as a reader expects. The message is one
@@ -37,7 +37,7 @@ class BotBottleError(Exception):
 
 
 class InvalidInputError(BotBottleError, ValueError):
-    """An argument is not acceptable; nothing was written. Correct it and call again."""
+    """An argument is invalid; nothing was written. Correct it and call again."""
 
     exit_code = 2
 
@@ -71,7 +71,10 @@ class ProposalExpiredError(BotBottleError):
 
 
 class ProposalWithdrawnError(BotBottleError):
-    """The requester took it back. Attributes: ``proposal_id, withdrawn_at, reason``."""
+    """Its requester withdrew it, somebody archived it, or its bottle was stopped.
+
+    Attributes: ``proposal_id, withdrawn_at, reason``.
+    """
 
     exit_code = 5
     proposal_id: str
@@ -80,9 +83,9 @@ class ProposalWithdrawnError(BotBottleError):
 
 
 class StaleReviewError(BotBottleError):
-    """What was reviewed is not what would run: the payload's hash or the managed file differs.
+    """What would run differs from what was reviewed: the payload's hash or the managed file has changed.
 
-    Look again, then decide again. Attributes: ``proposal_id, expected, actual`` (SHA-256 hex, or
+    Review it again, then decide again. Attributes: ``proposal_id, expected, actual`` (SHA-256 hex, or
     ``None`` for a file that is absent).
     """
 
@@ -102,7 +105,7 @@ class WaitTimeoutError(BotBottleError, TimeoutError):
 class AuditIntegrityError(BotBottleError):
     """What the file says is not what was signed or logged: an entry of the audit log was edited, lost, moved or
     rebuilt, or a decision, a bottle's registration or a grant has no signature of a trusted key. Nothing was done
-    because of it. Attribute: ``seq`` (of an entry)."""
+    because of it. Attribute: ``seq`` (of the entry)."""
 
     exit_code = 7
     seq: int | None
@@ -152,8 +155,8 @@ class DatabaseBusyError(BotBottleError):
 
 
 class WriteLostError(DatabaseBusyError):
-    """The database, its WAL or the index of that was deleted, replaced or cut short under this process
-    while it wrote: the write is not in the file others read. The connection has been reopened. Safe to retry."""
+    """The database, its WAL or the WAL's index was deleted, replaced or cut short while this process wrote.
+    The write is not in the file that others read. The connection has been reopened. Safe to retry."""
 
 
 class AccessDeniedError(BotBottleError, PermissionError):
@@ -163,7 +166,7 @@ class AccessDeniedError(BotBottleError, PermissionError):
 
 
 class DatabaseUnavailableError(BotBottleError, OSError):
-    """The database cannot be opened or written, or its broker not be reached; the message has the path
+    """The database cannot be opened or written, or its broker cannot be reached. The message has the path
     or URL and the system's reason. Attribute: ``path``."""
 
     path: str
@@ -178,8 +181,8 @@ class ManagedFileError(BotBottleError, OSError):
 
 
 class KeyUnusableError(BotBottleError, OSError):
-    """A key or the keyring cannot be used: missing, another machine's, unreadable, or readable by others; the
-    message says which and the way out. Attribute: ``path``."""
+    """A key or the keyring cannot be used: missing, another machine's, unreadable, or readable by others. The
+    message says which, and what to do. Attribute: ``path``."""
 
     path: str
 

@@ -1,23 +1,23 @@
-"""Which words does the store know for where a proposal stands, who decided, and how far a grant reaches?
+"""Which words does the store use for a proposal's state, for who decided, and for how far a grant reaches?
 
 They are plain strings at run time, the same ones in SQL, in every JSON and here; these names are for annotations, so
-that a type checker finds ``decide(…, "aproved")``. The tool of a proposal is any text: only those of the sidecars that
-come with this package have a constant (``TOOL_EGRESS_ALLOW`` and so on).
+that a type checker finds ``decide(…, "aproved")``. The tool of a proposal is any text; only the tools of the sidecars
+that come with this package have a constant (``TOOL_EGRESS_ALLOW`` and so on).
 """
 
 from typing import Literal, TypeAlias
 
 State: TypeAlias = Literal["pending", "approved", "modified", "rejected", "expired", "withdrawn"]
-"""Where a proposal stands."""
+"""The state of a proposal."""
 
 Status: TypeAlias = Literal["approved", "modified", "rejected"]
-"""What was decided."""
+"""What an operator decided."""
 
 ApplyState: TypeAlias = Literal["intended", "applied", "failed"]
-"""Where the managed file of a decision stands."""
+"""The state of a decision's managed file."""
 
 Surface: TypeAlias = Literal["cli", "tui", "web", "api", "policy"]
-"""Through what was decided."""
+"""The program through which somebody decided."""
 
 Sender: TypeAlias = Literal["operator", "requester"]
 """Who wrote a message about a proposal."""

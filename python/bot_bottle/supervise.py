@@ -1,7 +1,7 @@
-"""How do today's users of ``bot_bottle.supervise`` go on? The names they import, in the place where they look.
+"""How does code that imports ``bot_bottle.supervise`` keep working? This module has the names that such code imports.
 
-The nine functions take the queue key first, as they always did; they work on the host's database
-(:func:`host_db_path`). A sidecar, which sees it elsewhere, uses ``QueueStore(queue_key, db_path=…)``.
+The nine functions take the queue key first, as they always did, and work on the host's database
+(:func:`host_db_path`). A sidecar sees the database elsewhere and uses ``QueueStore(queue_key, db_path=…)``.
 """
 
 from __future__ import annotations
