@@ -25,7 +25,7 @@ def main() -> int:
     """Runs the command in ``sys.argv`` and returns one of the exit codes that docs/cli.md lists.
 
     Nothing but a request for one (``BOT_BOTTLE_TRACEBACK=1``) makes it print a traceback. A reader of
-    standard output that went away (``| head``) is no failure.
+    standard output that has gone away (``| head``) is not a failure.
     """
     shared: dict[str, Any] = {}
     try:
@@ -58,7 +58,7 @@ def _open_streams() -> None:
     """Makes the three standard streams safe to use, whatever the caller left of them."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            # Closed (`2>&-`): its descriptor would be the next file's, the database's for instance.
+            # It is closed (`2>&-`): the next file, such as the database, would get its descriptor.
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets its escape instead of an error.

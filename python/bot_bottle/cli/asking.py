@@ -1,4 +1,4 @@
-"""What is an operator asked about one proposal, and what becomes of the answer?"""
+"""What is an operator asked about one proposal, and what does the answer do?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which bottles are there, what has become of their sidecars, and which files of theirs do decisions write?"""
+"""Which bottles are there, in which state are their sidecars, and which of their files do decisions write?"""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def bottles(everything: bool, as_json: bool) -> None:
     does not answer; ended: they are not running any more. A bottle that is not of Docker is unknown here.
     """
     found = seat.bottles().list_bottles(running=not everything)
-    # What is not as this host registered it leads to no name of a container either.
+    # A damaged registration must not lead to the name of a container.
     sidecars = dict.fromkeys((bottle.slug for bottle in found), Sidecars("unknown"))
     if (host := seat.elsewhere()) is not None:
         sidecars |= {slug: Sidecars(**each) for slug, each in host.sidecars(running=not everything).items()}

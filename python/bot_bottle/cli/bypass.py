@@ -1,4 +1,4 @@
-"""How does an operator let a bottle have what it asks for unasked, for a while?"""
+"""How does an operator approve everything that one bottle asks for, for a while and without being asked?"""
 
 from __future__ import annotations
 

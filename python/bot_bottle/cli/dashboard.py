@@ -1,4 +1,4 @@
-"""How does an operator get to the dashboard, whether or not anybody serves it yet?"""
+"""How does an operator open the dashboard, whether or not a process serves it yet?"""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _start(listen: str) -> Address:
     """Starts a process that serves the dashboard, and returns once it listens.
 
     Raises:
-        BotBottleError: it ended, which it gives the reason for.
+        BotBottleError: the process ended; the message gives its reason.
     """
     from bot_bottle.web.dashboard import address
 
@@ -74,7 +74,7 @@ def _start(listen: str) -> Address:
         )
     assert process.stdout is not None  # noqa: S101  a pipe was asked for
     with process.stdout:
-        # Its first line says that it listens. It goes on without a reader of its log.
+        # Its first line says that it listens. It continues without a reader of its log.
         process.stdout.readline()
     where = address.running()
     if where is None:

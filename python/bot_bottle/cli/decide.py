@@ -57,8 +57,8 @@ def _approve_group(
     """Shows all of a group, asks once, and decides on each by itself.
 
     Raises:
-        BotBottleError: the answer was no, or one could not be decided; the others are.
-        InvalidInputError: it is in no group, or there is no terminal to ask on.
+        BotBottleError: the answer was no, or one could not be decided (the others are).
+        InvalidInputError: it belongs to no group, or there is no terminal to ask on.
     """
     from bot_bottle.cli.review import print_review
     from bot_bottle.operator.scopes import needs_reason
@@ -99,7 +99,7 @@ def _ask(inbox: Inbox, review: Review, notes: str, grant: str | None) -> None:
     """Shows it, asks, and does what is answered.
 
     Raises:
-        BotBottleError: the answer was no, or none.
+        BotBottleError: the answer was no, or there was no answer.
         InvalidInputError: there is no terminal to ask on.
     """
     from bot_bottle.cli.review import print_review

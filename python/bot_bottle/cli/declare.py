@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., Any])
 
-    # What a shell is offered: the words that begin so, each with what it is.
+    # What a shell is offered: the words with this beginning, each with an explanation.
     Completions = Callable[[str], Sequence[tuple[str, str]]]
     # Raises if nothing has the name that it is given.
     Check = Callable[[str], None]
@@ -102,7 +102,7 @@ class Parameter:
         self.rest: Final = rest
         self.required: Final = required or (self.is_argument and not (optional or rest))
         self.complete: Final = complete
-        # Asked when the command runs: whoever misspells a name is told, and does not read an empty list.
+        # Called when the command runs, so that whoever misspells a name gets an error and not an empty list.
         self.check: Final = check
         self.help: Final = help
 
@@ -126,7 +126,7 @@ class Command:
 
     def __init__(self, function: Callable[..., Any], name: str | None, *, begins: bool = False) -> None:
         self.function: Final = function
-        # It makes the root where there is none; any other command needs one that is there.
+        # The command makes the root if it does not exist; any other command needs an existing one.
         self.begins: Final = begins
         self.name: Final = name or function.__name__.replace("_", "-")
         self.parameters: Final[list[Parameter]] = vars(function).pop("parameters", [])[::-1]

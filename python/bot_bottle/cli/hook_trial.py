@@ -34,7 +34,7 @@ class Trial(NamedTuple):
 
 
 def trial(agent: Agent, command: str) -> list[Trial]:
-    """Runs ``command`` for each event of ``agent`` and each answer, and for an event that is none."""
+    """Runs ``command`` for each event of ``agent`` and each answer, and for an invalid event."""
     results = []
     for event in agent.events:
         said = _asked(agent, event, command, STATUS_APPROVED)

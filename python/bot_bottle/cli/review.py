@@ -1,4 +1,4 @@
-"""How does a terminal show what an operator has to see before deciding on a proposal?"""
+"""How does a terminal show what an operator must see before deciding on a proposal?"""
 
 from __future__ import annotations
 

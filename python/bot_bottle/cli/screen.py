@@ -76,14 +76,14 @@ def interactive() -> bool:
 def answered(question: str, *, as_typed: bool = False, at_end: str = "") -> str:
     """Asks on the terminal; the answer in lower case, or ``as_typed``; ``at_end`` at the end of input.
 
-    What was typed before the question could be read is thrown away: it answers something else.
+    Whatever was typed before the question could be read is discarded, because it answers something else.
     """
     import termios
 
     sys.stdout.write(visible(question))
     sys.stdout.flush()
     termios.tcflush(sys.stdin, termios.TCIFLUSH)
-    # The blank comes last: a program that waits for the whole prompt answers nothing that is thrown away.
+    # The blank comes last, so that an answer from a program that waits for the whole prompt is not discarded.
     sys.stdout.write(" ")
     sys.stdout.flush()
     try:
@@ -95,7 +95,7 @@ def answered(question: str, *, as_typed: bool = False, at_end: str = "") -> str:
 
 
 def confirm(question: str, *, yes: bool, undecided: str) -> None:
-    """Asks before what cannot be taken back, unless ``yes``.
+    """Asks before something that cannot be undone, unless ``yes``.
 
     Raises:
         BotBottleError: the answer was not yes; the message begins with ``undecided``.
@@ -218,7 +218,7 @@ def print_in_pages(draw: Callable[[], None]) -> None:
 
 
 def say(text: str, tone: Tone = "plain") -> None:
-    """Prints a sentence of ours; what it quotes is made visible."""
+    """Prints a sentence of this program's; text that it quotes is made visible."""
     if sys.stdout.isatty() or _COLOUR_WANTED.intersection(os.environ):
         console().print(visible(text), style=_STYLES[tone], overflow="fold")
     else:
@@ -338,7 +338,7 @@ def _print_block(block: RenderableType) -> None:
 
 
 def print_quoted(text: str, *, diff: bool = False) -> None:
-    """All of ``text``, each line behind a bar, so that it cannot pass for a line of ours.
+    """All of ``text``, each line behind a bar, so that it cannot pass for this program's own line.
 
     A line that continues the one above, because the terminal is narrow, has a broken bar. With
     ``diff`` a unified diff is coloured, by position: a removed line that reads ``-- a`` is no header.

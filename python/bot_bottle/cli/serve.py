@@ -89,7 +89,7 @@ def serve(
         plain = "" if tls else "; without --tls tokens and proposals cross it in the clear"
         print(f"{PROGRAM}: warning: the broker on {listen} can be reached from the network{plain}", file=sys.stderr)
     try:
-        from bot_bottle.web import server  # it needs packages that only this command has
+        from bot_bottle.web import server  # it needs packages that only this command uses
     except ModuleNotFoundError as error:
         raise BotBottleError(f"the Python module {error.name} is missing; install bot-bottle[serve]") from None
     broker_at = None if no_broker else server.BrokerAt(host, port, path, tls)

@@ -1,4 +1,4 @@
-"""How much waits and was decided, how fast, and having seen what?"""
+"""How much is pending and was decided, how fast, and after seeing how much of it?"""
 
 from __future__ import annotations
 

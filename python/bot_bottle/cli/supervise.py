@@ -36,7 +36,7 @@ def supervise(bottle: str | None, plain: bool) -> None:
             "this terminal cannot draw a screen (TERM says so); 'bot-bottle supervise --plain' does without"
         )
     try:
-        from bot_bottle.tui import app  # it needs packages that only this command has
+        from bot_bottle.tui import app  # it needs packages that only this command uses
     except ModuleNotFoundError as error:
         raise BotBottleError(f"the Python module {error.name} is missing; install bot-bottle[tui]") from None
     app.run(bottle_slug=bottle)

@@ -1,4 +1,4 @@
-"""How does an operator go through what waits line by line, without a screen that draws?"""
+"""How does an operator go through what is pending line by line, without a full-screen program?"""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def review(bottle: str | None) -> None:
 
 
 def in_plain_lines(bottle: str | None) -> None:
-    """``bot-bottle supervise --plain``: a numbered list and prompts, and nothing that a screen reader misses."""
+    """``bot-bottle supervise --plain``: a numbered list and prompts, without anything that a screen reader misses."""
     with undone_or_told(), seat.inbox() as inbox:
         known: set[str] = set()
         while True:

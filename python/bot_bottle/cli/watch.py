@@ -42,7 +42,7 @@ def watch(bottle: str | None, command: str | None, since: int | None, as_json: b
         if not as_json:
             say_bypasses()
         if since is None and not as_json:
-            # The number first: what arrives in between is told twice, never left out.
+            # The number is read first, so that what arrives in between is reported twice and never left out.
             since = inbox.last_change()
             for item in inbox.pending(bottle):
                 asked = item.proposal

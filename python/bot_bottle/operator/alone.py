@@ -1,4 +1,4 @@
-"""How is a thing that this host needs once, such as whoever tells its operator, done by one process alone?"""
+"""How is something that a host needs only once, such as telling its operator, done by a single process?"""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def alone(name: str) -> Iterator[None]:
 
 
 def running(name: str) -> bool:
-    """Is there a process that does it?"""
+    """Is such a process running?"""
     try:
         with alone(name):
             return False

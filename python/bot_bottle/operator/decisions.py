@@ -1,6 +1,6 @@
 """How is a decision refused early, and bound to what was reviewed?
 
-Every decision names the hash of the review that was looked at, so that nothing else can run, and nowhere else.
+Every decision names the hash of the review that the operator saw, so that nothing else can run or be written elsewhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bot_bottle.operator.words import Said
     from bot_bottle.states import Status, Surface
 
-# Reasons to choose from are those of the newest entries: few enough to read in a moment, whatever their diffs hold.
+# Only the newest entries are searched for reasons: few enough to be read in a moment, however large their diffs are.
 _LOOKED_BACK = 50
 _LONGEST_REASON = 200
 _MOST_REASONS = 5
@@ -26,7 +26,7 @@ def check_hash(review: Review, reviewed: str | None) -> None:
     """Refuses if ``reviewed``, the (beginning of the) hash of what was looked at, is not the review's.
 
     Raises:
-        StaleReviewError: it is another one's.
+        StaleReviewError: the hash is another review's.
     """
     actual = review.review_sha256
     if reviewed and not actual.startswith(reviewed):
@@ -41,7 +41,7 @@ def check_hash(review: Review, reviewed: str | None) -> None:
 
 
 def question(review: Review, grant: str | None) -> str:
-    """What an approval would be: which bottle and tool, what it changes and where, how far it reaches."""
+    """What an approval would do: for which bottle and tool, what it changes and where, and how far it reaches."""
     from bot_bottle.operator.review import change_size
 
     item = review.item
@@ -122,7 +122,7 @@ def approve_each(
 def refuse_early(inbox: Inbox, item: InboxItem, *, surface: Surface) -> None:
     """Raises what would refuse any modification of ``item``, before somebody spends time on one.
 
-    It is the store that knows, so it is asked, with a hash that no review has: this cannot decide.
+    Only the store knows. It is asked with a hash that no review has, so this cannot decide anything.
     """
     try:
         inbox.decide(
@@ -137,7 +137,7 @@ def refuse_early(inbox: Inbox, item: InboxItem, *, surface: Surface) -> None:
 
 
 def recent_reasons(store: AuditStore, action: str) -> list[str]:
-    """What operators gave lately as the reason for ``action``, newest first: what fits in a line, each once."""
+    """The latest reasons that operators gave for ``action``, newest first: those that fit in a line, each once."""
     notes = (
         entry.operator_notes.strip()
         for entry in reversed(store.read_audit_entries(limit=_LOOKED_BACK))
@@ -148,7 +148,7 @@ def recent_reasons(store: AuditStore, action: str) -> list[str]:
 
 
 def told(item: InboxItem, answer: Response) -> list[Said]:
-    """What an operator who has just decided is told: what now holds, and whether anybody waited for it."""
+    """What to tell an operator who has just decided: what is now in effect, and whether anybody waited for it."""
     effect = f"; {item.managed_file} is in effect" if answer.applied_at else ""
     lines: list[Said] = [
         (f"{answer.status} {item.proposal.id} ({item.proposal.tool} of {item.proposal.bottle_slug}){effect}", "plain")

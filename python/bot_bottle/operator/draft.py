@@ -1,4 +1,4 @@
-"""Where does an operator write their own version of a proposed file, and what becomes of it when something fails?"""
+"""Where does an operator write their own version of a proposed file, and where is it kept if something fails?"""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def drafted(item: InboxItem, kept: Callable[[str], object]) -> Iterator[Path]:
-    """A file with the proposed text, for an editor. It is gone afterwards, unless what it was for failed
-    and there is an operator's work in it: then the error says where it is, or ``kept`` is told."""
+    """A file with the proposed text, for an editor. It is deleted afterwards, unless its use failed
+    and the operator has worked on it: then the error says where it is, or ``kept`` is called with its path."""
     import tempfile
     from pathlib import Path
 
     proposed = item.proposal.proposed_file.encode()
-    # A directory of our own (0700), so that the file can have the name by which editors know its kind.
+    # A private directory (0700), so that the file can have the name by which editors recognise its kind.
     name = os.path.basename(item.managed_file) if item.managed_file else "proposal.txt"
     draft = Path(tempfile.mkdtemp(prefix="bot-bottle-"), name)
     draft.write_bytes(proposed)
@@ -106,5 +106,5 @@ def _discard(draft: Path) -> None:
 
 
 def _without_result(final: bytes, proposed: bytes) -> bool:
-    # Editors end the last line of a file that did not.
+    # Editors add a newline at the end of a file that has none.
     return not final.strip() or final in (proposed, proposed + b"\n")

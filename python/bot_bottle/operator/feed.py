@@ -1,4 +1,4 @@
-"""What waits for a decision, as it changes? The inbox's events, and a list that follows them."""
+"""What is pending, and how does it change? The inbox's events, and a list that follows them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def events(
 
 
 class Update(NamedTuple):
-    """What a list that is being looked at has to do with a change of the inbox."""
+    """How a list on a screen has to follow a change of the inbox."""
 
     items: list[InboxSummary]
     """All that is pending now, oldest first."""
@@ -41,7 +41,7 @@ class PendingList:
 
     def open(self) -> tuple[int, Update]:
         """The list, and the number of the event after which ``events`` goes on without a gap."""
-        # The number first: what arrives in between is then in the list and told of once more, never left out.
+        # The number is read first: what arrives in between is in the list and is reported again, but never left out.
         at = self._inbox.last_change()
         return at, self.update()
 
@@ -57,5 +57,5 @@ class PendingList:
     def _read(self, proposal_id: str) -> InboxSummary | None:
         try:
             return self._inbox.summary(proposal_id)
-        except NotFoundError:  # pruned meanwhile
+        except NotFoundError:  # pruned in the meantime
             return None

@@ -1,6 +1,6 @@
 """Is there a bottle, a component or a root of this name, and if not, which was probably meant?
 
-A name that leads to nothing is an error: an empty list would say that nothing waits.
+A name that does not exist is an error, because an empty list would say that nothing is pending.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _IS_BOTTLE_SQL = """\
 SELECT EXISTS (SELECT 1 FROM bottles WHERE slug = :name)
     OR EXISTS (SELECT 1 FROM proposals WHERE bottle_slug = :name)
     OR EXISTS (SELECT 1 FROM audit_entries WHERE bottle_slug = :name) AS known"""
-# As bytes: whoever can write the file can write there what is no text.
+# As bytes: whoever can write the file can store there what is not valid text.
 _BOTTLES_SQL = """\
 SELECT CAST(slug AS BLOB) AS name FROM bottles UNION SELECT CAST(bottle_slug AS BLOB) FROM tallies LIMIT 10000"""
 
@@ -83,7 +83,7 @@ def root() -> None:
     path = os.environ.get("BOT_BOTTLE_ROOT", "")
     if seat.elsewhere() is not None:
         return
-    if not os.path.isabs(path) or _is_root(path):  # a relative one is refused by whoever uses it
+    if not os.path.isabs(path) or _is_root(path):  # whoever uses it refuses a relative one
         return
     path = path.rstrip("/")
     where = os.path.dirname(path)
@@ -99,7 +99,7 @@ def root() -> None:
 
 def missing(what: str, name: str, names: Iterable[str], *, where: str = "", otherwise: str = "") -> NotFoundError:
     """The error that there is no ``what`` of this ``name``: with the nearest of ``names``, or else ``otherwise``."""
-    # Imported by who is wrong alone: it takes longer than most commands do.
+    # Imported only after a mistake: it takes longer than most commands do.
     from difflib import get_close_matches
 
     no = "" if what.startswith("no ") else "no "
@@ -111,7 +111,7 @@ def missing(what: str, name: str, names: Iterable[str], *, where: str = "", othe
 def _is_root(path: str) -> bool:
     if not os.path.lexists(path):
         return False
-    # An empty one is about to be used, and what is no directory is told by whoever opens it.
+    # An empty one is about to be used, and whoever opens something that is not a directory reports it.
     names = _names(path)
     return not names or any(each in names for each in _PARTS)
 

@@ -1,6 +1,7 @@
-"""What does a list of proposals say of each, and what changes in it from moment to moment?
+"""What does a list say about each proposal, and what changes in it from moment to moment?
 
-A screen that stays open follows the inbox here: it gets rows, which hold no payload, and only those that changed.
+A screen that stays open follows the inbox with this module. It gets rows, which contain no payload, and only those
+that changed.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class Row(NamedTuple):
 def row(item: InboxItem | InboxSummary) -> Row:
     """What a list says of ``item``.
 
-    It is odd if its justification could deceive a reader, as ``visible`` spells out. No list reads the payload: whether
-    that is odd, the review says.
+    It is odd if its justification could deceive a reader, as ``visible`` spells out. No list reads the payload;
+    the review says whether that is odd.
     """
     proposal = item.proposal
     return Row(
@@ -98,7 +99,7 @@ def follow(
     Every few seconds the rows ``on_screen`` are read again, because a requester that goes away changes nothing in the
     file but the end of its lease. A file that was set back to an earlier state is read from the start.
     """
-    # The number first: what arrives in between is then told of once more, never left out.
+    # The number is read first: what arrives in between is reported again, but never left out.
     at = inbox.last_change()
     known = {item.proposal.id: row(item) for item in inbox.pending(bottle_slug)}
     yield list(known.values())

@@ -1,4 +1,4 @@
-"""Which hosts would an approval open to a bottle, and what should one know of each name?"""
+"""Which hosts would an approval open to a bottle, and what is odd about each name?"""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from bot_bottle.documents.routes import Route
     from bot_bottle.operator.words import Said
 
-# Letters that pass for others in most fonts, as the pairs that are met in made-up names.
+# Letters that look like others in most fonts: the pairs that occur in deceptive names.
 _ALIKE = (("rn", "m"), ("vv", "w"), ("cl", "d"), ("0", "o"), ("1", "l"), ("i", "l"), ("5", "s"), ("-", ""))
 
 
 def remarks(review: Review) -> tuple[Said, ...]:
-    """What is to be said of a change to ``routes.yaml``; nothing if it opens nothing, or cannot be compared."""
+    """What to say about a change to ``routes.yaml``; nothing if it opens nothing, or cannot be compared."""
     item = review.item
     if item.proposal.tool != TOOL_EGRESS_ALLOW or item.state != "pending" or review.current_problem:
         return ()
@@ -79,7 +79,7 @@ def _plain(name: str) -> str:
 
 
 def _looks_like(name: str, other: str) -> bool:
-    """The same to a quick eye, or one letter more, less, changed or swapped with its neighbour."""
+    """Do they look the same at a glance, or differ by one letter that is added, missing, changed or swapped?"""
     if _plain(name) == _plain(other):
         return True
     start = 0

@@ -1,4 +1,4 @@
-"""How well do people oversee the agents: how much, how fast, and having seen what?
+"""How well do people oversee the agents: how much do they decide, how fast, and after seeing how much of it?
 
 Counted over the one file: decisions that were pruned from the queue still count, by their entries in the audit log, but
 how long they took is then no longer known. docs/oversight.md says what the numbers answer.
@@ -20,7 +20,7 @@ _TIMEOUT = 30.0
 _BARS = "▁▂▃▄▅▆▇█"
 _BARS_ASCII = "_.-=+*#@"
 
-# A row of `seen` for each review that was shown, or none where nothing was ever written down.
+# A row of `seen` for each review that was shown; no rows if nothing was ever recorded.
 _SEEN_SQL = """seen AS (
   SELECT proposal_id, review_sha256, min(shown_at) AS shown_at, min(whole_at) AS whole_at
   FROM operator_views GROUP BY 1, 2)"""
@@ -107,7 +107,7 @@ def _figures(decided: Sequence[Mapping[str, Any]], expired: Sequence[Mapping[str
 
 
 def _quantile(values: Sequence[float], of: float) -> float | None:
-    """The smallest value that so large a part of them does not exceed."""
+    """The smallest value that this share of them does not exceed."""
     return values[max(0, -int(-of * len(values) // 1) - 1)] if values else None
 
 

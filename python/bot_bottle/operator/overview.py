@@ -1,4 +1,4 @@
-"""What goes on in each bottle right now? One row a bottle, over all that the one file knows of it."""
+"""What is happening in each bottle right now? One row for each bottle, from everything in the one file."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ JOIN responses r ON r.proposal_seq = p.seq ORDER BY r.decided_at DESC LIMIT 3"""
 
 
 def recent(database: Database, slug: str) -> tuple[str | None, list[dict[str, Any]]]:
-    """When a bottle was last heard of (a waiter's lease may end later than now), and what was decided of it lately."""
+    """When a bottle was last seen (a waiter's lease may end later than now), and what was decided for it lately."""
     (seen,) = database.query(_SEEN_SQL, {"slug": slug})
     heard = [str(each) for each in seen.values() if each is not None]
     return max(heard, default=None), list(database.query(_DECIDED_SQL, {"slug": slug}))
 
 
 def overview(database: Database) -> list[dict[str, Any]]:
-    """Each bottle that was ever started or that something waits in, who waits longest first; stopped ones last.
+    """Each bottle that was ever started or has something pending, the longest wait first and stopped bottles last.
 
-    It is what the file says, unverified: who may write there could add a row. What is decided is read with its
-    signatures.
+    It is what the file says, and unverified: whoever can write to the file could add a row. A decision reads the
+    proposal again and checks its signatures.
     """
     return database.query(OVERVIEW_SQL)

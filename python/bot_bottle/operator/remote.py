@@ -212,7 +212,7 @@ def _value(kind: str, fields: Any) -> Any:
     """The store's value that JSON says.
 
     Raises:
-        DatabaseUnavailableError: it is none, as from a host of another release.
+        DatabaseUnavailableError: the answer is invalid, for example because the host has another release.
     """
     try:
         return _rebuild(kind, json.dumps(fields))

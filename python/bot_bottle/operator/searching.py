@@ -1,4 +1,4 @@
-"""Which proposals, of any state, are of a bottle, for a tool, ended so, or hold a text?"""
+"""Which proposals of any state belong to a bottle or a tool, ended in a certain way, or contain a text?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 STATES: Final = ("pending", "approved", "modified", "rejected", "expired", "withdrawn")
 _TIMEOUT: Final = 20.0
 
-# The texts last: only rows that fit all else are read for them.
+# The texts come last, so that they are read only in rows that match everything else.
 _FOUND_SQL = """\
 WITH moment AS (SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now)
 SELECT p.id FROM proposals p, moment
@@ -51,7 +51,7 @@ def search(
     for row in database.query(_FOUND_SQL, given, timeout=_TIMEOUT):
         try:
             found.append(inbox.summary(str(row["id"])))
-        except NotFoundError:  # pruned meanwhile
+        except NotFoundError:  # pruned in the meantime
             continue
     return found
 

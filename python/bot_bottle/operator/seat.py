@@ -1,4 +1,4 @@
-"""Over which host does an operator look: over this one's database, or over another's, through its API?
+"""Which host does an operator look at: this one's database, or another host's, through its API?
 
 The command line says so once, with ``--url``. The faces ask here for a store and need not know: a store of another host
 has the same verbs, types and errors (``remote.py``), as far as an operator uses them.
@@ -21,7 +21,7 @@ _elsewhere: Host | None = None
 
 
 def look_at(host: Host | None) -> None:
-    """Has this process look at another host from now on; at its own with ``None``."""
+    """Makes this process look at another host from now on; at its own with ``None``."""
     global _elsewhere
     _elsewhere = host
 
@@ -52,7 +52,7 @@ def bottles(db_path: str | None = None) -> BottleStore:
 
 
 def measured(*, since: str = "", bottle: str | None = None, db_path: str | None = None) -> dict[str, Any]:
-    """How well people there oversee the agents, as ``oversight.measure`` counts it."""
+    """How well the people on that host oversee the agents, as ``oversight.measure`` counts it."""
     from bot_bottle.operator import oversight
 
     if _elsewhere is not None:
