@@ -1,8 +1,8 @@
 """Where does the host read what bottles asked for? In JSON lines on standard output.
 
-Each says who asked for what, how it ended and how long it took; no payload, no token, nothing as the client wrote it. A
-reader that stops reading (a paused terminal, a full pipe) does not stop the broker: lines are written by a thread, and
-those it could not take are counted in the next one.
+Each line says who asked for what, how it ended and how long it took. It contains no payload, no token and nothing that
+a client wrote. A reader that stops reading (a paused terminal, a full pipe) does not stop the broker: a thread writes
+the lines, and the next line counts those that were lost.
 """
 
 from __future__ import annotations
@@ -59,4 +59,4 @@ class AccessLog:
                 self._stream.write("".join(lines))
                 self._stream.flush()
             except (OSError, ValueError):
-                return  # the reader is gone; what comes is lost
+                return  # the reader is gone, so further lines are lost

@@ -1,4 +1,4 @@
-"""By what does a client know that it speaks to its own host? By the host's certificate, which it was handed.
+"""How does a client know that it speaks to its own host? By the host's certificate, which the client was given.
 
 There is no authority: the sidecars trust this one certificate (``SUPERVISE_TLS_CERT_FILE``) and no other, as does
 ``bot-bottle --url`` with ``--cert-file``. A browser does once its user has told it so.
@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Final
 
-# How sidecars call the host; what a listener is called besides is added.
+# The names by which sidecars call the host; a listener's other names are added.
 _NAMES: Final = ("localhost", "host.container.internal", "host.docker.internal", "host.smolvm.internal")
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 _YEARS: Final = 10

@@ -1,4 +1,4 @@
-"""How much may one bottle ask for at once, so that it takes nothing from the others?"""
+"""How much may one bottle ask for at once, so that it does not slow down the others?"""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Limits(NamedTuple):
 
 @dataclass
 class _Use:
-    """What one bottle has under way, and what is left of its allowance."""
+    """The requests of one bottle that are in progress, and what is left of its allowance."""
 
     tokens: float
     counted_at: float
@@ -80,7 +80,7 @@ class Admission:
             Refusal: it has none left.
         """
         use = self._use(slug)
-        # Monotonic: a clock that is set back or forth gives and takes nothing.
+        # Monotonic, so that setting the clock changes no allowance.
         now = time.monotonic()
         use.tokens = min(self._limits.burst, use.tokens + (now - use.counted_at) * self._limits.rate)
         use.counted_at = now
@@ -90,7 +90,7 @@ class Admission:
 
     @contextmanager
     def request(self, slug: str) -> Iterator[None]:
-        """Counts a request as under way.
+        """Counts a request as in progress.
 
         Raises:
             Refusal: too many are.
@@ -108,7 +108,7 @@ class Admission:
 
     @contextmanager
     def wait(self, slug: str) -> Iterator[None]:
-        """Counts a wait as under way.
+        """Counts a wait as in progress.
 
         Raises:
             Refusal: too many are.
@@ -126,9 +126,9 @@ class Admission:
 
     @contextmanager
     def answer(self, slug: str, size: int) -> Iterator[None]:
-        """Counts an answer of so many bytes as under way, and takes it off the bottle's allowance like a body.
+        """Counts an answer of so many bytes as in progress, and takes it off the bottle's allowance like a body.
 
-        A bottle's first answer always goes out, however long.
+        A bottle's first answer is always sent, however long.
 
         Raises:
             Refusal: too much is.
@@ -151,7 +151,7 @@ class Admission:
             self._answer_bytes -= size
 
     def _use(self, slug: str) -> _Use:
-        # Kept for ever: there are no more of them than bottles the operator has started.
+        # Kept for ever: there are only as many of them as bottles that the operator has started.
         use = self._uses.get(slug)
         if use is None:
             use = self._uses[slug] = _Use(self._limits.burst, time.monotonic())

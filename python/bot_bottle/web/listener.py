@@ -1,6 +1,6 @@
 """How does a listener take connections, how long is it patient with them, and how does it end?
 
-uvicorn does the HTTP. It waits for ever for a request's head and for a reader of its answer; here both end.
+uvicorn does the HTTP. It has no timeout for request heads or for clients that stop reading; this adds both.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ def tcp(host: str, port: int, option: str) -> socket.socket:
 def unix(path: Path, option: str) -> Iterator[socket.socket]:
     """A socket that listens on a path, 0600, in a directory of 0700 if that had to be made; at the end it is removed.
 
-    What a broker that died left there is replaced. Only who holds the lock beside it does that, so that of two that
-    start at once one listens and the other says why not.
+    A socket that a killed broker left there is replaced. Only the holder of the lock beside it does that, so of two
+    brokers that start at once, one listens and the other says why it does not.
 
     Raises:
-        InvalidInputError: somebody listens there, or it cannot be made; ``option`` is named as the way out.
+        InvalidInputError: another process listens there, or it cannot be made; ``option`` is named as the way out.
     """
 
     def refused(reason: str) -> InvalidInputError:
@@ -198,7 +198,7 @@ class _Crowd:
 
 
 class _Connection(HttpToolsProtocol):
-    """One client. At any time it either is being answered, or has until a deadline to get on."""
+    """One client. At any time it is either being answered, or has a deadline for its next step."""
 
     def __init__(self, config: _Config, state: ServerState, loop: asyncio.AbstractEventLoop, crowd: _Crowd) -> None:
         super().__init__(config, state, {}, loop)
@@ -277,7 +277,7 @@ class _Connection(HttpToolsProtocol):
         self._crowd.leave(self)
         super().connection_lost(exc)
         if self._answering is not None and not self._answering.response_complete:
-            # uvicorn tells the last request only, which may stand in line behind this one.
+            # uvicorn reports only the last request, which may be queued behind this one.
             self._answering.disconnected = True
             self._answering.message_event.set()
 
@@ -323,7 +323,7 @@ class _Connection(HttpToolsProtocol):
             head = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close"
             self.transport.write(f"HTTP/1.1 {status} \r\n{head}\r\n\r\n".encode() + body)
         self.transport.close()
-        # Closing sends what is left first, for which a client that does not read would let it wait for ever.
+        # Closing first sends what is left, and would wait for ever for a client that does not read.
         self._set_stall(self.loop.call_later(self._limits.stall_seconds, self.transport.abort))
 
     def _set_due(self, timer: asyncio.TimerHandle | None) -> None:

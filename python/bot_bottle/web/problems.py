@@ -27,7 +27,7 @@ from bot_bottle.errors import (
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 1
 
-# The first class that an error is an instance of; anything else is the broker's own trouble, 500.
+# The first class that an error is an instance of; anything else is the broker's own fault, 500.
 _STATUS: Final[Mapping[type[BotBottleError], int]] = {
     InvalidInputError: 422,
     AccessDeniedError: 403,
@@ -50,7 +50,7 @@ class Refusal(Exception):
 
 
 def status_of(error: BotBottleError) -> int:
-    """The status a problem of this class has where nothing says otherwise."""
+    """The status of a problem of this class, unless the error says otherwise."""
     return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
 
 
@@ -76,7 +76,7 @@ def refusal_of(error: Exception, *, nothing_here: str, other_methods: str, our_f
 def document(error: BotBottleError, status: int | None = None) -> dict[str, Any]:
     """The problem, JSON-ready; ``data`` has the attributes that the class documents.
 
-    A bottle reads it, and is not told where on the host a file lies: of a path it gets the name.
+    A bottle reads it and must not learn where a file is on the host, so it gets only the name of a path.
     """
     kind, detail = type(error).__name__, str(error)
     data = {name: value for name, value in vars(error).items() if name != "message" and name[0] != "_"}

@@ -68,7 +68,7 @@ async def run(
     def end(number: signal.Signals) -> None:
         nonlocal interrupted
         if stop.is_set():
-            os._exit(1)  # asked twice: at once
+            os._exit(1)  # a second signal ends it at once
         interrupted = number is signal.SIGINT
         log.write({"event": "stopping"})
         for side in sides:
@@ -132,7 +132,7 @@ def _listen_for_operators(at: DashboardAt, at_end: contextlib.ExitStack, said: d
 
 
 def _names(at: DashboardAt) -> tuple[str, ...]:
-    """What a request may call it: the address too, where that is none of this machine's own."""
+    """The names that a request may call it by, with its address unless that is a loopback one."""
     own = f"[{at.host}]" if ":" in at.host else at.host
     return tuple(dict.fromkeys((*at.names, *([] if at.path else [own]))))
 
@@ -145,7 +145,7 @@ def _allow_open_files() -> None:
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What asyncio would print with a traceback, such as a TLS handshake that failed, as a line."""
+    """Prints as one line what asyncio would print with a traceback, such as a failed TLS handshake."""
     error = context.get("exception")
     reason = f" ({type(error).__name__}: {error})" if error else ""
     _say(f"{context['message']}{reason}")

@@ -1,8 +1,8 @@
-"""What may sidecars do over HTTP? Ask, wait, take back and note, for the bottle whose token they hold and no other.
+"""What may sidecars do over HTTP? Ask, wait, withdraw and write audit entries, for the bottle of their token only.
 
 The routes are listed once, in :class:`Broker`; ``openapi.py`` says what each takes and returns, docs/broker.md why.
-Nothing here decides, lists other bottles or reaches a file: a bottle's queue is opened by the slug its token leads to,
-and by nothing that a request says.
+Nothing here decides, lists other bottles or reaches a file: the token, and nothing else in a request, determines the
+bottle whose queue is opened.
 """
 
 from __future__ import annotations
@@ -102,12 +102,12 @@ class Broker:
         )
 
     def stop(self) -> None:
-        """Answers the waits under way, and those that still come, with "pending"."""
+        """Answers the current waits, and those that still arrive, with "pending"."""
         self._waits.stop()
 
     @property
     def idle(self) -> bool:
-        """Whether no thread is at work, so that the process can end."""
+        """Whether no thread is working, so that the process can end."""
         return not self._working
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class Broker:
             self._note(scope, status, sent, time.monotonic() - begun)
 
     def _note(self, scope: Scope, status: int, sent: int, seconds: float) -> None:
-        # Neither the path nor the query as they came: a client might put anything there.
+        # Not the path or the query as they were sent: a client might put anything there.
         proposal_id = scope.get("path_params", {}).get("id", "")
         state = scope["state"]
         self._log.write(
@@ -209,7 +209,7 @@ class Broker:
         return await self._run(self._writes, work, *arguments)
 
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[..., T], *arguments: Any) -> T:
-        # The thread's future, not the loop's: who gives up on the one does not end the other.
+        # The thread's future, not the loop's: giving up on the one does not end the other.
         future = pool.submit(work, *arguments)
         self._working.add(future)
         future.add_done_callback(self._working.discard)
@@ -225,7 +225,7 @@ class Broker:
         """The JSON value of the request's body.
 
         Raises:
-            Refusal: 400, 408 or 413: it is none, takes too long or is too long.
+            Refusal: 400, 408 or 413: it is invalid, takes too long or is too long.
         """
         most = self._limits.body_bytes
         kind = InvalidProposalError if request.url.path == "/v1/proposals" else InvalidInputError
@@ -393,7 +393,7 @@ def _now() -> datetime:
 
 
 def _as_told(value: Any) -> dict[str, Any]:
-    """A proposal or an item, JSON-ready, without where on the host its managed file lies."""
+    """A proposal or an item, JSON-ready, without the place of its managed file on the host."""
     told: dict[str, Any] = value.to_dict()
     path = told.get("managed_file")
     if path:
@@ -408,7 +408,7 @@ def _json(value: Any) -> Response:
 
 
 def _number(text: str, name: str, least: float, most: float) -> float:
-    # A number as JSON has it, of a length that no number needs.
+    # A JSON number that is longer than any number needs to be.
     if len(text) > 40 or not re.fullmatch(r"\d+(\.\d+)?([eE][+-]?\d+)?", text, re.ASCII):
         raise InvalidInputError(f"{name} must be a number")
     if not least <= float(text) <= most:

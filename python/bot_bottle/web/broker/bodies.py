@@ -1,4 +1,4 @@
-"""What may the body and the query of a request say? JSON and fields, read strictly: what is not known is refused."""
+"""What may the body and the query of a request say? JSON and fields, read strictly: unknown ones are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bot_bottle.web.problems import Refusal
 
 # The daemons of a bundle: what a bottle's own entries in the audit log may be about. Decisions have their tool there.
 COMPONENTS: Final = ("egress", "git-gate", "supervise")
-# What the log says of decisions and of what became of them; in an entry of a sidecar it would pass for one.
+# The log's words for decisions and their effects; in a sidecar's entry they would look like a decision.
 DECISION_WORDS: Final = frozenset(
     (
         *("approved", "modified", "rejected", "expired", "withdrawn", "archived", "applied", "apply-failed"),
@@ -27,15 +27,15 @@ _PROPOSAL: Final = ("id", "bottle_slug", "tool", "proposed_file", "arrival_times
 _PROPOSAL_MAY: Final = ("justification", "current_file_hash", "expires_at", "fingerprint", "revises", "payload_sha256")
 _ENTRY: Final = ("timestamp", "component", "operator_action")
 _ENTRY_MAY: Final = ("operator_notes", "justification", "diff", "proposal_id", "payload_sha256", "final_sha256")
-# What the broker knows better, and what only the log fills in: they may be there, as in `AuditEntry.to_dict()`.
+# The broker or the log fills these in; they may be present, because `AuditEntry.to_dict()` has them.
 _ENTRY_IGNORED: Final = ("bottle_slug", "decided_by", "prev_hash", "entry_hash")
 
 
 def parse(body: bytes) -> Any:
-    """The JSON value that ``body`` is.
+    """The JSON value in ``body``.
 
     Raises:
-        Refusal: 400, it is none; a key that comes twice and a number that is none (NaN) do not pass either.
+        Refusal: 400, it is invalid, or has a duplicate key or NaN.
     """
     try:
         return json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
@@ -53,7 +53,7 @@ def proposal(body: Any, slug: str, now: datetime) -> Proposal:
     the requester wanted.
 
     Raises:
-        InvalidInputError, InvalidProposalError: it is none.
+        InvalidInputError, InvalidProposalError: the body is invalid.
         AccessDeniedError: it is another bottle's.
     """
     fields = _texts(body, _PROPOSAL, _PROPOSAL_MAY)
@@ -105,10 +105,10 @@ def _entry(body: Any, slug: str, now: str) -> AuditEntry:
         raise AccessDeniedError(
             f"operator_action {word} is the host's word for what an operator does; use one of your own"
         )
-    # A policy's yes is told from a sidecar's note, neither ever passes for a person's.
+    # This tells a policy's yes from a sidecar's entry; neither ever looks like a person's.
     surface: Surface = "policy" if fields.pop("surface", None) == "policy" else "api"
     given = {name: value for name, value in fields.items() if value is not None and name not in _ENTRY_IGNORED}
-    # As it was sent, so that a time which is none is refused; then with the host's.
+    # First as it was sent, so that an invalid time is refused; then with the host's time.
     AuditEntry(bottle_slug=slug, decided_by=component, surface=surface, **given)
     return AuditEntry(bottle_slug=slug, decided_by=component, surface=surface, **given | {"timestamp": now})
 
@@ -126,7 +126,7 @@ def texts(body: Any, must: Iterable[str], may: Iterable[str] = ()) -> dict[str, 
     """The fields of a body all of which are text; one that is null counts as left out.
 
     Raises:
-        InvalidInputError: one is missing, unknown or no text.
+        InvalidInputError: one is missing, unknown or not text.
     """
     return {name: value for name, value in _texts(body, must, may).items() if value is not None}
 

@@ -1,8 +1,8 @@
 """How does a client wait for an answer over HTTP, so that neither of the two ends nor a proxy gives up on it?
 
-What is known at once is answered like any request. Otherwise the status is sent, then a space every few seconds (JSON
+A known answer is sent like that of any request. Otherwise the status is sent, then a space every few seconds (JSON
 ignores it), then one envelope: ``{"response": …}``, ``{"question": …}``, ``{"problem": …}`` or ``{"pending": true}``,
-after which the client asks again. A client that goes away ends its wait, nothing else.
+after which the client asks again. A client that disconnects ends only its own wait.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Waits:
         self._stopped = False
 
     def stop(self) -> None:
-        """Answers all polls, and those that still come, with "pending"."""
+        """Answers all polls, and those that still arrive, with "pending"."""
         self._stopped = True
         for wait in self._waits.values():
             for settle in list(wait.polls):
@@ -106,7 +106,7 @@ class Waits:
                 settle(value)
 
         def deliver(value: Any) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody is waiting
                 loop.call_soon_threadsafe(ended, value)
 
         return await self._begin(key, deliver)
@@ -143,7 +143,7 @@ class Pulse:
                     settle(_PENDING)
                 elif now >= poll.sign and settle in self._polls:
                     poll.sign = now + self._sign_of_life
-                    with contextlib.suppress(RuntimeError):  # answered meanwhile
+                    with contextlib.suppress(RuntimeError):  # answered in the meantime
                         # Never blocks: these few bytes are all that a poll has sent.
                         await poll.send({"type": "http.response.body", "body": b" ", "more_body": True})
         self._beating = None

@@ -1,7 +1,7 @@
 """Where is the dashboard served, and is it right now?
 
-A process that serves it holds the lock in ``<root>/operator`` and has written down its address there. The lock is what
-tells a dashboard from a stranger who took its port: nobody else can hold it, and it ends with the process.
+A process that serves it holds the lock in ``<root>/operator`` and has written down its address there. The lock tells
+a dashboard from another program that took its port: nobody else can hold it, and it ends with the process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Address(NamedTuple):
 
 
 def directory() -> Path:
-    """``<root>/operator``, 0700: all that a login hangs on."""
+    """``<root>/operator``, 0700: whoever can write here can log in."""
     path = Path(bot_bottle_root(), "operator")
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path

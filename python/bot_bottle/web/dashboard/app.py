@@ -1,7 +1,7 @@
-"""What may an operator's browser do? See what waits and what was decided, and decide, as on the command line.
+"""What may an operator's browser do? See what is pending and what was decided, and decide, as on the command line.
 
 The routes are listed once, in :class:`Dashboard`. ``guard.py`` says what is refused before any of them, ``login.py``
-who gets further than the login page. docs/dashboard.md has both, and the API.
+who gets further than the login page. docs/dashboard.md describes both, and the API.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Dashboard:
 
     @property
     def idle(self) -> bool:
-        """Whether no thread is at work, so that the process can end."""
+        """Whether no thread is working, so that the process can end."""
         return not self._working
 
     def close(self) -> None:
@@ -218,7 +218,7 @@ class Dashboard:
         return response
 
     async def _run(self, work: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        # The thread's future, not the loop's: who gives up on the one does not end the other.
+        # The thread's future, not the loop's: giving up on the one does not end the other.
         future = self._threads.submit(work, *arguments, **named)
         self._working.add(future)
         future.add_done_callback(self._working.discard)
@@ -228,7 +228,7 @@ class Dashboard:
         """The JSON value of the request's body.
 
         Raises:
-            Refusal: 400, 408, 413 or 415: it is none, takes too long or is too long.
+            Refusal: 400, 408, 413 or 415: it is invalid, takes too long or is too long.
         """
         if request.headers.get("content-type") != "application/json":
             raise Refusal(415, InvalidInputError("the body must be application/json"))
@@ -298,7 +298,7 @@ class Dashboard:
         query(request.query_params.multi_items(), ())
 
         def read() -> dict[str, Any]:
-            # The number first: what arrives in between is then told of once more, never left out.
+            # The number is read first: what arrives in between is reported again, but never left out.
             at = self._inbox.last_change()
             rows = [shown.row(item) for item in self._inbox.pending()]
             return {"at": at, "rows": rows, **self._around()}
@@ -369,7 +369,7 @@ class Dashboard:
         for each in ids:
             try:
                 found.append(shown.row(self._inbox.summary(each)))
-            except NotFoundError:  # pruned meanwhile
+            except NotFoundError:  # pruned in the meantime
                 found.append(
                     {"id": each, "pending": False, "state": "gone", "ended": "it is no longer in the database"}
                 )
@@ -417,7 +417,7 @@ class Dashboard:
         try:
             answer = self._inbox.decide(
                 item.proposal.id,
-                cast("Status", given["status"]),  # the store refuses what is none
+                cast("Status", given["status"]),  # the store refuses an invalid one
                 review_sha256=given["review_sha256"],
                 surface=SURFACE,
                 notes=given.get("notes", ""),

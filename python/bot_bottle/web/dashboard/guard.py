@@ -1,7 +1,7 @@
 """Which requests are refused before a route is looked at, and what goes with every answer?
 
-A page of somebody else must neither reach the dashboard under a name of its own (DNS rebinding), nor send it anything,
-nor show it in a frame; and nothing that the dashboard sends may load or run what is not its own.
+Somebody else's page must neither reach the dashboard under a name of its own (DNS rebinding), nor send it anything,
+nor show it in a frame. Nothing that the dashboard sends may load or run anything but the dashboard's own files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from bot_bottle import AccessDeniedError, InvalidInputError
 from bot_bottle.web.problems import Refusal
 
-# Any port: the browser may come through a tunnel. It is the name that a rebinding page cannot choose.
+# Any port, because the browser may come through a tunnel. A rebinding page cannot choose the name.
 _LOOPBACK: Final = re.compile(r"127\.0\.0\.1|localhost|\[::1\]")
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?")
 _FRAMES: Final = frozenset(("iframe", "frame", "embed", "object", "fencedframe"))

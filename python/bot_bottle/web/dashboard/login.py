@@ -87,7 +87,7 @@ def use_link(secret: str) -> Session | None:
 
 
 def check(cookie: str, page_key: str | None = None) -> Who | None:
-    """Whose the session with this cookie is; ``None`` if there is none, or if a page key is given and not its own."""
+    """Who has the session with this cookie; ``None`` if nobody has, or if a page key is given and is not its own."""
     if not _SECRET.fullmatch(cookie):
         return None
     session = _read(_file("sessions", cookie))
@@ -106,7 +106,7 @@ def make_token(name: str, lasts: float) -> str:
 
 
 def check_token(secret: str) -> Who | None:
-    """Whose this token is; ``None`` if it has ended or was never made."""
+    """Who has this token; ``None`` if it has ended or never existed."""
     token = _read(_file("tokens", secret)) if _SECRET.fullmatch(secret) else None
     return None if token is None or token["ends"] < time.time() else Who(token["ends"], token.get("name"))
 
@@ -138,7 +138,7 @@ def end(cookie: str) -> None:
 
 
 def cookie_name() -> str:
-    """Another one for each root: two hosts that are tunnelled to one machine would overwrite each other's."""
+    """Each root has its own, because two hosts that are tunnelled to one machine would overwrite each other's."""
     return f"bot_bottle_{_hash(str(address.directory()))[:8]}"
 
 

@@ -1,6 +1,6 @@
-"""Who looks at which proposal right now? It is told to every open page, so that two people do not do one's work.
+"""Who is looking at which proposal right now? Every open page is told, so that two people do not do the same work.
 
-It is kept in memory and decides nothing: of two decisions the first one counts, whoever was looking.
+This is kept in memory and decides nothing: of two decisions the first one counts, whoever was looking.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from bot_bottle.web.dashboard.events import event
 
-# A program says only that it looked. So long after that it is no longer told of.
+# A program only says that it looked. After this time the others are no longer told.
 _A_LOOK_SECONDS: Final = 60.0
 
 

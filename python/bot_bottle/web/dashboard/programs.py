@@ -1,7 +1,7 @@
-"""What may a program do that acts for an operator? All that the command line does with the inbox, from elsewhere.
+"""What may an operator's program do? Everything that the command line does with the inbox, from elsewhere.
 
 ``openapi.py`` says what each route takes and returns, docs/dashboard.md why. Unlike the pages, a program gets texts as
-they were written: it is for the program to show them safely, as ``bot-bottle --url`` does.
+they were written and has to display them safely, as ``bot-bottle --url`` does.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Programs:
         """The bottle that a list is of, if it is named.
 
         Raises:
-            NotFoundError: there is none of this name: an empty list would say that nothing waits.
+            NotFoundError: no bottle has this name; an empty list would say that nothing is pending.
         """
         slug = given.get("bottle")
         if slug is not None:
@@ -209,7 +209,7 @@ class Programs:
 
         def read() -> list[dict[str, Any]]:
             found: list[Bottle] = self._stores.bottles.list_bottles(running=running)
-            # What is not as this host registered it leads to no name of a container either.
+            # A damaged registration must not lead to the name of a container.
             sidecars = engine.ask((each.slug, each.backend) for each in found if not each.damaged)
             unknown = engine.Sidecars("unknown")
             return [{**each.to_dict(), "sidecars": sidecars.get(each.slug, unknown)._asdict()} for each in found]
@@ -281,7 +281,7 @@ class Programs:
         try:
             answer = self._stores.inbox.decide(
                 self._stores.inbox.summary(proposal_id).proposal.id,
-                cast("Status", given["status"]),  # the store refuses what is none
+                cast("Status", given["status"]),  # the store refuses an invalid one
                 review_sha256=given["review_sha256"],
                 surface=cast("Surface", given["surface"]),
                 notes=given.get("notes", ""),

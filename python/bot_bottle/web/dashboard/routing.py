@@ -48,7 +48,7 @@ def whole(given: dict[str, str], name: str, least: int, most: int, default: int)
     """The parameter of a query that is a whole number.
 
     Raises:
-        InvalidInputError: it is none, or out of its bounds.
+        InvalidInputError: it is not a number, or out of its bounds.
     """
     text = given.get(name, str(default))
     if text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) <= most:
