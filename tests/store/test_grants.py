@@ -123,7 +123,7 @@ def test_a_rejection_grants_nothing(queue: QueueStore, inbox: Inbox) -> None:
     assert queue.list_pending_proposals() == [written]
 
 
-@pytest.mark.parametrize("bad", [("Dev", TOOL, PRINT), ("dev", "a tool", PRINT), ("dev", TOOL, "x" * 257)])
+@pytest.mark.parametrize("bad", [("Dev", TOOL, PRINT), ("dev", "a tool", PRINT), ("dev", TOOL, "x" * 513)])
 def test_a_question_that_breaks_a_rule_is_refused(grants: GrantStore, bad: tuple[str, str, str]) -> None:
     with pytest.raises(InvalidInputError):
         grants.use_grant(*bad)

@@ -30,9 +30,10 @@ def public_file(path: Path, *, ssh: bool = False) -> Path:
 
 
 def test_a_host_that_has_signed_nothing_has_no_key_and_asking_makes_none(host: Host) -> None:
+    (host.root / "db").mkdir(mode=0o700, parents=True)
     assert host.json("keys", "show") == []
     assert "no key yet" in host.run("keys", "show").stdout
-    assert not host.root.exists()
+    assert not (host.root / "keys").exists()
 
 
 def test_the_private_key_is_pkcs8_that_others_read(host: Host) -> None:
