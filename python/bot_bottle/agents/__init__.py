@@ -1,1 +1,1 @@
-"""How do coding agents ask before they act, how do they want to be answered, and where are they told whom to ask?"""
+"""How do coding agents ask before they act, which answer do they expect, and where is it configured whom they ask?"""

@@ -1,9 +1,9 @@
-"""What does an agent's hook ask, and how is it answered so that the agent does just that?
+"""What does an agent's hook ask, and which answer makes the agent do what the operator decided?
 
-Each agent says as JSON what it is about to do, and is told whether it may: by a program of ours that it starts, with
-the event on standard input, or by the sidecar of its bottle, to which the event is posted. They differ in what counts
-as a no. Claude Code and Codex take an exit code other than 2 for a broken hook and go on as if there were none; Codex
-and Gemini CLI do the same if there is nothing on standard error.
+Each agent says as JSON what it is about to do, and is told whether it may. It either starts ``bot-bottle hook`` with
+the event on standard input, or posts the event to the sidecar of its bottle. Agents differ in what counts as a no.
+Claude Code and Codex treat an exit code other than 2 as a broken hook and continue as if there were no hook; Codex and
+Gemini CLI do the same if there is nothing on standard error.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def read(agent: Agent, event: bytes) -> Request:
 
 
 def proposal(bottle: str, request: Request, seconds: float) -> Proposal:
-    """The question to the operator, which ends after ``seconds``: an answer that comes too late is refused, rather than
-    believed by the operator and heard by nobody."""
+    """The question to the operator, which ends after ``seconds``. An answer that comes too late is refused, so that the
+    operator does not believe in an answer that nobody hears."""
     return Proposal.new(
         bottle,
         TOOL_RUN_COMMAND,
@@ -135,7 +135,7 @@ def verdict(response: Response) -> Verdict:
 
 
 def _of_opencode(document: Any) -> dict[str, Any]:
-    """The event of our plugin in the words of the others."""
+    """An event of bot-bottle's plugin, in the format of the others."""
     return {
         "hook_event_name": document["hook"],
         "tool_name": document["input"]["tool"],
@@ -161,9 +161,9 @@ def _request(agent: Agent, event: str, tool: str, given: dict[str, Any], cwd: st
     if path is not None:
         where["file"] = path
     if rest:
-        # How long it may take, whether it leaves the agent's own sandbox: it is part of what is allowed.
+        # Such as how long it may take and whether it leaves the agent's own sandbox: this is part of what is approved.
         where["with"] = json.dumps(rest, ensure_ascii=False)
-    # On one line each, so that no value can pass for another, or for the command.
+    # Each on one line, so that no value can look like another one, or like the command.
     lines = {name: visible(value, multiline=False) for name, value in where.items()}
     fingerprint = sha256_hex(json.dumps([where, body]))
     lines["session"] = visible(session, multiline=False)
@@ -190,7 +190,7 @@ def allow(agent: Agent, event: str, notes: str = "") -> Answer:
     if event == agent.prompt:
         return Answer(0, _specific(event, decision={"behavior": "allow"}))
     if agent.name == "codex":
-        # It takes an explicit allow for a failure of the hook.
+        # It treats an explicit allow as a failure of the hook.
         return Answer(0)
     because = {"permissionDecisionReason": f"operator: {_cut(agent, notes)}"} if notes else {}
     return Answer(0, _specific(event, permissionDecision="allow", **because))

@@ -24,7 +24,7 @@ _SCRIPT: Final = f"{_FOLDER}/ask"
 _PLUGIN: Final = f"{_FOLDER}/opencode.js"
 _CODEX: Final = "/etc/codex/requirements.toml"
 
-# An answer is ours only if it is a JSON object that came with 200: an empty one would be Codex's yes.
+# Only a JSON object with status 200 is an answer: an empty one would be Codex's yes.
 _ASK: Final = """\
 #!/bin/sh
 # Written by 'bot-bottle run --hooks'. Asks the operator before an agent acts: ask AGENT, with the event as its input.

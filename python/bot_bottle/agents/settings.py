@@ -1,4 +1,4 @@
-"""In which file, and in which words, is an agent told to ask before it acts?"""
+"""Which settings, in which file, make an agent ask before it acts?"""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ export const AskOperator = async ({{ directory }}) => ({{
 
 
 class Change(NamedTuple):
-    """What an installation or its undoing does to a file; ``None``: there is none."""
+    """What an installation or its undoing does to a file; ``None`` stands for no file."""
 
     path: Path
     before: str | None
     after: str | None
     first: bool = False
-    """Nothing of ours is in there yet: ``before`` is what a copy is kept of."""
+    """The file has no hook of bot-bottle's yet, so a copy of ``before`` is kept."""
 
 
 def path(agent: Agent, project: Path | None) -> Path:
@@ -97,7 +97,7 @@ def command(agent: Agent, program: list[str]) -> str:
 
 
 def install(agent: Agent, file: Path, program: list[str], *, every: bool, timeout: float) -> Change:
-    """The change that has ``agent`` ask ``program`` before it acts; the same again if it does already.
+    """The change that makes ``agent`` ask ``program`` before it acts; also if it does so already.
 
     Args:
         every: before each command and each change to a file, rather than when it would ask its own user.
@@ -123,7 +123,7 @@ def install(agent: Agent, file: Path, program: list[str], *, every: bool, timeou
 
 
 def uninstall(agent: Agent, file: Path) -> Change:
-    """The change that takes our hook out again, and nothing else.
+    """The change that removes bot-bottle's hook, and nothing else.
 
     Raises:
         NotFoundError: it is not in there.
@@ -142,7 +142,7 @@ def uninstall(agent: Agent, file: Path) -> Change:
 
 
 def installed(agent: Agent, file: Path) -> str | None:
-    """The command that ``agent`` runs as our hook, for a shell; ``None`` if there is none.
+    """The command that ``agent`` runs as bot-bottle's hook, for a shell; ``None`` without a hook.
 
     Raises:
         InvalidInputError: the file cannot be read as settings of ``agent``.

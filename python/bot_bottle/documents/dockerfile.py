@@ -1,4 +1,4 @@
-"""Would a builder at least read this Dockerfile? A light check, so that no human is shown one that it would not.
+"""Could a builder read this Dockerfile? A light check, so that no human is shown one that a builder would refuse.
 
 It knows the grammar (directives, continuations, heredocs, instructions and the shape of their arguments), not
 whether an image exists or a command works. Source: https://docs.docker.com/reference/dockerfile/

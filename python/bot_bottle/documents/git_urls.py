@@ -1,4 +1,4 @@
-"""Of which kind is the url of a git remote, and which spellings mean the same repository?"""
+"""Which kind of url does a git remote have, and which spellings mean the same repository?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def scheme(url: str) -> str:
         return "ssh" if _SCP_LIKE.fullmatch(url) else ""
     try:
         parts = urlsplit(url)
-        # A port that is no number is found out when it is asked for.
+        # An invalid port is only detected when it is used.
         found, _ = parts.scheme, parts.port
     except ValueError:
         return ""

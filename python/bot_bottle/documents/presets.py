@@ -1,4 +1,4 @@
-"""Which hosts does a common need come to? Names for lists of routes, which are written out wherever they are used."""
+"""Which hosts does a common need require? A preset names a list of routes, which is written out where it is used."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def added(text: str | None, entries: Sequence[Entry]) -> tuple[str, list[Entry]]
     """``routes.yaml`` with the entries whose hosts it does not name yet, and which these are. What is there stays.
 
     Raises:
-        InvalidInputError: a host is none, or the file is written in a way that nothing can be added to.
+        InvalidInputError: a host is invalid, or the file has a form to which nothing can be added.
     """
     before = routes.load(text) if text is not None else routes.Routes()
     known = {route.host for route in before.routes}

@@ -7,17 +7,17 @@ import sys
 from importlib import import_module
 from typing import Any, Final
 
-# More than any file of ours needs, and far from what Python's own recursion bears.
+# More than any of bot-bottle's files needs, and far below Python's own limit of recursion.
 _MAX_DEPTH: Final = 32
 # TOML promises no more, and Python refuses to print what is much longer.
 _MAX_INTEGER: Final = 2**63
 
 
 def loads(text: str) -> dict[str, Any]:
-    """The table that ``text`` is.
+    """The table in ``text``.
 
     Raises:
-        ValueError: it is not TOML, and why; or nothing that can be looked at and printed.
+        ValueError: it is not TOML (the message says why), or it cannot be read and printed safely.
     """
     # Python 3.10 has no tomllib; bot-bottle brings tomli there, which is the same.
     library: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")

@@ -1,4 +1,4 @@
-"""Where do the agent's pushes go on to, and with which credential, that the agent never has?
+"""Where are the agent's pushes forwarded to, and with which credential, which the agent never has?
 
 The file is YAML: ``upstreams:``, a list of ``{name, url}`` and the credential. An ssh url needs ``key`` and
 ``known_hosts`` (nothing is trusted on first use), an https url ``token``; all three are paths of files.
@@ -70,7 +70,7 @@ class Upstream:
             # git runs this as a shell function; it reads the file each time, so a token may be renewed.
             user, file = shlex.quote(self.username), shlex.quote(self.token)
             answer = f"printf 'username=%s\\npassword=%s\\n' {user} \"$(cat {file})\""
-            # git-lfs asks without end for a credential that is not taken. It gets it once, with the file named here.
+            # git-lfs asks again and again for a refused credential. It gets it once, with the file named here.
             once = f'test -z "${ONCE}" || rm "${ONCE}" 2>/dev/null'
             host = urlsplit(self.url).netloc.rpartition("@")[2]
             settings[f"credential.https://{host}.helper"] = (
@@ -79,7 +79,7 @@ class Upstream:
             # A redirect would take the token to wherever it points.
             settings["http.followRedirects"] = "false"
             settings |= {"http.lowSpeedLimit": "1", "http.lowSpeedTime": "60"}
-            # git-lfs need not find out that it takes a credential, and note it.
+            # So git-lfs need not find out that a credential is required, and store that.
             settings[f"lfs.{lfs_url}.access"] = "basic"
         return settings
 

@@ -1,1 +1,1 @@
-"""How is a bottle launched: what its sidecars need, and how each tool is told."""
+"""How is a bottle launched: what do its sidecars need, and how is each tool told?"""

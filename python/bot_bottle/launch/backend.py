@@ -25,7 +25,7 @@ NAMES: Final = tuple(_MODULES)
 class Names(NamedTuple):
     """What a bottle's parts are called in its tool.
 
-    A slug may hold any separator, so what tells the names of two bottles apart comes before it.
+    A slug may contain any separator, so the part that says what is named comes before the slug.
     """
 
     sidecars: str
@@ -75,7 +75,7 @@ def load(name: str) -> Backend:
     """The backend of that name.
 
     Raises:
-        InvalidInputError: there is none.
+        InvalidInputError: there is no backend of this name.
     """
     if name not in _MODULES:
         raise InvalidInputError(f"there is no backend {name!r}: it is one of {', '.join(NAMES)}")

@@ -1,4 +1,4 @@
-"""How is Docker spoken to, where more is needed than to run a command: what it has, and files of a container?"""
+"""How does bot-bottle ask Docker what the engine has, and read and write files of a container?"""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def security() -> list[str]:
 
 
 def inspect(kind: str, name: str) -> dict[str, Any] | None:
-    """What the engine knows of a container, network, volume or image; ``None``: there is none."""
+    """What the engine knows of a container, network, volume or image; ``None`` if it does not exist."""
     said = _run(kind, "inspect", name)
     if said is None or said.returncode != 0:
         return None
@@ -78,7 +78,7 @@ def run(*words: str, environment: Mapping[str, str] | None = None, show: bool = 
 
 
 def attempt(*words: str, patience: float = _PATIENCE) -> subprocess.CompletedProcess[bytes]:
-    """Runs the client, whatever comes of it.
+    """Runs the client, and returns however it ended.
 
     Raises:
         InvalidInputError: there is no client, or it cannot be run.
@@ -102,7 +102,7 @@ def exists(container: str, path: str) -> bool:
 
 
 def read(container: str, path: str) -> bytes | None:
-    """A file of a container, links followed; ``None``: there is none.
+    """A file of a container, links followed; ``None`` if it does not exist.
 
     Raises:
         ValueError: it is not a regular file, or too large for one of those that are read here.
@@ -139,7 +139,7 @@ def write(container: str, files: Mapping[str, File], folders: Mapping[str, tuple
     Raises:
         BotBottleError: the engine refused.
     """
-    import tarfile  # nobody who only asks how bottles are waits for it
+    import tarfile  # nobody who only asks for the state of bottles should wait for it
 
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:

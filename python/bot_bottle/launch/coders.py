@@ -1,4 +1,4 @@
-"""What does each coding agent need in its home directory, so that it knows its sidecars and does not ask who it is?
+"""What does each coding agent need in its home directory, so that it knows its sidecars and does not ask for a login?
 
 The home directory is a volume of the bottle's, in which agents keep things of their own: only what is missing is added.
 All agents' files are written, whichever is started: from a shell any of them may be.
@@ -118,7 +118,7 @@ def _claude_permissions(settings: dict[str, Any], held: set[str]) -> None:
 
 def _gemini(settings: dict[str, Any], held: set[str]) -> None:
     settings.setdefault("mcpServers", {})["supervise"] = {"httpUrl": SUPERVISE, "trust": True}
-    # Without, it starts no MCP server in a directory that it was not told to trust.
+    # Without this, it starts no MCP server in a directory that it was not told to trust.
     settings.setdefault("security", {}).setdefault("folderTrust", {}).setdefault("enabled", False)
 
 

@@ -1,4 +1,4 @@
-"""Where does the proxy get a key from that the agent never sees? Its value stands in no command and no file of ours."""
+"""Where does the proxy get a key that the agent never sees? The value is in no command and no file of bot-bottle."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Credential(NamedTuple):
         """The value; a command is run for it.
 
         Raises:
-            InvalidInputError: there is none.
+            InvalidInputError: there is no value.
         """
         if self.kind == "environment":
             value = os.environ.get(self.name, "")
@@ -45,7 +45,7 @@ class Credential(NamedTuple):
             try:
                 with Path(self.place).expanduser().open("rb") as file:
                     value = file.read(_MOST_BYTES).decode()
-            except (OSError, ValueError, RuntimeError) as error:  # text of another kind, a user who is not known
+            except (OSError, ValueError, RuntimeError) as error:  # not UTF-8, or an unknown user
                 raise InvalidInputError(f"{self.name} cannot be read from {self.place}: {error}") from None
         else:
             value = self._said()
@@ -60,7 +60,7 @@ class Credential(NamedTuple):
         try:
             # Standard error and the terminal stay: it may have to ask for a passphrase.
             done = subprocess.run(shlex.split(self.place), stdout=subprocess.PIPE, text=True)
-        except (OSError, ValueError, IndexError) as error:  # quotes that do not close, no word at all
+        except (OSError, ValueError, IndexError) as error:  # unbalanced quotes, or no word at all
             raise InvalidInputError(f"{self.name}: '{self.place}' cannot be run: {error}") from None
         if done.returncode != 0:
             raise InvalidInputError(f"{self.name}: '{self.place}' ended with {done.returncode}")
@@ -88,7 +88,7 @@ def read(text: str) -> Credential:
     """``NAME``, ``NAME=file:PATH`` or ``NAME=command:WORDS`` as a credential.
 
     Raises:
-        InvalidInputError: it is none of these. What may be a value by mistake is not repeated.
+        InvalidInputError: it is none of these. The message does not repeat the text, which may be a value by mistake.
     """
     name, equals, source = text.partition("=")
     if not _NAME.fullmatch(name) or name.upper().startswith(_OURS):

@@ -1,4 +1,4 @@
-"""What has become of a bottle's sidecars? The registration says what was asked for; the engine knows what is."""
+"""In which state are a bottle's sidecars? The registration says what was asked for; the engine knows what is."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ask(bottles: Iterable[tuple[str, str]]) -> dict[str, Sidecars]:
     Args:
         bottles: slug and backend of each.
     """
-    # A name that is none of a bottle is no word of a command line either.
+    # An invalid name must not become part of a command line.
     known = {slug: tool for slug, tool in bottles if _SLUG.fullmatch(slug)}
     found = {slug: Sidecars("unknown", None, f"{tool} is not asked yet") for slug, tool in known.items()}
     return found | _docker([slug for slug, tool in known.items() if tool == "docker"])
@@ -62,7 +62,7 @@ def _docker(slugs: Sequence[str]) -> dict[str, Sidecars]:
 
 
 def _read(name: str, state: dict[str, Any], created: str) -> Sidecars:
-    """A container's state in our words (docs.docker.com/reference/api/engine, ContainerInspect)."""
+    """A container's state in bot-bottle's words (docs.docker.com/reference/api/engine, ContainerInspect)."""
     status, health = state["Status"], state.get("Health") or {}
     if status == "created":
         return Sidecars("created", _time(created))

@@ -1,4 +1,4 @@
-"""How does the sidecars' image come about, from the installed package alone, and does one fit this host's database?"""
+"""How is the sidecars' image built from the installed package alone, and does an image fit this host's database?"""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PROGRAMS: Final = ("bot-bottle-sidecar", "bot-bottle-egress")
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 # The engine's word, and that of an ELF file (e_machine in elf.h).
 _MACHINES: Final = {"amd64": 62, "arm64": 183}
-# What of the package the image has no use for.
+# Parts of the package that the image does not need.
 _LEFT_OUT: Final = shutil.ignore_patterns("__pycache__", "*.pyc", "programs", "cli", "tui", "dashboard", "notify")
 
 
 class Built(NamedTuple):
-    """An image of ours on this engine."""
+    """A sidecars' image on this engine."""
 
     id: str
     tags: tuple[str, ...]
@@ -62,7 +62,7 @@ def misfit(image: str) -> str:
         )
     release = text.get(VERSION_LABEL, "an unknown release")
     for name, module in Database().status()["modules"].items():
-        # A sidecar that is newer would move the file past this program; one that is too old would be refused by it.
+        # A newer sidecar would migrate the file beyond this program; one that is too old would be refused by the file.
         if theirs.get(name, 0) > module["supported"]:
             return (
                 f"the image {image} ({release}) is newer than this bot-bottle ({__version__}): "
@@ -144,7 +144,7 @@ def tags(tag: str | None) -> list[str]:
 
 
 def built() -> list[Built]:
-    """The images of ours, newest first."""
+    """The sidecars' images, newest first."""
     client.security()
     ids = client.run("image", "ls", "--no-trunc", "--quiet", "--filter", f"label={VERSION_LABEL}").split()
     found: list[Built] = []

@@ -70,7 +70,7 @@ class Supervise:
         Raises:
             InvalidInputError: as :meth:`prepare`.
         """
-        Proposal.new(slug, TOOL_EGRESS_ALLOW, "routes: []\n", "")  # which refuses a slug that is none
+        Proposal.new(slug, TOOL_EGRESS_ALLOW, "routes: []\n", "")  # which refuses an invalid slug
         return self._plan(slug, backend, transport)[0]
 
     def _plan(self, slug: str, backend: str, transport: Transport | None) -> tuple[Plan, str | None]:

@@ -1,4 +1,4 @@
-"""Where does a file that an operator names become the one that a bottle's sidecars read and approvals write?
+"""How does a file that an operator names become the one that a bottle's sidecars read and approvals write?
 
 The sidecars get the bottle's own directory, and nothing else of the host. So a file from elsewhere is copied there,
 under the name by which the sidecars look for it: what is registered, mounted and read is one file.
@@ -105,7 +105,7 @@ def _read(path: Path, *, optional: bool) -> bytes | None:
     """What is in the file, if it is one; never waits on a pipe.
 
     Raises:
-        NotFoundError: there is none, and it is not ``optional``.
+        NotFoundError: it does not exist and is not ``optional``.
         InvalidInputError: it is not a regular file, or longer than any that a sidecar loads.
     """
     try:
@@ -128,7 +128,7 @@ def _check(path: Path, name: str, content: bytes) -> None:
     """Would the sidecar load it?
 
     Raises:
-        InvalidInputError: no, and why.
+        InvalidInputError: it would not; the message says why.
     """
     try:
         text = content.decode()

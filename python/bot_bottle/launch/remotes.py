@@ -44,7 +44,7 @@ def read(text: str) -> Remote:
     """``URL[=FILE]`` as a remote.
 
     Raises:
-        InvalidInputError: the url is none that the gate takes, or its credential is missing.
+        InvalidInputError: the gate does not accept this url, or its credential is missing.
     """
     url, _, file = text.rpartition("=") if "=" in text else (text, "", "")
     kind = scheme(url)
@@ -64,10 +64,10 @@ def read(text: str) -> Remote:
 
 
 def plan(remotes: Sequence[Remote], before: str | None) -> Remotes | None:
-    """The gate's upstreams with these remotes beside those that it has; ``None``: there are none, or not ours.
+    """The gate's upstreams with these remotes beside those that it has; ``None``: there are none, or others wrote them.
 
     Raises:
-        InvalidInputError: there is an ``upstreams.yaml`` that is not ours, or a server's host key is not known.
+        InvalidInputError: somebody else wrote the ``upstreams.yaml``, or a server's host key is unknown.
     """
     known = _ours(before)
     if known is None:

@@ -61,7 +61,7 @@ class Launch:
     def __init__(self, wish: Wish) -> None:
         """
         Raises:
-            InvalidInputError: something cannot be as it was asked for; one sentence says what.
+            InvalidInputError: something cannot be done as asked; one sentence says what.
             NotFoundError: the workspace or a file is not there.
         """
         self.wish: Final = wish
@@ -147,7 +147,7 @@ class Launch:
         self._check_engine()
         _have(self.agent.image, tell)
         image.require(self.wish.sidecars)
-        # Before anything is made, and so before anything is unmade: what has these names and is not ours stays.
+        # Before anything is created, and so before anything is undone: somebody else's things with these names stay.
         self._require_room()
         self._clear_agent()
         try:
@@ -263,10 +263,10 @@ class Launch:
                     raise InvalidInputError(f"this Docker Engine {what}, where a bottle cannot be run yet")
 
     def _clear_agent(self) -> None:
-        """Makes room for the agent's container, where one of ours was left over.
+        """Makes room for the agent's container, if an old one of the bottle is left over.
 
         Raises:
-            InvalidInputError: one runs, or it is somebody else's.
+            InvalidInputError: one is running, or it is somebody else's.
         """
         name = names(self.wish.slug).agent
         found = client.inspect("container", name)
@@ -301,7 +301,7 @@ class Launch:
         client.run(*start[1:])
 
     def _require_room(self) -> None:
-        """Lets pass only what is this bottle's under the names that its parts have.
+        """Refuses if something that is not this bottle's has a name of one of its parts.
 
         Raises:
             InvalidInputError: something else has one of them.
@@ -372,7 +372,7 @@ class Launch:
             if found is None:
                 raise InvalidInputError(self._lacking(agent))
             if found != program:
-                # Another shell than the one that was hoped for.
+                # It has another shell than the expected one.
                 client.run("rm", "--force", name)
                 client.run(*self._create(agent._replace(command=(found,)))[1:])
             self._furnish(agent, tell)
@@ -441,11 +441,11 @@ def _workspace(path: str) -> tuple[str, str]:
 
     Raises:
         NotFoundError: it is not there.
-        InvalidInputError: it is none that an agent may be given.
+        InvalidInputError: an agent must not be given it.
     """
     try:
         real = Path(path).expanduser().resolve()
-    except (OSError, RuntimeError) as error:  # a user who is not known, a link that leads to itself
+    except (OSError, RuntimeError) as error:  # an unknown user, or a link that leads to itself
         raise InvalidInputError(f"the workspace {path} cannot be found: {error}") from None
     if not real.is_dir():
         raise NotFoundError(f"there is no directory {real} for the workspace")

@@ -1,7 +1,7 @@
 """How does each client in the agent's container come to trust the egress proxy's certificate?
 
 By files and variables alone, so that nothing has to run in the image: no shell, no root. The system's bundles get the
-certificate appended; clients with settings of their own are pointed at a bundle of ours, and Java at a keystore.
+certificate appended; clients with settings of their own are pointed at bot-bottle's bundle, and Java at a keystore.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def environment(bundle: str, keystore: str | None, *, proxy: tuple[str, int]) ->
     """The variables that make clients trust what is in ``bundle``, and Java and Node use the proxy.
 
     Args:
-        keystore: for Java, which reads no PEM; ``None``: there is none.
+        keystore: for Java, which reads no PEM; ``None`` without one.
     """
     host, port = proxy
     java = [f"-D{scheme}.proxy{part}" for scheme in ("http", "https") for part in (f"Host={host}", f"Port={port}")]
@@ -54,7 +54,7 @@ def environment(bundle: str, keystore: str | None, *, proxy: tuple[str, int]) ->
     )
     return {
         **dict.fromkeys(names, bundle),
-        "NODE_USE_ENV_PROXY": "1",  # Node's fetch asks for no proxy without it
+        "NODE_USE_ENV_PROXY": "1",  # without it, Node's fetch does not use the proxy
         "JAVA_TOOL_OPTIONS": " ".join(java),
     }
 

@@ -1,1 +1,1 @@
-"""Who is told that something waits, when, and through what? A message links to the proposal; it never decides."""
+"""Who is told that something is pending, when, and how? A message links to the proposal; it never decides."""

@@ -24,7 +24,7 @@ class DeliveryError(BotBottleError):
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Elsewhere is not where the operator sent it, and the token is not for there."""
+    """Follows no redirect: the operator chose this address, and the token is for it alone."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
@@ -52,7 +52,7 @@ def deliver(channel: Channel, message: Message) -> None:
 
 
 def _ring(message: Message) -> None:
-    """The bell, and the count in the title: words of ours alone, as nothing cleans a title."""
+    """The bell, and the count in the title. It contains only bot-bottle's own words, because nothing cleans a title."""
     if not sys.stdout.isatty():
         raise DeliveryError("standard output is no terminal, which a bell needs")
     title = f"\x1b]2;bot-bottle: {message.waiting} waiting\x1b\\" if os.environ.get("TERM", "dumb") != "dumb" else ""

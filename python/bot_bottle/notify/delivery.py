@@ -1,4 +1,4 @@
-"""How are messages sent so that no channel holds up another, and where are failures seen?"""
+"""How are messages sent so that no channel delays another, and where are failures visible?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bot_bottle.notify.message import Message
 from bot_bottle.notify.settings import Channel
 from bot_bottle.operator import words
 
-# After a failure it is tried again after so many seconds each; then the message is given up, the next one is not.
+# After a failure, the message is tried again after these numbers of seconds, and then dropped. The next one is tried.
 _PAUSES = (2.0, 10.0, 30.0)
 _MOST_QUEUED = 16
 

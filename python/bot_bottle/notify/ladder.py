@@ -1,4 +1,4 @@
-"""Of which proposals is somebody to be told now? First at once, then after 1, 5 and 15 minutes, then every hour."""
+"""Which proposals should somebody be told of now? Each at once, then after 1, 5 and 15 minutes, then every hour."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ class Ladder:
     def due(self, now: datetime) -> tuple[list[Row], list[Row]]:
         """New ones and ones to remind of, oldest first. In quiet hours none is due, and after them all at once are.
 
-        A question whose asker has gone is nobody's concern until the asker is back, nor is one that somebody asked
-        back about, until that is answered.
+        A proposal is left out while its requester is gone, and while a question about it is not answered.
         """
         if self.quiet_at(now):
             return [], []

@@ -1,8 +1,8 @@
 """Which browsers are told even while closed, and how does a message get to them? By Web Push.
 
-It goes through the service of the browser's maker, encrypted for the browser (RFC 8291), so that the service sees when
-something waits and not what, and signed with this host's own key for that (VAPID, RFC 8292). Of a phone that was lost
-the file here is removed.
+It goes through the service of the browser's maker. It is encrypted for the browser (RFC 8291), so that the service sees
+when something is pending and not what, and signed with this host's own key for pushes (VAPID, RFC 8292). If a phone is
+lost, remove its file here.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from bot_bottle.notify.message import Message
 
 _SECONDS: Final = 15.0
-# After so long a message about something that waits is no news.
+# After this time, a message is no longer useful.
 _LASTS_SECONDS: Final = 4 * 3600
 _MOST: Final = 50
 _GONE: Final = (404, 410)
 
 
 def public_key() -> str:
-    """This host's key for pushes, as a browser takes it; made now if there is none."""
+    """This host's key for pushes, in the form that a browser takes; created on first use."""
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
@@ -42,7 +42,7 @@ def public_key() -> str:
 
 
 def subscribe(endpoint: str, p256dh: str, auth: str, name: str) -> None:
-    """Has this browser of ``name`` told from now on.
+    """Makes this browser of ``name`` be told from now on.
 
     Raises:
         InvalidInputError: that is no subscription, or there are too many.
@@ -59,7 +59,7 @@ def subscribe(endpoint: str, p256dh: str, auth: str, name: str) -> None:
 
 
 def end(endpoint: str) -> None:
-    """Has it not told any more."""
+    """Stops telling it."""
     _file(endpoint).unlink(missing_ok=True)
 
 
@@ -106,7 +106,7 @@ def send(message: Message, url: str) -> list[str]:
         except pywebpush.WebPushException as error:
             status = getattr(error.response, "status_code", None)
             if status in _GONE:
-                end(each["endpoint"])  # its owner has ended it
+                end(each["endpoint"])  # its browser has ended the subscription
             else:
                 problems.append(f"{host} answered {status}")
         except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Which bottle has whatever it asks for approved for a while, until when, and who said so?
+"""For which bottle is everything approved for a while, until when, and who decided that?
 
 A bypass is for one bottle and for hours, never for all and never for good. It stands in the root directory, where no
 sidecar writes. `policy run` applies it as it applies a rule: each call is a signed decision of its own in the log.
@@ -154,7 +154,7 @@ def end(bottle: str | None = None) -> list[Bypass]:
     """Ends that of the bottle, or all.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is no bypass.
     """
     with _locked():
         known = _ended(read())

@@ -1,7 +1,7 @@
 """What do the rules say to one proposal?
 
-Every rule that matches is heard, whichever file or layer it stands in, and the strictest verdict counts: ``reject``,
-then ``ask``, then ``approve``. So the order of rules means nothing, and a bottle's rule never loosens the host's.
+Every rule that matches counts, whether it is the host's or a bottle's, and the strictest verdict wins: ``reject``,
+then ``ask``, then ``approve``. So the order of rules does not matter, and a bottle's rule never loosens the host's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def matches(rule: Rule, subject: Subject, now: datetime) -> bool:
     verdict is for a proposal that is about **one** such thing.
     """
     if rule.everything:
-        # A bypass; without tools it is not for those whose approval lets a secret pass.
+        # This is a bypass. Without tools, it does not cover those whose approval lets a secret pass.
         fits = subject.tool in rule.tool if rule.tool else not scopes.needs_reason(subject.tool)
         return rule.until is not None and now < rule.until and subject.bottle in rule.bottle and fits
     return (
@@ -53,7 +53,7 @@ def matches(rule: Rule, subject: Subject, now: datetime) -> bool:
         and (not rule.path or _covered(rule, subject, subject.paths, rule.path, "/"))
         # A path says nothing of the host it is on.
         and (rule.verdict != "approve" or not subject.hosts or bool(rule.host_suffix or rule.sha256))
-        # A reason of one's own is what these need to be recorded with.
+        # These approvals need a reason, which must be the rule's own.
         and (rule.verdict != "approve" or bool(rule.reason) or not scopes.needs_reason(subject.tool))
     )
 

@@ -114,7 +114,7 @@ def suggest(policy: Policy, decided: Sequence[Past], least: int) -> Iterator[Sug
         except InvalidInputError:  # such as a host that is a whole top-level domain
             continue
         shown = replay(rule, found).matched
-        # A host whose routes brought more than leave to go there is none that a rule could approve.
+        # No rule could approve a host whose routes contained more than the permission to reach it.
         said = [judge(policy, each.subject, each.arrived).rule for each in shown]
         if len(shown) >= least and not all(each is not None and each.verdict == verdict for each in said):
             yield Suggestion(text, shown)

@@ -105,10 +105,10 @@ def parse(text: str) -> Policy:
 
 
 def private_text(path: str) -> str | None:
-    """The text of a file that decides something here; ``None``: there is none.
+    """The text of a file that decides something here; ``None`` without a file.
 
     Raises:
-        InvalidInputError: it is not this user's alone, no regular file, too large, or no text.
+        InvalidInputError: others may write it, or it is not a regular file, too large, or not text.
     """
 
     def wrong(what: str) -> InvalidInputError:

@@ -73,7 +73,7 @@ def consider(inbox: Inbox, policy: Policy, proposal_id: str, now: datetime) -> l
     except _OVER:
         return done
     except BotBottleError as error:
-        # It may have been decided all the same, and its file not be in effect: the message says so.
+        # It may have been decided anyway without its file being in effect; the message says so.
         return [*done, _applied(review, rule, "left", str(error))]
     return [*done, _applied(review, rule, status, rule.reason)]
 
@@ -86,7 +86,7 @@ def notes(policy: Policy, rule: Rule) -> str:
 
 
 def _left(review: Review, rule: Rule) -> str:
-    """Why a person has to look at it all the same."""
+    """Why a person has to look at it anyway."""
     if rule.verdict != "approve":
         return ""
     if review.odd:
@@ -104,7 +104,7 @@ def _applied(review: Review, rule: Rule, did: Literal["approved", "rejected", "l
 class Watcher:
     """Applies the rules to rows of the inbox, again when they change, and each minute if one goes by the clock.
 
-    While the file cannot be read or understood no rule counts: everything is asked.
+    While the file is unreadable or invalid, no rule applies and everything is asked.
     """
 
     def __init__(self, inbox: Inbox, told: Callable[[Applied], object], warned: Callable[[str], object]) -> None:

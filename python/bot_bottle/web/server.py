@@ -132,7 +132,7 @@ def _listen_for_operators(at: DashboardAt, at_end: contextlib.ExitStack, said: d
 
 
 def _names(at: DashboardAt) -> tuple[str, ...]:
-    """The names that a request may call it by, with its address unless that is a loopback one."""
+    """The names that a request may call it by; without a unix socket, its address, too."""
     own = f"[{at.host}]" if ":" in at.host else at.host
     return tuple(dict.fromkeys((*at.names, *([] if at.path else [own]))))
 
