@@ -71,10 +71,10 @@ def chosen(environment: Mapping[str, str]) -> list[str]:
 
 
 class Bundle:
-    """The daemons under way. Each leads a process group of its own, so a signal reaches what it started too."""
+    """The running daemons. Each leads a process group of its own, so a signal also reaches its child processes."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        # Blocked before the first start: a daemon that dies at once, or a stop meanwhile, waits to be taken below.
+        # Blocked before the first start, so that a daemon that dies at once, or an early stop, is noticed below.
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         self._running = {_spawn(DAEMONS[name].module): name for name in names}
         self._code = 0
@@ -89,7 +89,7 @@ class Bundle:
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + GRACE_SECONDS
         while self._running and (left := deadline - time.monotonic()) > 0:
-            # Whatever comes, a further SIGTERM too: the stop is under way.
+            # Whatever arrives, even another SIGTERM: the stop has already begun.
             signal.sigtimedwait(_WATCHED, left)
             self._note(self._reap())
         if self._running:
@@ -122,7 +122,7 @@ class Bundle:
         return ended
 
     def _note(self, ended: Sequence[tuple[str, int]]) -> None:
-        """Remembers the first failure on the way down; to die of the SIGTERM itself is none."""
+        """Remembers the first failure during the stop; to die of the SIGTERM itself is not a failure."""
         for _, code in ended:
             if code != 128 + signal.SIGTERM:
                 self._code = self._code or code
@@ -135,7 +135,8 @@ class Bundle:
 def silent(environment: Mapping[str, str]) -> list[str]:
     """The chosen daemons that do not listen on their port. Linux only."""
     listening = set()
-    # Looked up, not tried: the kernel would accept for a daemon that hangs too, and git daemon logs each try at length.
+    # Ports are looked up, without connecting: the kernel accepts connections for a hanging daemon, too, and git daemon
+    # logs each one at length.
     for table in filter(Path.exists, (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))):
         for line in table.read_text("ascii").splitlines()[1:]:
             _, local, _, state, *_ = line.split()

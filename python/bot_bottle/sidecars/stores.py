@@ -2,7 +2,7 @@
 
 ``SUPERVISE_URL`` with ``SUPERVISE_TOKEN_FILE`` (for https also ``SUPERVISE_TLS_CERT_FILE``) is the broker. Without it,
 ``SUPERVISE_DB_PATH`` is the file, which the image sets for good; so a launch that names a broker overrides it.
-``SUPERVISE_OPERATOR_KEY_FILE`` has the keys that answers and grants must be signed by, whichever the way.
+In both cases, ``SUPERVISE_OPERATOR_KEY_FILE`` has the keys that answers and grants must be signed by.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Way(TypedDict, total=False):
 
 
 def way(environment: Mapping[str, str]) -> Way:
-    """What ``environment`` says; an empty variable counts as none. Opens nothing.
+    """What ``environment`` says; an empty variable counts as unset. Opens nothing.
 
     Raises:
-        InvalidInputError: the URL is none, or what goes with it is missing.
+        InvalidInputError: the URL is invalid, or something that it needs is missing.
     """
     url = environment.get("SUPERVISE_URL")
     keys = environment.get("SUPERVISE_OPERATOR_KEY_FILE")

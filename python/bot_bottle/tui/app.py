@@ -28,7 +28,7 @@ from bot_bottle.tui.tables import Bottles, Cells, Grants, History, Page, Policie
 
 _PAGES = ("inbox", "history", "bottles", "grants", "policies")
 _RETRY = 1.0
-# What a review begins with, of what identifies a proposal.
+# The fields that a review begins with, from those that identify a proposal.
 _FIRST = ("Requester", "File", "Fingerprint")
 
 
@@ -58,7 +58,7 @@ class Seat(Deciding):
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
     ]
-    # What decides is handled before bindings are, with the moment at which the key was pressed.
+    # Keys that decide are handled before bindings, with the moment at which they were pressed.
     DECIDING: ClassVar[dict[str, str]] = {
         "a": "approve",
         "A": "approve_with_scope",
@@ -183,7 +183,7 @@ class Seat(Deciding):
         self._views.put(view)
 
     def _write_views(self) -> None:
-        """In a thread, all that came meanwhile at once: another writer may be slow."""
+        """Runs in a thread, and writes everything that has arrived at once, because another writer may be slow."""
         while True:
             found = [self._views.get()]
             while not self._views.empty():
@@ -245,7 +245,7 @@ class Seat(Deciding):
 
     def _show(self, proposal_id: str, review: Review | None, shown: Document) -> None:
         if self._over or proposal_id != self.listed.selected:
-            return  # the selection went on meanwhile
+            return  # another one was selected in the meantime
         self.view.show(review, shown)
         if review is not None and review.item.state == "pending":
             self._note_view(review)
@@ -256,7 +256,7 @@ class Seat(Deciding):
     # -- keys
 
     def on_key(self, event: events.Key) -> None:
-        """Runs what decides, if the key was pressed with the proposal before one's eyes."""
+        """Runs a key that decides, if the proposal was on the screen when it was pressed."""
         if self._over:
             return
         action = self.DECIDING.get(event.key)
@@ -391,7 +391,7 @@ def _drawn(review: Review) -> Document:
 
 
 def run(db_path: str | None = None, bottle_slug: str | None = None) -> None:
-    """Runs the app until it is closed. What was typed before it was drawn is thrown away."""
+    """Runs the app until it is closed. Whatever was typed before it was drawn is discarded."""
     import sys
     import termios
 

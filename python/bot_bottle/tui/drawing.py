@@ -50,7 +50,7 @@ _SYNTAX: Final = (
 )
 # Lexers are regular expressions, which an agent can make slow: a longer line is drawn plain.
 _LONGEST_COLOURED = 400
-# In a longer run of removed or added lines nobody looks for the one that a line replaces.
+# In a longer run of removed or added lines, nobody looks for the line that another one replaces.
 _LONGEST_PAIRED = 500
 
 # Quoted lines: "+", "-", "@", "\\" and " " are those of a diff, "=" is text that is no diff, "h" a diff's header.
@@ -85,7 +85,7 @@ def clean(text: str, *, multiline: bool = False) -> str:
 
 
 class Line(NamedTuple):
-    """A line of a document: a kind of quoted line, or ``""`` with a style of ours."""
+    """A line of a document: a kind of quoted line, or ``""`` with one of the app's styles."""
 
     text: str
     kind: str = ""
@@ -152,7 +152,7 @@ class Quoted:
 
 
 class Document:
-    """Lines, wrapped to a width: runs of ours and of what is quoted."""
+    """Lines, wrapped to a width: runs of the app's own lines and of quoted ones."""
 
     def __init__(self, parts: Sequence[Sequence[Line] | Quoted], lexer: str = "", *, further: int = 0) -> None:
         """``further``: so many lines at the end are there to be looked up, and need not have been read."""

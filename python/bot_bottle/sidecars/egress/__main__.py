@@ -1,6 +1,6 @@
 """How is the egress proxy started? As the program ``bot-bottle-egress``, which takes the place of this process.
 
-``python -m bot_bottle.sidecars.egress`` beside the other daemons; an image of one's own can run the program itself.
+``python -m bot_bottle.sidecars.egress`` runs beside the other daemons; your own image can run the program directly.
 ``python -m bot_bottle.sidecars.egress scan FILE`` says what it would find in a file.
 ``docs/egress.md`` has its settings.
 """
@@ -19,7 +19,7 @@ PROGRAM: Final = "bot-bottle-egress"
 
 
 def main() -> int:
-    """Becomes the proxy; returns an exit code only if it cannot, or has scanned a file instead."""
+    """Becomes the proxy; returns an exit code only if that fails, or if it has scanned a file instead."""
     if sys.argv[1:2] == ["scan"]:
         from bot_bottle.sidecars.egress import scan_file
 

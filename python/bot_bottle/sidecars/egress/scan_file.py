@@ -1,4 +1,4 @@
-"""Would the proxy take something in this file for a secret, and why? For whoever wonders about a hold, or a miss."""
+"""Would the proxy find a secret in this file, and why? For whoever wonders about a held or a missed one."""
 
 from __future__ import annotations
 

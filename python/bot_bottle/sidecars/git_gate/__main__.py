@@ -1,9 +1,9 @@
 """How does an agent reach its git remotes without their credentials, and never past the scan?
 
 ``python -m bot_bottle.sidecars.git_gate`` keeps a bare repository for each upstream and serves them with git daemon.
-Before each request the repository is brought to what its upstream has; each push is scanned and passed on. All of
-that is ``bot-bottle-sidecar git-gate-hook``, which the hooks of the repositories start. Objects of Git LFS come in over
-HTTP on the same port, because that is where git-lfs looks for them (lfs.py).
+Before each request the repository is updated from its upstream; each push is scanned and forwarded. The program
+``bot-bottle-sidecar git-gate-hook`` does all of that, and the hooks of the repositories start it. Git LFS objects
+arrive over HTTP on the same port, because that is where git-lfs looks for them (lfs.py).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ echo "bot-bottle: the git gate is not complete; tell its operator"
 exit 1
 """
 _REPOSITORY_SETTINGS: Final = {
-    # Whether the default branch may go is the upstream's to say.
+    # The upstream decides whether the default branch may be deleted.
     "receive.denyDeleteCurrent": "ignore",
     "receive.maxInputSize": "1g",
     "receive.advertisePushOptions": "true",
@@ -84,7 +84,7 @@ class Gate:
             raise InvalidInputError("SUPERVISE_BOTTLE_SLUG is not set; it says whose pushes these are")
         hook = HookSettings(
             bottle=bottle,
-            # Otherwise the helper knows: it is this environment's, or behind the host's broker.
+            # Otherwise the helper finds it: from this environment, or behind the host's broker.
             # The helper finds a broker in its own environment; a path given to it would win.
             database="" if environment.get("SUPERVISE_URL") else environment.get("SUPERVISE_DB_PATH", ""),
             helper=found_program("bot-bottle-sidecar"),
@@ -190,7 +190,7 @@ class _Served:
             else:
                 selector.unregister(self._listener)
         first = min(self._silent.values(), default=None)
-        # Only a thread tells nobody that it has ended.
+        # Unlike a process, a thread does not report that it has ended.
         patience = 1.0 if self._http else None if first is None else max(0.0, first - time.monotonic())
         for key, _ in selector.select(patience):
             if key.fileobj is self._listener:
@@ -212,7 +212,7 @@ class _Served:
     def _accept(self, selector: selectors.BaseSelector) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError:  # it has hung up, or there are too many files open
+        except OSError:  # the client has disconnected, or too many files are open
             return
         self._silent[connection] = time.monotonic() + _SILENCE
         selector.register(connection, selectors.EVENT_READ)

@@ -1,4 +1,4 @@
-"""How does the git gate's hook get into a bare repository, and is what is there still ours?
+"""How is the git gate's hook installed in a bare repository, and is the hook that is there the git gate's?
 
 The hook is ``hook.sh`` beside this file, which starts ``bot-bottle-sidecar git-gate-hook``. Before an upstream it has
 two names: git asks ``pre-receive`` whether a push may go through, and lets ``proc-receive`` update the refs.
@@ -88,7 +88,7 @@ class HookSettings:
 
 @dataclass(frozen=True)
 class HookStatus:
-    """The hook as it is: ``outdated`` is one of ours that this release would write differently."""
+    """The hook as it is; ``outdated`` is a hook of the git gate's that this release would write differently."""
 
     state: Literal["installed", "outdated", "foreign", "bypassed", "missing"]
     settings: HookSettings | None = None
@@ -103,7 +103,7 @@ def found_program(name: str) -> str:
 def install(repository: Path, settings: HookSettings) -> Path:
     """Writes the hook, its key if there is none yet, and the pinned settings; returns the hook's path.
 
-    Again with other settings, it changes them; the key stays, so grants stay good.
+    Called again with other settings, it changes them. The key stays, so grants stay valid.
 
     Raises:
         InvalidInputError: not a bare repository, a hook of somebody else's, hooks that live elsewhere, or bad settings.
@@ -218,7 +218,7 @@ def _settings(values: Mapping[str, str]) -> HookSettings | None:
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:
-    """Puts a file there whole; whoever reads meanwhile sees the old one."""
+    """Replaces a file as a whole; a reader sees either the old or the new one."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -1,8 +1,8 @@
-"""How do the objects of Git LFS get to the gate and back? By git-lfs's batch API, over HTTP on the gate's own port.
+"""How do Git LFS objects get to the gate and back? By git-lfs's batch API, over HTTP on the gate's own port.
 
-git-lfs sends objects before the push that names them. Here they are only kept; the hook scans them with that push, and
-passes them on if it may go through. What the gate does not have, ``git lfs`` gets from the upstream. The API is
-docs/api/batch.md and basic-transfers.md of git-lfs.
+git-lfs sends objects before the push that names them. This module only stores them; the hook scans them with that push,
+and forwards them if it may pass. If the gate does not have an object, ``git lfs`` fetches it from the upstream. The API
+is described in docs/api/batch.md and basic-transfers.md of git-lfs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _OID: Final = re.compile(r"[0-9a-f]{64}")
 _HOST: Final = re.compile(r"[A-Za-z0-9.:\[\]-]{1,300}")
 # A batch of git-lfs has 100 objects.
 _LONGEST_BATCH: Final = 1 << 20
-# Of one repository, so much is kept; what was used least recently goes first.
+# This much is kept for each repository; the least recently used objects are removed first.
 _KEPT: Final = 8 << 30
 _BLOCK: Final = 1 << 20
 # A connection that says nothing for so long is closed, in seconds.
@@ -82,7 +82,7 @@ class Store:
         return path.is_file() and path.stat().st_size == found.size
 
     def wanted(self, objects: list[Object]) -> set[str]:
-        """Which of these have to be sent: neither here nor, by what the gate's copy has, at the upstream."""
+        """Which of these have to be sent: they are neither here nor, according to the gate's copy, at the upstream."""
         missing = [each for each in objects if not self.has(each)]
         asked = "".join(f"{_blob_id(each.pointer().encode(), self.object_format)}\n" for each in missing)
         argv = ["git", f"--git-dir={self.repository}", "cat-file", "--batch-check=%(objecttype)"]
@@ -94,10 +94,10 @@ class Store:
         }
 
     def keep(self, wanted: Object, body: Any) -> None:
-        """Reads an object and keeps it; nothing is left of one that is not what it is called.
+        """Reads an object and keeps it; an object that does not match its name is deleted.
 
         Raises:
-            Refused: it is another content, ends early, or there is no room.
+            Refused: it has other content, ends early, or there is no room.
         """
         incoming = self.repository / "lfs" / "incoming"
         self.path(wanted.oid).parent.mkdir(parents=True, exist_ok=True)

@@ -50,10 +50,10 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
-        """Takes them from ``environment``; an empty value counts as none.
+        """Takes them from ``environment``; an empty value counts as unset.
 
         Raises:
-            InvalidInputError: one is missing or no value for it; the message names it.
+            InvalidInputError: one is missing or invalid; the message names it.
         """
 
         def text(name: str, default: str) -> str:
@@ -141,7 +141,7 @@ def _queue(settings: Settings) -> AsyncQueueStore:
     if path := settings.way.get("db_path"):
         directory = Path(path).parent
         if not os.access(directory, os.W_OK | os.X_OK):
-            # Reading a database that is not there is no error, and the first write would be too late to say so.
+            # Reading a missing database is not an error, and the first write would be too late to report it.
             reason = "cannot be written to" if directory.is_dir() else "does not exist"
             raise DatabaseUnavailableError(
                 f"{directory} {reason}; mount the host's database directory there, as the host's user", path=path

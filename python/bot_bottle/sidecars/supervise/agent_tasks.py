@@ -1,8 +1,8 @@
 """How does a call that needs a person become a task? The Tasks extension of MCP (SEP-2663, stable with 2026-07-28).
 
-A client that speaks it need not hold a call open: it gets a task at once, and asks now and then how that stands. A task
-is its proposal. It has the proposal's id, and its status is read from the proposal's state each time, so it survives
-whatever restarts, and nothing about tasks is kept anywhere.
+A client that speaks it need not hold a call open: it gets a task at once, and polls the task's status. A task is its
+proposal. It has the proposal's id, and its status is read from the proposal's state each time. So it survives every
+restart, and nothing about tasks is stored.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class AgentTasks:
         """The proposal.
 
         Raises:
-            MCPError: there is none that this bottle's agent made; another's cannot be told from none.
+            MCPError: this bottle's agent made no such task; the error does not say whether somebody else did.
         """
         try:
             item = await self.tools.queue.inspect(task_id)

@@ -293,7 +293,7 @@ class AgentTools:
             and same.proposal.current_file_hash == current_hash
             and arguments.revises in (None, same.proposal.revises)
         ):
-            # Not written again: the store would count a second requester, and one withdrawal would not end it.
+            # Not written again: the store would count a second requester, and a single withdrawal would not end it.
             standing = (await self._find(same.proposal.id)).proposal
         else:
             standing = await self.queue.write_proposal(proposal)
@@ -306,7 +306,7 @@ class AgentTools:
 
     async def _answer_question(self, arguments: _AnswerQuestion, call: Call) -> Outcome:
         item = await self._find(arguments.proposal_id)
-        # Too late to answer: how it ended is what the agent is told.
+        # It is too late to answer, so the agent is told how it ended.
         with suppress(AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError):
             await self.queue.answer(item.proposal.id, arguments.text)
         return await self.outcome(item.proposal, call)
@@ -319,7 +319,7 @@ class AgentTools:
                 "it ends when you end the request or the push that it holds"
             )
         reason = arguments.reason.strip()
-        # Too late to take back: how it ended is the answer.
+        # It is too late to withdraw, so the answer says how it ended.
         with suppress(AlreadyDecidedError, ProposalExpiredError):
             await self.queue.withdraw_proposal(item.proposal.id, f"the agent: {reason}" if reason else "the agent")
         return await self.outcome(item.proposal, replace(call, wait=0))
@@ -372,7 +372,7 @@ class AgentTools:
         response = same.response
         if response is None or response.decided_at is None:
             return 0
-        # An approval speaks of one file: as it was when asked, or as the decision left it. Later it is a new question.
+        # An approval is about one file, as it was when asked or as the decision left it. Later it is a new question.
         about = (same.proposal.current_file_hash, response.final_sha256 or same.proposal.payload_sha256)
         if response.status != STATUS_REJECTED and proposal.current_file_hash not in about:
             return 0
@@ -408,7 +408,7 @@ class AgentTools:
         return outcome
 
     async def _open_questions(self, first: Message) -> str:
-        """All that was asked and is not answered, from the first of it on."""
+        """All questions that are not answered, oldest first."""
         item = await self.queue.inspect(first.proposal_id)
         thread = item.thread if item else []
         since = thread[thread.index(first) :] if first in thread else [first]

@@ -1,6 +1,6 @@
-// How does the page speak to the host? With the cookie, which it cannot see, and the page key, which is its own.
+// How does the page talk to the host? With the cookie, which it cannot see, and its own page key.
 
-// Which of the open pages this is, for those who would look at the same.
+// An id of this page, so that other pages can say who is looking at the same proposal.
 export const PAGE = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
 
 const headers = () => ({ "X-Bot-Bottle-Page": localStorage.getItem("page-key") ?? "" });
@@ -23,7 +23,7 @@ async function answer(response) {
 
 export const get = async (path) => answer(await fetch(`/api/v1/${path}`, { headers: headers() }));
 
-// Sent again if no answer came: a decision that was taken already is then answered as it was.
+// Sent again if no answer came; a decision that was already made then gets the same answer.
 export async function post(path, body) {
   const request = {
     method: "POST",

@@ -1,4 +1,4 @@
-// Which bottles are there, are they well, who waits in them, and what was decided lately?
+// Which bottles are there, do they work, who waits in them, and what was decided lately?
 
 import { get } from "./api.js";
 import { ago, clock, h, said, time } from "./dom.js";

@@ -1,5 +1,5 @@
-// How does anything get onto the page? By h(), which makes text of every text: nothing here parses HTML, and the
-// browser is told to refuse whoever tries (Trusted Types).
+// How does anything get onto the page? By h(), which inserts every text as text. Nothing here parses HTML, and the
+// browser refuses any attempt to do so (Trusted Types).
 
 export function h(tag, properties, ...children) {
   const made = document.createElement(tag);

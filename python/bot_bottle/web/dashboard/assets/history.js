@@ -1,4 +1,4 @@
-// What was asked and what became of it: by bottle, tool, state or a word, a page at a time.
+// What was asked, and how was it answered? By bottle, tool, state or a word, one page at a time.
 
 import { get } from "./api.js";
 import { look } from "./dialog.js";
@@ -34,7 +34,7 @@ export async function history() {
     const given = { bottle: bottle.value, tool: tool.value, state: state.value, text: text.value, limit: PAGE };
     if (found.length) given.before = found.at(-1).id;
     const told = await get(`history?${new URLSearchParams(Object.entries(given).filter(([, value]) => value !== ""))}`);
-    if (mine !== asked) return; // another filter was set meanwhile
+    if (mine !== asked) return; // another filter was set in the meantime
     found = [...found, ...told.rows];
     body.append(...told.rows.map(line));
     more.hidden = !told.more;

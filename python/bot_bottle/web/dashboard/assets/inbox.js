@@ -1,4 +1,4 @@
-// What waits, what is in it, and how is it decided? The selection is a proposal, not a place.
+// What is pending, what is in it, and how is it decided? The selection is a proposal, not a row.
 
 import { follow, get, post, Problem } from "./api.js";
 import { ask, choice, line, READING_TIME } from "./dialog.js";
@@ -57,7 +57,7 @@ export async function start(teller, counter, connected) {
   refresh();
 }
 
-// What goes on in the bottles, and whose requests are approved unasked: that is on every page.
+// What is happening in the bottles, and whose requests a bypass approves: every page shows this.
 function around(told) {
   bottles = new Map(told.bottles.map((each) => [each.slug, each]));
   const said = document.getElementById("bypasses");
@@ -72,7 +72,7 @@ async function reload() {
   return told.at;
 }
 
-// A requester that goes away changes nothing but the end of its lease, so what is in view is read again now and then.
+// A requester that leaves changes nothing except the end of its lease, so the rows in view are read again regularly.
 async function refresh() {
   for (let pause = 10_000; ; ) {
     await new Promise((done) => setTimeout(done, pause));
@@ -84,7 +84,7 @@ async function refresh() {
       around(told);
       merge(told.rows);
     } catch {
-      // It is tried again.
+      // The next round tries again.
     }
     pause = Math.max(10_000, 20 * (performance.now() - begun));
   }
@@ -103,7 +103,7 @@ function merge(news) {
     rows.set(row.id, { ...before, ...row });
     elements.delete(row.id);
     if (!row.pending) marked.delete(row.id);
-    // What changed under one's eyes is shown as it is now; that only its lease went on is no reason to move the text.
+    // A proposal that changes on the screen is shown anew; a renewed lease alone is no reason to move the text.
     if (row.id === selected && before && (before.state !== row.state || before.last_word !== row.last_word)) select(row.id, true);
   }
   draw();
@@ -116,11 +116,11 @@ const matches = (row) =>
 
 let asking = false;
 
-// Once a frame, however much came in it.
+// Once per frame, however much arrived in it.
 export function draw() {
   if (asking) return;
   asking = true;
-  // A page that is not seen has no frames, and still counts in its title.
+  // A hidden page has no frames, but its title still counts.
   if (document.hidden) setTimeout(drawn);
   else requestAnimationFrame(drawn);
 }
@@ -141,7 +141,7 @@ function drawn() {
   lines = [...groups].flatMap(([slug, group]) => [{ slug }, ...group]);
   places = new Map(lines.flatMap((line, at) => (line.id ? [[line.id, at]] : [])));
   view.set(lines);
-  // Rows that come or go above it leave the selected one where it is on the screen.
+  // The selected row stays where it is on the screen when rows above it arrive or leave.
   const after = places.get(selected);
   if (stood !== undefined && after !== undefined && view.top(after) !== stood) view.shift(view.top(after) - stood);
   empty.hidden = lines.length > 0;
@@ -211,7 +211,7 @@ export async function select(id, again = false) {
   history.replaceState(null, "", `#inbox/${id}`);
   try {
     const whole = await get(`proposals/${id}`);
-    if (id !== selected) return; // the selection went on meanwhile
+    if (id !== selected) return; // another one was selected in the meantime
     if (!rows.has(id)) rows.set(id, whole.row);
     review.replaceChildren(...whole.sections.map(section));
     review.scrollTop = 0;
@@ -240,7 +240,7 @@ function notice() {
 
 const unread = (whole) => read.get(whole.id) !== whole.review_sha256;
 
-// Who else has the selected one before their eyes.
+// Who else is looking at the selected proposal.
 function drawLooking(names) {
   others.textContent = names.length ? `${names.join(", ")} ${names.length > 1 ? "are" : "is"} viewing this too` : "";
 }

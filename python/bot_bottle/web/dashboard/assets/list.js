@@ -1,7 +1,7 @@
-// How is a list of ten thousand lines shown? Only those in view are elements; the others are a height.
+// How is a list of ten thousand lines shown? Only the lines in view are elements; the others are empty space.
 
 const OVERSCAN = 12;
-const HIDDEN = 20; // of a list that is not on the screen so many lines are made, so that it is there when it is
+const HIDDEN = 20; // a hidden list creates this many lines, so that they are there when it is shown
 
 // box: the element that scrolls. height(line): in rem. make(line): its element, asked for each time it is drawn.
 export function virtual(box, height, make) {
@@ -40,7 +40,7 @@ export function virtual(box, height, make) {
       element.style.top = `${tops[at]}rem`;
       made.push(element);
     }
-    // What is there already and stays is not taken out: it keeps its focus and is not read out again.
+    // An element that stays is not removed, so it keeps its focus and no screen reader reads it again.
     const wanted = new Set(made);
     for (const child of [...canvas.children]) if (!wanted.has(child)) child.remove();
     made.forEach((element, at) => {

@@ -1,5 +1,5 @@
-// How does a link become a login? Its secret is in the fragment, which only this page sees; it goes from the address
-// bar and the history before anything else happens.
+// How does a link become a login? Its secret is in the fragment, which only this page sees. The page removes it from
+// the address bar and the history before it does anything else.
 
 const said = document.getElementById("said");
 

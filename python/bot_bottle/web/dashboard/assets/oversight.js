@@ -1,4 +1,4 @@
-// How do people oversee the agents: how much, how fast, and having seen what? docs/oversight.md says what it answers.
+// How do people oversee the agents: how much do they decide, how fast, and after seeing how much? See docs/oversight.md.
 
 import { get } from "./api.js";
 import { h } from "./dom.js";
@@ -18,7 +18,7 @@ const titled = (element, text) => {
   return element;
 };
 
-// A bar a day, today last; who cannot see it hears the sum.
+// One bar for each day, today last; a screen reader reads the sum.
 function bars(values) {
   const most = Math.max(1, ...values);
   const width = 100 / values.length;
@@ -35,7 +35,7 @@ function bars(values) {
       drawn("line", { x1: 0, y1: 39.5, x2: 100, y2: 39.5 })));
 }
 
-// What was decided how, as parts of a whole.
+// The kinds of answers, as shares of all.
 function parts(figures) {
   const kinds = [["approved", figures.approved], ["modified", figures.modified], ["rejected", figures.rejected], ["expired", figures.expired]];
   const sum = kinds.reduce((total, [, value]) => total + value, 0) || 1;

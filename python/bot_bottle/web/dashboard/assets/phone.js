@@ -1,4 +1,4 @@
-// How does this browser come to be told of what waits while no page is open?
+// How is this browser told what is pending while no page is open?
 
 import { get, post } from "./api.js";
 

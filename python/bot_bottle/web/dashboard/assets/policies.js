@@ -1,4 +1,4 @@
-// What do the rules say, what would they have decided, and which do people's decisions suggest?
+// What do the rules say, what would they have decided, and which rules do people's decisions suggest?
 
 import { get } from "./api.js";
 import { h, time } from "./dom.js";

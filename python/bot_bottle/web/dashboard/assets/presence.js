@@ -1,4 +1,4 @@
-// Who else looks at what is selected here? The page says what it shows, and hears what the others do.
+// Who else is looking at the selected proposal? The page says what it shows, and hears what the others show.
 
 import { PAGE, post } from "./api.js";
 
@@ -21,7 +21,7 @@ function say() {
 
 document.addEventListener("visibilitychange", say);
 
-// What the host says of everybody. It knows nothing of this page yet if it was started meanwhile.
+// What the host says about everybody. If the host was restarted, it does not know this page yet.
 export function looks(given) {
   all = given;
   if (said && !all.some((each) => each.viewer === PAGE)) {
@@ -31,7 +31,7 @@ export function looks(given) {
   told();
 }
 
-// From now on `teller` is called with the names of those who look at `id` too.
+// From now on `teller` is called with the names of the others who are looking at `id`.
 export function looking(teller, id) {
   tell = teller;
   selected = id;

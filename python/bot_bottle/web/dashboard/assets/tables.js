@@ -1,4 +1,4 @@
-// What may agents do again, and is all well? And how do pages of this kind list things?
+// What may agents do again, does everything work, and how do such pages list things?
 
 import { get, post } from "./api.js";
 import { ask } from "./dialog.js";

@@ -1,5 +1,5 @@
 // What does the browser do while no page is open? It shows the line that was pushed, and opens the inbox when it is tapped.
-// Nothing is cached or kept here: what waits is read by the page, with its own login.
+// Nothing is cached or stored here: the page reads what is pending, with its own login.
 
 self.addEventListener("install", () => self.skipWaiting());
 self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
