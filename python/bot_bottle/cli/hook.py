@@ -1,8 +1,8 @@
 """How does a coding agent on this host ask its operator before it acts?
 
 The commands named after an agent are what that agent starts; the others put them into its settings. Whatever happens to
-such a command, it ends as the agent's yes, or as its no with a reason: never as something the agent takes for a broken
-hook.
+such a command, it ends as the agent's yes or as its no with a reason, and never in a way that the agent takes for a
+broken hook.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def test(name: str, project: bool, as_json: bool) -> None:
 
 
 def _left(agent: Agent, *, asks_each: bool) -> str:
-    """What no setting of the agent closes, in a sentence."""
+    """The gaps that no setting of the agent closes, in a sentence."""
     if agent.name == "codex":
         headless = "" if asks_each else " 'codex exec' has no prompts, so there only --every asks."
         return f"Codex skips a hook without a word until you have trusted it: open /hooks in Codex once.{headless}"
@@ -241,7 +241,7 @@ def _ending() -> Iterator[None]:
     try:
         yield
     finally:
-        # What is left is to say no; another signal must not turn that into something else.
+        # Now it can only say no, and another signal must not change that.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)
 

@@ -26,7 +26,7 @@ _NOTES: Final = "a trial of the hook"
 
 
 class Trial(NamedTuple):
-    """What was tried, what came of it, and whether the agent would have done the right thing."""
+    """What was tried, how it ended, and whether the agent would have done the right thing."""
 
     what: str
     seen: str
@@ -71,7 +71,7 @@ def _trial(what: str, said: Answer | None, right: bool) -> Trial:
 
 
 def _asked(agent: Agent, name: str, command: str, status: Status) -> Answer | None:
-    """What the hook ends with after that decision; ``None`` if it neither asked nor ended."""
+    """How the hook ends after that decision; ``None`` if it neither asked nor ended."""
     session = f"trial-{new_id()}"
     with Inbox() as inbox, _running(command) as process:
         since = inbox.last_change()

@@ -1,4 +1,4 @@
-"""What waits for a decision, what was decided, and what does one proposal say?"""
+"""What is pending, what was decided, and what does one proposal say?"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What does Ctrl-C do to a decision? It undoes it; or, where that is too late, the decision is told first."""
+"""What does Ctrl-C do to a decision? It undoes it or, if that is too late, the command first prints the decision."""
 
 from __future__ import annotations
 
-# `signal` itself makes enums of it all, which takes longer than a decision has to spare.
+# `signal` turns everything into enums, and importing it takes too long for a decision.
 import _signal  # type: ignore[import-not-found]
 
 from bot_bottle._native import committed_decisions
@@ -31,7 +31,7 @@ class undone_or_told:  # used like a function
     _is_set = False
 
     def __enter__(self) -> None:
-        # Who has a handler of its own sees to it.
+        # A program with a handler of its own deals with it.
         if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
             _signal.signal(_signal.SIGINT, _decisions.interrupt)
             self._is_set = True
@@ -42,7 +42,7 @@ class undone_or_told:  # used like a function
 
 
 def told() -> None:
-    """To be called once the operator can read what was decided.
+    """Must be called once the operator can read what was decided.
 
     Raises:
         KeyboardInterrupt: Ctrl-C came when it had been committed already.

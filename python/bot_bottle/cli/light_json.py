@@ -1,12 +1,12 @@
 """How is a document written as JSON, as ``json.dumps`` writes it, without the import of ``json``?
 
-That import (decoder, regular expressions, enumerations) takes longer than what most commands do.
+That import (decoder, regular expressions, enumerations) takes longer than most commands.
 """
 
 from __future__ import annotations
 
 try:
-    # The string encoder that `json` itself uses, in C. Private: where it is missing the public one takes its place.
+    # The string encoder in C that `json` itself uses. It is private; if it is missing, the public one replaces it.
     from _json import encode_basestring_ascii as quoted
 except ImportError:
     from json.encoder import encode_basestring_ascii as quoted

@@ -1,4 +1,4 @@
-"""How do the commands' helps become pages of the manual? ``python -m bot_bottle.cli.man DIRECTORY`` writes them."""
+"""How does the commands' help become manual pages? ``python -m bot_bottle.cli.man DIRECTORY`` writes them."""
 
 from __future__ import annotations
 

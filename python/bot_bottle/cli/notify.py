@@ -1,4 +1,4 @@
-"""How is the operator told that something waits, while nobody looks?"""
+"""How is the operator told that something is pending while nobody looks?"""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run() -> None:
 
     settings = _settings()
     with alone("notify"):
-        # A ladder for those who are told at once, and one for each that is told later, if nobody has answered by then.
+        # One ladder for channels that are told at once, and one for each that is told only if nobody has answered by then.
         ladders = {after: _ladder(settings, after) for after in sorted({each.after for each in settings.channels})}
         channels = {after: [each for each in settings.channels if each.after == after] for after in ladders}
         first, lock, over = min(ladders), threading.Lock(), threading.Event()
@@ -62,7 +62,7 @@ def run() -> None:
             while True:
                 for after, ladder in ladders.items():
                     with lock:
-                        new, again = ladder.due(datetime.now())  # quiet hours go by the clock on the wall
+                        new, again = ladder.due(datetime.now())  # quiet hours use local time
                     for rows, reminder in ((new, after > 0), (again, True)):
                         if rows:
                             told = message.about(rows, reminder=reminder)
@@ -99,7 +99,7 @@ def _grants() -> list[Grant]:
 
 
 def _follow(ladders: list[Ladder], lock: threading.Lock, over: threading.Event) -> None:
-    """Keeps the ladders' rows as the database has them; a database that fails is told and tried again."""
+    """Keeps the ladders' rows up to date; reports a database that fails, and tries again."""
 
     def looked_at() -> list[str]:
         with lock:

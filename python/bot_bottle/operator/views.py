@@ -1,8 +1,8 @@
-"""Which reviews were before an operator's eyes, since when, and to their end?
+"""Which reviews did an operator see, since when, and were they shown to their end?
 
-The terminal app and the command line write it down; ``oversight`` counts it. The table is beside the store's own, made
-as any program makes its own in the one file (``Database.migrate``): it is no evidence against a sidecar that can write
-the file, but an operator's record of themselves, and a decision never waits for it.
+The terminal app and the command line record this; ``oversight`` counts it. The table is beside the store's own tables,
+made as any program makes one in the file (``Database.migrate``). It is an operator's record of themselves and no proof,
+because a sidecar that can write the file could change it. A decision never waits for it.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class View:
 
 
 def note(views: Iterable[View], db_path: str | None = None) -> BotBottleError | None:
-    """Writes them down, in one transaction. What prevents it is returned: nothing that somebody does depends on it."""
+    """Records them in one transaction. Returns an error instead of raising it, because no decision depends on it."""
     rows = [vars(view) for view in views]
     database = Database(db_path)
     try:
         try:
             _write(database, rows)
-        except InvalidInputError:  # the first time: there is no such table
+        except InvalidInputError:  # the first time, the table does not exist yet
             database.migrate(_MODULE, _STEPS)
             _write(database, rows)
     except BotBottleError as error:
@@ -77,5 +77,5 @@ def _write(database: Database, rows: list[dict[str, str | None]]) -> None:
 
 
 def recorded(database: Database) -> bool:
-    """Was anything ever written down here?"""
+    """Was any view ever recorded here?"""
     return bool(database.query("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'operator_views'"))

@@ -1,4 +1,4 @@
-"""In which words, and in which tone, does an operator hear of ages, waiters, states and decisions?"""
+"""In which words, and in which tone, is an operator told about ages, waiters, states and decisions?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Said = tuple[str, Tone]
 
     class Awaited(Protocol):
-        """What is known of those who wait for an answer: an item, or a row of a list."""
+        """What is known about the waiters: an item, or a row of a list."""
 
         @property
         def waiting(self) -> bool: ...
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         def last_word(self) -> str | None: ...
 
 
-# A UUIDv7's first 13 characters are its millisecond (RFC 9562): shorter would seldom be unique for long.
+# A UUIDv7's first 13 characters are its millisecond (RFC 9562). Shorter prefixes would rarely stay unique.
 _SHORTEST_ID = 13
 _FIRST_LINE = 100
 
@@ -54,9 +54,9 @@ def state(name: str) -> Said:
 
 
 def moment(timestamp: str) -> datetime | None:
-    """The moment that ``timestamp`` names, in UTC; ``None`` if it names none that a store would write.
+    """The moment that ``timestamp`` names, in UTC; ``None`` if a store would never write it.
 
-    Whoever can write the file can write anything there, and one row must not end the list that it is in.
+    Whoever can write the file can write anything there, and one bad row must not break its whole list.
     """
     from datetime import datetime, timezone
 
@@ -69,7 +69,7 @@ def moment(timestamp: str) -> datetime | None:
 
 
 def seconds_since(timestamp: str) -> float:
-    """Seconds from ``timestamp`` until now; negative if it is still to come, NaN if it is no time."""
+    """Seconds from ``timestamp`` until now; negative if it is in the future, NaN if it is invalid."""
     from datetime import datetime, timezone
 
     then = moment(timestamp)
@@ -125,7 +125,7 @@ def waiter(item: Awaited) -> Said:
 
 
 def conversation(item: Standing) -> Said | None:
-    """Was it asked about, and is that answered?"""
+    """Did the operator ask back, and is the question answered?"""
     if item.last_word == "operator":
         return "asked", "quiet"
     return ("answered", "soon") if item.last_word == "requester" else None
@@ -138,7 +138,7 @@ def standing(item: Standing) -> Said:
 
 
 def asked(item: InboxItem) -> str:
-    """What a question to whoever waits has done."""
+    """What a question to the waiters has done."""
     return f"asked about {item.proposal.id} ({item.proposal.tool} of {item.proposal.bottle_slug}); it stays pending"
 
 
@@ -155,7 +155,7 @@ def damaged(item: InboxItem | InboxSummary) -> Said | None:
 
 
 def expiry(item: InboxItem | InboxSummary) -> Said:
-    """When does the question lapse?"""
+    """When does the proposal expire?"""
     return lapse(item.proposal.expires_at)
 
 
@@ -170,7 +170,7 @@ def lapse(expires_at: str | None) -> Said:
 
 
 def file(item: InboxItem) -> Said:
-    """Which file does a yes write? For one that is pending and has none, that it writes nothing."""
+    """Which file does an approval write? If a pending proposal has no file, it says that an approval writes nothing."""
     if item.managed_file:
         return item.managed_file, "plain"
     return "none: approving changes nothing on this host, the agent is only told yes", "quiet"
@@ -192,13 +192,13 @@ def grant(scope: str | None) -> str:
 
 
 def decided(answer: Response | ResponseSummary) -> str:
-    """When was it decided, by whom and through what? ``2026-01-31 12:00:00Z by alice (web)``."""
+    """When was it decided, by whom, and with which program? ``2026-01-31 12:00:00Z by alice (web)``."""
     when = clock(answer.decided_at) if answer.decided_at else "-"
     return f"{when} by {answer.decided_by or '-'} ({answer.surface or '-'})"
 
 
 def effect(item: InboxItem) -> Said | None:
-    """Is the managed file that the decision writes in effect? ``None`` if there is none."""
+    """Is the managed file that the decision writes in effect? ``None`` without a managed file."""
     if item.apply_state is None:
         return None
     applied_at = item.response.applied_at if item.response else None
@@ -222,7 +222,7 @@ def ended(item: InboxItem | InboxSummary) -> str:
 
 
 def author(entry: AuditEntry) -> str:
-    """Who made an entry of the log, and through what."""
+    """Who made an entry of the log, and with which program."""
     return f"{entry.decided_by} ({entry.surface})" if entry.decided_by else entry.surface
 
 

@@ -11,42 +11,42 @@ from typing import Final, NamedTuple
 from bot_bottle import MAX_JUSTIFICATION_BYTES, MAX_PAYLOAD_BYTES, DatabaseBusyError
 from bot_bottle.web.problems import Refusal
 
-# A long body costs as much as so many short requests: reading it is what costs.
+# Reading is what costs, so a long body counts as this many short requests.
 _BYTES_PER_TOKEN: Final = 64 * 1024
 
 
 class Limits(NamedTuple):
     """The limits; tests narrow them. Times are in seconds."""
 
-    # A payload whose every character is written as an escape of two (a quote, a newline), and room for the rest.
+    # A payload in which every character is an escape of two (a quote, a newline), and room for the rest.
     body_bytes: int = 2 * MAX_PAYLOAD_BYTES + 4 * MAX_JUSTIFICATION_BYTES
     body_seconds: float = 15.0
     rate: float = 200.0
-    """Requests a second of one bottle that it may go on with for ever."""
+    """Requests per second that one bottle may make continuously."""
     burst: float = 400.0
-    """Requests it may make at once after a pause."""
+    """Requests that it may make at once after a pause."""
     bottle_requests: int = 32
     requests: int = 64
-    """Requests under way, waits not counted: what is in memory while the database is held by somebody."""
+    """Requests in progress, not counting waits: they are in memory while somebody holds the database."""
     bottle_waits: int = 256
     waits: int = 2048
     wait_seconds: float = 50.0
     """Shorter than the minute after which proxies and clients commonly give up on a silent peer."""
     sign_of_life_seconds: float = 10.0
     answer_seconds: float = 60.0
-    """For sending one answer to the end, a list of long proposals for instance."""
+    """For sending one answer to its end, such as a list of long proposals."""
     bottle_answer_bytes: int = 16 << 20
-    """Of one bottle's answers that are under way: what waits in memory for clients to read it."""
+    """Of one bottle's answers in progress: they are in memory until the clients have read them."""
     answer_bytes: int = 48 << 20
-    """Of all bottles' answers that are under way."""
+    """Of all bottles' answers in progress."""
     connections: int = 2560
-    """On each listener. The last tenth is for those that have shown a token."""
+    """On each listener. The last tenth is for connections that have shown a token."""
     head_seconds: float = 10.0
     """From a connection, or the first byte of a further request, to the end of the request's head."""
     idle_seconds: float = 75.0
     """Between two requests on a connection."""
     stall_seconds: float = 30.0
-    """For which a client may leave an answer unread."""
+    """How long a client may leave an answer unread."""
 
 
 @dataclass
