@@ -52,7 +52,7 @@ def run() -> None:
 
     settings = _settings()
     with alone("notify"):
-        # One ladder for channels that are told at once, and one for each that is told only if nobody has answered by then.
+        # One ladder for channels that are told at once, one for each that is told only if nobody has answered by then.
         ladders = {after: _ladder(settings, after) for after in sorted({each.after for each in settings.channels})}
         channels = {after: [each for each in settings.channels if each.after == after] for after in ladders}
         first, lock, over = min(ladders), threading.Lock(), threading.Event()
