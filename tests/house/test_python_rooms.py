@@ -38,6 +38,5 @@ def test_a_sidecar_that_imports_the_command_line_is_found(tmp_path: Path) -> Non
 
 def test_a_circle_in_a_room_is_found(tmp_path: Path) -> None:
     source = "from bot_bottle.operator import review\n"
-    assert found(tmp_path / "words.py", "bot_bottle.operator.words", source) == [
-        "1: a circle: bot_bottle.operator.words → bot_bottle.operator.review → bot_bottle.operator.words"
-    ]
+    circle = "1: a circle: bot_bottle.operator.words → bot_bottle.operator.review → bot_bottle.operator.words"
+    assert circle in found(tmp_path / "words.py", "bot_bottle.operator.words", source)

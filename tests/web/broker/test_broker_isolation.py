@@ -19,6 +19,7 @@ from broker_process import Broker, client, proposal, refused, token
 from store_process import decide
 
 NOW = "2026-01-31T12:00:00.000000Z"
+MESSAGE = "0199d2c4-0000-7000-8000-000000000001"
 ENTRY = {"timestamp": NOW, "component": "egress", "operator_action": "blocked"}
 
 # Every route that needs a token, with a request that its own bottle's token may make about the proposal `{id}`.
@@ -29,6 +30,7 @@ ROUTES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/proposals", "proposal"),
     ("GET", "/v1/proposals/{id}", None),
     ("GET", "/v1/proposals/{id}/response", None),
+    ("POST", "/v1/proposals/{id}/answer", {"id": MESSAGE, "text": "because"}),
     ("POST", "/v1/proposals/{id}/withdraw", {"reason": "mine"}),
     ("POST", "/v1/proposals/{id}/archive", None),
     ("POST", "/v1/audit", {"entries": [{**ENTRY, "proposal_id": "{id}"}]}),
@@ -59,7 +61,7 @@ class Alice:
     def state(self) -> dict[str, Any]:
         """Every row there is that a request could have changed."""
         database = Database()
-        tables = ("proposals", "aliases", "responses", "changes", "audit_entries", "grants", "bottles")
+        tables = ("proposals", "aliases", "responses", "messages", "changes", "audit_entries", "grants", "bottles")
         return {table: database.query(f"SELECT * FROM {table} ORDER BY 1") for table in tables}
 
 
@@ -71,6 +73,8 @@ def alice(broker: Broker) -> Iterator[Alice]:
         with Inbox() as inbox:
             decide(inbox, granted, notes="a test key", grant="uses:2")
         pending = queue.write_proposal(proposal(slug="alice"))
+        with Inbox() as inbox:
+            inbox.ask(pending.id, "what for?")
     yield Alice(secret, pending.id, broker)
 
 
