@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import shutil
 import subprocess
 import sys
@@ -125,8 +126,12 @@ def context(architecture: str, wheel: str | None = None) -> Iterator[Path]:
         (extension,) = [*package.glob("_native*.so")] or [package / "_native.abi3.so"]
         _require(extension, architecture)
         for name in PROGRAMS:
-            program = _program(package, name, architecture, installed=wheel is None)
-            shutil.copyfile(program, folder / name)
+            packed = package / "programs" / architecture / f"{name}.xz"
+            if packed.is_file():
+                (folder / name).write_bytes(lzma.decompress(packed.read_bytes()))
+                _require(folder / name, architecture)
+            else:
+                shutil.copyfile(_program(package, name, architecture, installed=wheel is None), folder / name)
             (folder / name).chmod(0o755)
         yield folder
 
