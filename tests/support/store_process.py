@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -85,6 +86,30 @@ def eventually(condition: Callable[[], object], within: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {within} s: {inspect.getsource(condition).strip()}"
         time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def no_heartbeat(db: Path | str) -> Iterator[None]:
+    """Takes from this process's waits on ``db`` the look they have each second, so that only a bell wakes them.
+
+    The thread that looks also calls callbacks, and the one here does not return until the end. The same thread sees to
+    leases and time-outs, so there are none meanwhile.
+    """
+    held, go = threading.Event(), threading.Event()
+
+    def hold(_answer: object) -> None:
+        held.set()
+        go.wait()
+
+    with QueueStore("other", db) as other, Inbox(db) as inbox:
+        written = other.write_proposal(proposal(slug="other"))
+        other.begin_wait(written.id, hold)
+        decide(inbox, written)
+        assert held.wait(60)
+        try:
+            yield
+        finally:
+            go.set()
 
 
 class Process:

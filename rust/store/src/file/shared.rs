@@ -56,6 +56,10 @@ pub(crate) trait Guest: Any + Send + Sync {
     fn stop(&self);
 }
 
+/// Why a forked child is refused what its parent has open.
+pub(crate) const INHERITED: &str = "this process was forked from one that had it open, whose locks it did not inherit; \
+                                    fork before opening it, or start processes by spawn";
+
 /// Shared state by the first path it was opened by, for this process.
 pub(crate) struct Registry {
     shared: Mutex<HashMap<PathBuf, Weak<Shared>>>,
@@ -90,9 +94,7 @@ impl Registry {
         if self.inherited.as_ref().is_some_and(|files| !files.iter().any(is_it)) {
             return Ok(());
         }
-        let reason = "this process was forked from one that had it open, whose locks it did not inherit; \
-                      fork before opening it, or start processes by spawn";
-        Err(Error::unavailable(file, reason))
+        Err(Error::unavailable(file, INHERITED))
     }
 
     fn current() -> Arc<Own<Self>> {

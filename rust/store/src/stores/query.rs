@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Statement};
+use rustix::process::{Pid, getpid};
 
 use crate::error::{Error, Result};
 use crate::file::attest;
 use crate::file::connection::Opened;
 use crate::file::database::Database;
 use crate::file::migrations::{self, MODULES, Step};
-use crate::file::shared::Shared;
+use crate::file::shared::{INHERITED, Shared};
 use crate::file::turn::{Turn, Turns};
 use crate::patience;
 
@@ -235,15 +236,22 @@ impl Database {
     }
 }
 
-/// Under way; dropped, it is rolled back.
+/// Under way; dropped, it is rolled back. A forked child's copy does neither: the transaction is its parent's.
 pub struct ForeignTransaction {
-    opened: Opened,
+    pid: Pid,
+    /// Taken out by the end only.
+    opened: Option<Opened>,
     _turn: Option<Turn>,
     shared: Arc<Shared>,
 }
 
 impl Drop for ForeignTransaction {
     fn drop(&mut self) {
+        if self.pid != getpid() {
+            // Closing it would roll back in the parent's file, and let go of what is the parent's.
+            std::mem::forget(self.opened.take());
+            return;
+        }
         self.shared.note_transaction(false);
     }
 }
@@ -252,21 +260,30 @@ impl ForeignTransaction {
     fn new(shared: Arc<Shared>, mut opened: Opened, turn: Option<Turn>) -> Result<Self> {
         opened.conn.authorizer(Some(|context: AuthContext<'_>| only_own_tables(&context)))?;
         shared.note_transaction(true);
-        Ok(ForeignTransaction { opened, _turn: turn, shared })
+        Ok(ForeignTransaction { pid: getpid(), opened: Some(opened), _turn: turn, shared })
     }
 
     /// One statement; its rows.
     pub fn execute(&mut self, sql: &str, params: &Params) -> Result<Vec<Row>> {
         let _patience = patience::begin();
-        run(&self.opened.conn, sql, params, false).map_err(|error| error.at(&self.opened.file))
+        let opened = self.opened()?;
+        run(&opened.conn, sql, params, false).map_err(|error| error.at(&opened.file))
     }
 
     /// Commits, and makes sure that others read it.
     pub fn commit(mut self) -> Result<()> {
         let _patience = patience::begin();
-        self.opened.conn.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
-        self.opened.check_whole()?;
-        self.opened.conn.execute_batch("COMMIT").map_err(|error| Error::from(error).at(&self.opened.file))?;
-        self.opened.acknowledge()
+        let opened = self.opened()?;
+        opened.conn.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
+        opened.check_whole()?;
+        opened.conn.execute_batch("COMMIT").map_err(|error| Error::from(error).at(&opened.file))?;
+        opened.acknowledge()
+    }
+
+    /// SQLite's locks are the process's: a forked child would write beside its parent with none.
+    fn opened(&mut self) -> Result<&mut Opened> {
+        let is_inherited = self.pid != getpid();
+        let opened = self.opened.as_mut().ok_or(Error::Closed)?;
+        if is_inherited { Err(Error::unavailable(&opened.file, INHERITED)) } else { Ok(opened) }
     }
 }
