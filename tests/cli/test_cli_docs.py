@@ -11,21 +11,9 @@ import pytest
 
 from bot_bottle.cli.explain import root
 from checkout import CHECKOUT
-from cli_process import ROUTES, Host
+from cli_process import ROUTES, Host, commands
 
 DOCUMENT = (CHECKOUT / "docs" / "cli.md").read_text()
-
-
-def commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
-    """Every command with the words that lead to it, groups included."""
-    found = [(path, command)]
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            inner = command.get_command(context, name)
-            assert inner is not None
-            found += commands(inner, (*path, name))
-    return found
 
 
 COMMANDS = commands(root())

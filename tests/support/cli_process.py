@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from bot_bottle import BottleStore, Proposal, QueueStore, sha256_hex
@@ -100,3 +101,15 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     root = tmp_path / "root"
     monkeypatch.setenv("BOT_BOTTLE_ROOT", str(root))
     yield Host(root)
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    """Every command with the words that lead to it, groups included."""
+    found = [(path, command)]
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            found += commands(inner, (*path, name))
+    return found

@@ -11,7 +11,12 @@ from bot_bottle.operator import known, words
 
 @group()
 def audit() -> None:
-    """Read and verify the append-only log of decisions."""
+    """Read and verify the append-only log of decisions.
+
+    \b
+      bot-bottle audit list --since 2h    # what was decided, and by whom
+      bot-bottle audit verify             # is the log complete and unchanged?
+    """
 
 
 @audit.command("list")
@@ -26,7 +31,12 @@ def audit() -> None:
 @option("--full", is_flag=True, help="Print all of each entry, diffs included, instead of a table.")
 @json_option
 def list_(bottle: str | None, component: str | None, since: str | None, limit: int, full: bool, as_json: bool) -> None:
-    """List entries, oldest first."""
+    """List entries, oldest first.
+
+    \b
+      bot-bottle audit list --since 7d --bottle dev
+      bot-bottle audit list --component egress-allow --full    # with the diffs
+    """
     with AuditStore() as store:
         entries = store.read_audit_entries(component, bottle, since=since, limit=limit + 1)
     more, entries = len(entries) > limit, entries[-limit:]
@@ -70,7 +80,12 @@ def list_(bottle: str | None, component: str | None, since: str | None, limit: i
 )
 @json_option
 def verify(head: str | None, as_json: bool) -> None:
-    """Recompute the log's hash chain; exit code 7 if it does not fit."""
+    """Recompute the log's hash chain; exit code 7 if it does not fit.
+
+    \b
+      bot-bottle audit verify                            # note its head
+      bot-bottle audit verify --head e3b0c44298fc1c14    # is it still in the log?
+    """
     with AuditStore() as store:
         report = store.verify(head=head)
     if as_json:

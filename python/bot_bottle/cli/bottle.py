@@ -25,7 +25,13 @@ _run_option = option("--run/--print", "run", help="Run the commands, or print th
 
 @group()
 def bottle() -> None:
-    """Start, stop and list bottles."""
+    """Start, stop and list bottles.
+
+    \b
+      bot-bottle bottle start dev --run
+      bot-bottle bottle list
+      bot-bottle bottle stop dev --run
+    """
 
 
 @bottle.command(begins=True)
@@ -63,8 +69,9 @@ def start(
     """Register a bottle, and print or run what starts its sidecars.
 
     \b
-      bot-bottle bottle start demo --file egress-allow=routes.yaml | sh
-      bot-bottle bottle start demo --file egress-allow=routes.yaml --env GITHUB_TOKEN --run
+      bot-bottle bottle start dev --file egress-allow=routes.yaml
+      bot-bottle bottle start dev --env GITHUB_TOKEN --run
+      bot-bottle bottle start dev --compose my-agent > compose.json
     """
     if agent_image is not None and (run or backend != "docker"):
         raise MisuseError("--compose prints, and only for the docker backend")
@@ -127,7 +134,12 @@ def start(
 @yes_option
 @json_option
 def stop(slug: str, run: bool, yes: bool, as_json: bool) -> None:
-    """End a bottle: withdraw what is pending, and print or run what stops its sidecars."""
+    """End a bottle: withdraw what is pending, and print or run what stops its sidecars.
+
+    \b
+      bot-bottle bottle stop dev --run    # asks first
+      bot-bottle bottle stop dev --yes | sh
+    """
     known = BottleStore().read_bottle(slug)
     if known is None:
         is_bottle(slug)

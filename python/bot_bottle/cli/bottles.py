@@ -38,6 +38,10 @@ def bottles(everything: bool, as_json: bool) -> None:
 
     registered: it has none, as after a start that was only printed. Then created, starting, healthy; degraded: a daemon
     does not answer; ended: they are not running any more. A bottle that is not of Docker is unknown here.
+
+    \b
+      bot-bottle bottles
+      bot-bottle bottle list --all    # the same command
     """
     found = seat.bottles().list_bottles(running=not everything)
     # A damaged registration must not lead to the name of a container.

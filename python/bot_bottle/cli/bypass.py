@@ -24,7 +24,7 @@ def bypass() -> None:
     left to you. Every face shows it while it is on.
 
     \b
-      bot-bottle bypass start dev --reason "the migration, beside me"
+      bot-bottle bypass start dev --reason "the migration, beside me" --yes
       bot-bottle bypass list
       bot-bottle bypass end dev
     """
@@ -48,7 +48,8 @@ def start(slug: str, seconds: float, reason: str, tools: Sequence[str], yes: boo
 
     \b
       bot-bottle bypass start dev --reason "the migration, beside me" --yes
-      bot-bottle bypass start other --for 20m --tool capability-block --reason "new packages" --yes
+      bot-bottle bypass start dev --for 20m --reason "new packages" --yes
+      bot-bottle bypass start dev --tool egress-allow --reason "a demo" --yes
     """
     what = f" with {', '.join(tools)}" if tools else ", but for what lets a secret pass,"
     confirm(
@@ -72,7 +73,8 @@ def end(slug: str | None, as_json: bool) -> None:
     """End it now: that of a bottle, or all.
 
     \b
-      bot-bottle bypass end
+      bot-bottle bypass end dev
+      bot-bottle bypass end    # all that are on
     """
     over = bypasses.end(slug)
     if as_json:
@@ -87,7 +89,7 @@ def list_(as_json: bool) -> None:
     """List those that are on, and how many calls each has approved.
 
     \b
-      bot-bottle bypass list
+      bot-bottle bypass list    # of which bottles, and until when
     """
     found = bypasses.settle()
     if as_json:

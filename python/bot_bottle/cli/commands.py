@@ -1,7 +1,8 @@
 """Which commands are there, and where does each live?
 
 A command's module is imported when the command runs or its help is asked for: `bot-bottle pending`
-pays for `pending` alone. To add a command, add its line to ``COMMANDS``.
+pays for `pending` alone. To add a command, add its line to ``COMMANDS``. Its docstring is its help, and ends
+with a block (``\\b``) of examples: lines that a shell runs as they are.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ HELP = """Decide what sandboxed AI agents may do, and see what was decided.
     and the agent goes on at once.
 
     \b
-      bot-bottle pending               what waits for you
-      bot-bottle show 0199d2c4-1a2b    all of it, as a diff; an id may be shortened
+      bot-bottle pending               # what waits for you
+      bot-bottle show 0199d2c4-1a2b    # as a diff; an id may be shortened
       bot-bottle approve 0199d2c4-1a2b
     """
 

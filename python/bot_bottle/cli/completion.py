@@ -13,9 +13,9 @@ def completion(shell: str) -> None:
     """Print a script that makes a shell complete ids and more.
 
     \b
-      bash   bot-bottle completion bash > ~/.local/share/bash-completion/completions/bot-bottle
-      zsh    bot-bottle completion zsh > "${fpath[1]}/_bot-bottle"
-      fish   bot-bottle completion fish > ~/.config/fish/completions/bot-bottle.fish
+      bot-bottle completion bash >> ~/.bash_completion
+      bot-bottle completion zsh > "${fpath[1]}/_bot-bottle"
+      bot-bottle completion fish > ~/.config/fish/completions/bot-bottle.fish
     """
     from click.shell_completion import BashComplete, FishComplete, ZshComplete
 

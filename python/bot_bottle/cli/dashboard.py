@@ -38,6 +38,11 @@ def dashboard(no_open: bool, listen: str, name: str | None, url: str | None, sto
     If nobody serves it yet, `bot-bottle serve --operator --no-broker` is started and goes on in the
     background until `bot-bottle dashboard --stop`. The link logs one browser in, once, within two minutes;
     the login lasts for twelve hours. It needs bot-bottle[serve].
+
+    \b
+      bot-bottle dashboard              # serve it if nobody does, and open it
+      bot-bottle dashboard --no-open    # over ssh: print the link instead
+      bot-bottle dashboard --stop
     """
     from bot_bottle.web.dashboard import address, login
 

@@ -20,13 +20,23 @@ if TYPE_CHECKING:
 
 @group()
 def db() -> None:
-    """Look after the database: state, schema, backups, queries."""
+    """Look after the database: state, schema, backups, queries.
+
+    \b
+      bot-bottle db status
+      bot-bottle db check
+      bot-bottle db backup before-the-upgrade.db
+    """
 
 
 @db.command(begins=True)
 @json_option
 def path(as_json: bool) -> None:
-    """Print where the database is."""
+    """Print where the database is.
+
+    \b
+      ls -l "$(bot-bottle db path)"
+    """
     if as_json:
         print_json({"path": host_db_path()})
     else:
@@ -36,7 +46,11 @@ def path(as_json: bool) -> None:
 @db.command(begins=True)
 @json_option
 def status(as_json: bool) -> None:
-    """Say what the file is, where it lies and its schema."""
+    """Say what the file is, where it lies and its schema.
+
+    \b
+      bot-bottle db status    # for a report of a fault
+    """
     with Database() as database:
         state = database.status()
     if as_json:
@@ -56,7 +70,11 @@ def status(as_json: bool) -> None:
 @db.command(begins=True)
 @json_option
 def migrate(as_json: bool) -> None:
-    """Create the database, or bring it to this release's schema."""
+    """Create the database, or bring it to this release's schema.
+
+    \b
+      bot-bottle db migrate    # after an upgrade
+    """
     with Database() as database:
         versions = database.migrate_all()
     if as_json:
@@ -81,6 +99,9 @@ def rollback(module: str, to: int, yes: bool, as_json: bool) -> None:
     """Take one module's tables back to an older schema.
 
     A backup is taken first; its path is printed.
+
+    \b
+      bot-bottle db rollback grant_store --to 0 --yes
     """
     _ask(f"Take {module} back to schema {to}? Data that only newer ones hold stays in the backup alone.", yes)
     with Database() as database:
@@ -95,7 +116,12 @@ def rollback(module: str, to: int, yes: bool, as_json: bool) -> None:
 @argument("dest")
 @json_option
 def backup(dest: str, as_json: bool) -> None:
-    """Copy the database to DEST while it is in use."""
+    """Copy the database to DEST while it is in use.
+
+    \b
+      bot-bottle db backup before-the-upgrade.db
+      bot-bottle db backup "inbox-$(date +%F).db"    # once a day, from cron
+    """
     with Database() as database:
         size = database.backup(dest)
     if as_json:
@@ -112,6 +138,9 @@ def restore(src: str, yes: bool, as_json: bool) -> None:
     """Replace the database's content with a backup's.
 
     What is there now is copied first; the path is printed.
+
+    \b
+      bot-bottle db restore before-the-upgrade.db --yes
     """
     _ask(f"Replace all that is in {host_db_path()} with {src}? What is there now is copied first.", yes)
     with Database() as database:
@@ -128,6 +157,10 @@ def check(as_json: bool) -> None:
     """Check the file, its references and the audit chain.
 
     The exit code is 8 if anything is wrong.
+
+    \b
+      bot-bottle db check
+      bot-bottle db check --json > findings.json
     """
     with Database() as database:
         findings = database.check()
@@ -157,6 +190,9 @@ def prune(older_than: float, yes: bool, as_json: bool) -> None:
     """Delete proposals that ended long ago; never the audit log.
 
     The database is copied first; the path is printed.
+
+    \b
+      bot-bottle db prune --older-than 30d --yes
     """
     with Database() as database:
         found = database.prunable(older_than=older_than)
@@ -180,7 +216,8 @@ def query(sql: str, timeout: float, as_json: bool) -> None:
     """Run one read-only SQL statement over all tables.
 
     \b
-      bot-bottle db query "select bottle_slug, count(*) as n from proposals group by 1"
+      bot-bottle db query "select tool, count(*) n from proposals group by tool"
+      bot-bottle db query "select name from sqlite_schema" --json
     """
     with Database() as database:
         rows = database.query(sql, timeout=timeout)

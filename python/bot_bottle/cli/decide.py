@@ -36,6 +36,11 @@ def approve(
 
     It shows the proposal and asks first, which needs a terminal, unless --hash says what you have
     looked at, or --yes. What is approved is what was shown: its hash goes with the decision.
+
+    \b
+      bot-bottle approve 0199d2c4-1a2b
+      bot-bottle approve 0199d2c4-1a2b --yes --grant for:2h
+      bot-bottle approve 0199d2c4-1a2b --hash 9f86d081884c7d65
     """
     with undone_or_told():
         with seat.inbox() as inbox:
@@ -134,7 +139,12 @@ def _ask(inbox: Inbox, review: Review, notes: str, grant: str | None) -> None:
 @hash_option
 @json_option
 def reject(proposal_id: str, notes: str, remember: float | None, reviewed: str | None, as_json: bool) -> None:
-    """Refuse it; the notes tell the agent why."""
+    """Refuse it; the notes tell the agent why.
+
+    \b
+      bot-bottle reject 0199d2c4-1a2b --notes "use the mirror at pypi.example"
+      bot-bottle reject 0199d2c4-1a2b --remember 1h    # and the same again
+    """
     if remember is not None:
         if seat.elsewhere() is not None:
             raise InvalidInputError(
@@ -162,6 +172,10 @@ def modify(proposal_id: str, source: str | None, notes: str, reviewed: str | Non
 
     Without --file the proposed file opens in $VISUAL or $EDITOR. Left unchanged or empty, nothing is
     decided.
+
+    \b
+      bot-bottle modify 0199d2c4-1a2b    # in your editor
+      bot-bottle modify 0199d2c4-1a2b --file routes.yaml --notes "no wildcard"
     """
     with undone_or_told():
         with seat.inbox() as inbox:

@@ -45,7 +45,12 @@ def _existing_file(text: str) -> str:
 
 @group("git-gate")
 def git_gate() -> None:
-    """Have pushes to a bare repository scanned for secrets and held for your decision."""
+    """Have pushes to a bare repository scanned for secrets and held for your decision.
+
+    \b
+      bot-bottle git-gate install app.git --bottle dev
+      bot-bottle git-gate status app.git
+    """
 
 
 @git_gate.command("install", begins=True)
@@ -73,7 +78,12 @@ def git_gate() -> None:
     help="Refuse pushes with larger files: they are not scanned.",
 )
 def install_(repository: Path, bottle: str, timeout: float, rules: str | None, max_file: int) -> None:
-    """Put the hook into the bare repository REPO, or change its settings."""
+    """Put the hook into the bare repository REPO, or change its settings.
+
+    \b
+      bot-bottle git-gate install app.git --bottle dev
+      bot-bottle git-gate install app.git --bottle dev --timeout 15m
+    """
     settings = HookSettings(
         bottle=bottle,
         database=host_db_path(),
@@ -94,7 +104,11 @@ def install_(repository: Path, bottle: str, timeout: float, rules: str | None, m
 @git_gate.command("uninstall", begins=True)
 @_repository
 def uninstall_(repository: Path) -> None:
-    """Take the hook out of REPO again; its pushes are not scanned any more."""
+    """Take the hook out of REPO again; its pushes are not scanned any more.
+
+    \b
+      bot-bottle git-gate uninstall app.git
+    """
     uninstall(repository)
     say(f"pushes to {repository.resolve()} are no longer scanned")
 
@@ -103,7 +117,11 @@ def uninstall_(repository: Path) -> None:
 @_repository
 @json_option
 def status(repository: Path, as_json: bool) -> None:
-    """Say which hook REPO has, and with what settings."""
+    """Say which hook REPO has, and with what settings.
+
+    \b
+      bot-bottle git-gate status app.git
+    """
     found = read_status(repository)
     if as_json:
         print_json(_document(found))

@@ -12,7 +12,13 @@ from bot_bottle.operator import seat, words
 
 @group()
 def grants() -> None:
-    """List, show and revoke what was allowed for more than one time."""
+    """List, show and revoke what was allowed for more than one time.
+
+    \b
+      bot-bottle grants list --bottle dev
+      bot-bottle grants show 0199d2c4-c4f2    # when it was used
+      bot-bottle grants revoke 0199d2c4-c4f2
+    """
 
 
 @grants.command("list")
@@ -20,7 +26,12 @@ def grants() -> None:
 @option("--all", "everything", is_flag=True, help="Also those used up, lapsed or revoked.")
 @json_option
 def list_(bottle: str | None, everything: bool, as_json: bool) -> None:
-    """List grants, newest first."""
+    """List grants, newest first.
+
+    \b
+      bot-bottle grants list --bottle dev
+      bot-bottle grants list --all    # used up and revoked ones, too
+    """
     found = seat.grants().list_grants(bottle, live=not everything)
     if as_json:
         print_json([grant.to_dict() for grant in found])
@@ -57,7 +68,7 @@ def show(grant_id: str, as_json: bool) -> None:
     """Show one grant, what it came from, and each use of it.
 
     \b
-      bot-bottle grants show 0199d2c4-1a2b
+      bot-bottle grants show 0199d2c4-c4f2    # as grants list prints the id
     """
     grant = _find(grant_id)
     with seat.audit() as store:
@@ -116,7 +127,11 @@ def _live_ids(incomplete: str) -> list[tuple[str, str]]:
 @argument("grant_id", metavar="ID", complete=_live_ids)
 @json_option
 def revoke(grant_id: str, as_json: bool) -> None:
-    """End a grant now; the next such request asks again."""
+    """End a grant now; the next such request asks again.
+
+    \b
+      bot-bottle grants revoke 0199d2c4-c4f2
+    """
     grant = seat.grants().revoke_grant(grant_id)
     if as_json:
         print_json(grant.to_dict())

@@ -49,12 +49,12 @@ class _EndedError(BaseException):
 def hook() -> None:
     """Have a coding agent on this host ask you before it acts.
 
-    \b
-      bot-bottle hook install claude-code    from now on it asks here
-      bot-bottle hook test claude-code       show that it does
-      bot-bottle hook undo claude-code       as it was before
-
     The commands named after an agent are for the agent to start, not for you.
+
+    \b
+      bot-bottle hook install claude-code    # from now on it asks here
+      bot-bottle hook test claude-code       # show that it does
+      bot-bottle hook undo claude-code       # as it was before
     """
 
 
@@ -66,6 +66,9 @@ def _answering(agent: Agent) -> Callable[..., None]:
 
     It reads the event on standard input, asks the operator, and ends as {agent.title}'s yes or no. Every failure is a
     no with a reason.
+
+    \b
+      bot-bottle hook {agent.name} --bottle {HOST} --timeout {_WAIT}
     """
     return _bottle_option(_timeout_option(run))
 
@@ -83,7 +86,12 @@ for _agent in AGENTS.values():
 @yes_option
 @json_option
 def install(name: str, every: bool, project: bool, bottle: str, timeout: float, yes: bool, as_json: bool) -> None:
-    """Have an agent ask here, after showing what that changes in its settings."""
+    """Have an agent ask here, after showing what that changes in its settings.
+
+    \b
+      bot-bottle hook install claude-code
+      bot-bottle hook install codex --every --bottle laptop --yes
+    """
     agent = AGENTS[name]
     file = settings.path(agent, Path.cwd() if project else None)
     program = [*_program(), "hook", name, "--timeout", f"{timeout:g}s", "--bottle", bottle]
@@ -99,7 +107,12 @@ def install(name: str, every: bool, project: bool, bottle: str, timeout: float, 
 @yes_option
 @json_option
 def undo(name: str, project: bool, yes: bool, as_json: bool) -> None:
-    """Take the hook out of an agent's settings again; the rest of them stays."""
+    """Take the hook out of an agent's settings again; the rest of them stays.
+
+    \b
+      bot-bottle hook undo claude-code    # shows the change, and asks
+      bot-bottle hook undo claude-code --yes
+    """
     agent = AGENTS[name]
     change = settings.uninstall(agent, settings.path(agent, Path.cwd() if project else None))
     _carry_out(change, f"{agent.title} does not ask here any more", "", yes=yes, as_json=as_json)
@@ -113,6 +126,9 @@ def test(name: str, project: bool, as_json: bool) -> None:
     """Show that an agent's hook asks, and what it makes of a yes, a no, and a failure.
 
     It runs what stands in the agent's settings as the agent would, in a root of its own: nothing appears in your inbox.
+
+    \b
+      bot-bottle hook test claude-code    # after each upgrade of Claude Code
     """
     from bot_bottle.cli.hook_trial import trial
 

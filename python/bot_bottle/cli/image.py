@@ -15,7 +15,13 @@ from bot_bottle.launch import image as images
 
 @group()
 def image() -> None:
-    """Make, list and remove images of the sidecars."""
+    """Make, list and remove images of the sidecars.
+
+    \b
+      bot-bottle image build
+      bot-bottle image list     # does it fit this host?
+      bot-bottle image prune    # remove those of earlier releases
+    """
 
 
 @image.command(begins=True)
@@ -38,6 +44,10 @@ def build(
     """Build the sidecars' image from this installation; no checkout is needed.
 
     What changes seldom comes first, so after an upgrade it takes seconds.
+
+    \b
+      bot-bottle image build
+      bot-bottle image build --print    # look at it first
     """
     arguments = ["--network", network] if network else []
     for name, value in (("PYTHON_BASE", python_base), ("GO_BASE", go_base)):
@@ -69,7 +79,11 @@ def build(
 @image.command("list", begins=True)
 @json_option
 def list_images(as_json: bool) -> None:
-    """List the images of the sidecars, newest first, and whether they fit this host."""
+    """List the images of the sidecars, newest first, and whether they fit this host.
+
+    \b
+      bot-bottle image list
+    """
     found = images.built()
     if as_json:
         print_json([{**each._asdict(), "misfit": images.misfit(each.id)} for each in found])
@@ -96,7 +110,11 @@ def list_images(as_json: bool) -> None:
 @yes_option
 @json_option
 def prune(yes: bool, as_json: bool) -> None:
-    """Remove the images of the sidecars that nothing is started from: earlier releases, unnamed ones."""
+    """Remove the images of the sidecars that nothing is started from: earlier releases, unnamed ones.
+
+    \b
+      bot-bottle image prune
+    """
     spare = images.spare(images.built())
     if spare:
         confirm(f"Remove {_counted(spare)}?", yes=yes, undecided="nothing was removed")

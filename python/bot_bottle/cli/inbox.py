@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 @bottle_option
 @json_option
 def pending(bottle: str | None, as_json: bool) -> None:
-    """List what waits for your decision, oldest first."""
+    """List what waits for your decision, oldest first.
+
+    \b
+      bot-bottle pending
+      bot-bottle pending --bottle dev --json    # for a script
+    """
     with seat.inbox() as inbox:
         items = inbox.pending(bottle)
         failed = inbox.failed()
@@ -71,7 +76,12 @@ def pending(bottle: str | None, as_json: bool) -> None:
 @any_id
 @json_option
 def show(proposal_id: str, as_json: bool) -> None:
-    """Print all of a proposal: who asks, why, what would change."""
+    """Print all of a proposal: who asks, why, what would change.
+
+    \b
+      bot-bottle show 0199d2c4-1a2b           # as pending prints the id
+      bot-bottle show 0199d2c4-1a2b --json    # with review_sha256, for --hash
+    """
     with seat.inbox() as inbox:
         review = inbox.review(proposal_id)
     if as_json:
@@ -89,7 +99,11 @@ def show(proposal_id: str, as_json: bool) -> None:
 @any_id
 @json_option
 def archive(proposal_id: str, as_json: bool) -> None:
-    """Put away what is decided or over; history keeps it."""
+    """Put away what is decided or over; history keeps it.
+
+    \b
+      bot-bottle archive 0199d2c4-7e01    # pending shows it no longer
+    """
     with seat.inbox() as inbox:
         item = inbox.summary(proposal_id)
     known = item.proposal.id
@@ -112,7 +126,12 @@ def archive(proposal_id: str, as_json: bool) -> None:
 @option("--before", metavar="ID", help="Only what arrived before this proposal.")
 @json_option
 def history(bottle: str | None, limit: int, before: str | None, as_json: bool) -> None:
-    """List proposals in any state, newest first."""
+    """List proposals in any state, newest first.
+
+    \b
+      bot-bottle history --bottle dev --limit 20
+      bot-bottle history --before 0199d2c4-7e01    # the page after that one
+    """
     with seat.inbox() as inbox:
         before = inbox.summary(before).proposal.id if before else None
         items = inbox.history(bottle_slug=bottle, limit=limit + 1, before=before)

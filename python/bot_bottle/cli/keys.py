@@ -15,13 +15,22 @@ if TYPE_CHECKING:
 
 @group()
 def keys() -> None:
-    """Show, change and trust the keys that sign decisions."""
+    """Show, change and trust the keys that sign decisions.
+
+    \b
+      bot-bottle keys show
+      bot-bottle keys rotate
+    """
 
 
 @keys.command()
 @json_option
 def show(as_json: bool) -> None:
-    """List the keys that this host trusts."""
+    """List the keys that this host trusts.
+
+    \b
+      bot-bottle keys show
+    """
     found = Keys().all()
     if as_json:
         print_json([key.to_dict() for key in found])
@@ -37,6 +46,9 @@ def rotate(as_json: bool) -> None:
     """Give this host a new key.
 
     What the old one signed stands; its private half is deleted.
+
+    \b
+      bot-bottle keys rotate    # such as once a year
     """
     key = Keys().rotate()
     if as_json:
@@ -53,6 +65,9 @@ def trust(file: str, name: str, as_json: bool) -> None:
     """Trust the decisions of another host, whose public key is in FILE.
 
     FILE is PEM ('openssl pkey -pubout') or a line of OpenSSH ('ssh-ed25519 ...').
+
+    \b
+      bot-bottle keys trust laptop.pub --name laptop
     """
     key = Keys().trust(name, file)
     if as_json:
@@ -76,6 +91,10 @@ def revoke(key_id: str, at: str | None, as_json: bool) -> None:
 
     What it signed before stands. Whoever has a stolen key can date a statement back: if that may have happened, give
     the time with --at.
+
+    \b
+      bot-bottle keys revoke fb3b3957a5666cb2            # an id of keys show
+      bot-bottle keys revoke fb3b3957a5666cb2 --at 2h    # when it was stolen
     """
     key = Keys().revoke(key_id, at=at)
     if as_json:

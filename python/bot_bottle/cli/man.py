@@ -31,7 +31,9 @@ def _page(path: str, command: click.Command, context: click.Context) -> Iterator
     yield f'.TH "{title.upper()}" 1 "" "bot-bottle {__version__}" "bot-bottle"\n'
     yield f".SH NAME\n{_text(title)} \\- {_text(command.get_short_help_str(200).rstrip('.'))}\n"
     yield f".SH SYNOPSIS\n.B {_text(path)}\n{_text(' '.join(command.collect_usage_pieces(context)))}\n"
-    yield f".SH DESCRIPTION\n{_paragraphs(command.help or '')}"
+    # Each help ends with its examples.
+    about, _, examples = (command.help or "").rpartition("\n\n\b\n")
+    yield f".SH DESCRIPTION\n{_paragraphs(about)}"
     yield from _options("OPTIONS", command, context)
     if isinstance(command, click.Group):
         top = context.parent is None
@@ -48,6 +50,7 @@ def _page(path: str, command: click.Command, context: click.Context) -> Iterator
                 yield f".br\nSee {_text(f'{PROGRAM}-{name}')}(1).\n"
             else:
                 yield from _options("", under, inner)
+    yield ".SH EXAMPLES\n" + _paragraphs(f"\b\n{examples}")
 
 
 def _options(heading: str, command: click.Command, context: click.Context) -> Iterator[str]:

@@ -34,8 +34,9 @@ def notify() -> None:
     what; it never decides.
 
     \b
-      bot-bottle notify test
-      bot-bottle notify run
+      bot-bottle notify test                       # does each channel work?
+      bot-bottle notify run                        # until interrupted
+      bot-bottle service install notify --start    # in each session
     """
 
 
@@ -46,6 +47,10 @@ def run() -> None:
     It begins with what waits already. Each proposal is told at once, then after 1, 5 and 15 minutes, then every hour
     for as long as its requester waits. A channel with 'after' is told once nobody has answered for so long. A grant is
     told of once, when it is about to end. A channel that fails is tried again and holds up nothing.
+
+    \b
+      bot-bottle notify run                        # in a terminal that stays open
+      bot-bottle service install notify --start    # in each session
     """
     from bot_bottle.notify import delivery, message
     from bot_bottle.notify.ending import Ending
@@ -121,7 +126,12 @@ def _follow(ladders: list[Ladder], lock: threading.Lock, over: threading.Event) 
 @option("--channel", metavar="NAME", help="Only this one.")
 @json_option
 def test(channel: str | None, as_json: bool) -> None:
-    """Send a test message through each channel, once, and say what became of it."""
+    """Send a test message through each channel, once, and say what became of it.
+
+    \b
+      bot-bottle notify test
+      bot-bottle notify test --channel phone
+    """
     from bot_bottle.notify import channels, message
 
     results: list[tuple[Channel, str]] = []
@@ -145,7 +155,11 @@ def test(channel: str | None, as_json: bool) -> None:
 @notify.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Say whether somebody is told, and what became of each channel's last messages."""
+    """Say whether somebody is told, and what became of each channel's last messages.
+
+    \b
+      bot-bottle notify status    # when a message did not come
+    """
     from bot_bottle.notify import delivery, settings
 
     last, at_work, channels = delivery.status(), running("notify"), settings.read().channels

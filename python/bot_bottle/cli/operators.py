@@ -21,6 +21,11 @@ def operator() -> None:
 
     A decision with a key is in the name of the key, which is proven, not in that of the system's user. One with a token
     is signed by this host, in the name that the token was made for.
+
+    \b
+      bot-bottle operator add ann                      # a key of her own
+      bot-bottle operator token ann --out ann.token    # to decide from elsewhere
+      bot-bottle operator list
     """
 
 
@@ -40,7 +45,12 @@ def _is_operator(name: str) -> None:
 )
 @json_option
 def add(name: str, file: str | None, as_json: bool) -> None:
-    """Trust the decisions that NAME's key signs."""
+    """Trust the decisions that NAME's key signs.
+
+    \b
+      bot-bottle operator add ann                  # makes a key pair
+      bot-bottle operator add ann --key ann.pub    # trusts the one she has
+    """
     private: Path | None = None
     if file is None:
         key, private = Keys().make_operator(name)
@@ -57,7 +67,11 @@ def add(name: str, file: str | None, as_json: bool) -> None:
 @operator.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List operators' keys, the removed ones too."""
+    """List operators' keys, the removed ones too.
+
+    \b
+      bot-bottle operator list
+    """
     found = [key for key in Keys().all() if key.role == "operator"]
     if as_json:
         print_json([key.to_dict() for key in found])
@@ -71,7 +85,11 @@ def list_(as_json: bool) -> None:
 @argument("name", check=_is_operator)
 @json_option
 def remove(name: str, as_json: bool) -> None:
-    """Take no more decisions of NAME's key; earlier ones stand."""
+    """Take no more decisions of NAME's key; earlier ones stand.
+
+    \b
+      bot-bottle operator remove ann    # when she leaves
+    """
     key = Keys().remove_operator(name)
     if as_json:
         print_json(key.to_dict())
@@ -89,6 +107,10 @@ def token(name: str, file: str, lasts: float, as_json: bool) -> None:
 
     Carry the file there and keep it to yourself: who has it decides in the name of NAME. 'bot-bottle --url URL
     --token-file FILE pending' uses it, against 'bot-bottle serve --operator' on this host.
+
+    \b
+      bot-bottle operator token ann --out ann.token
+      bot-bottle operator token robot --lasts 1d --out robot.token
     """
     import os
     import sys
@@ -114,7 +136,11 @@ def token(name: str, file: str, lasts: float, as_json: bool) -> None:
 @operator.command()
 @json_option
 def tokens(as_json: bool) -> None:
-    """List the tokens that still open something."""
+    """List the tokens that still open something.
+
+    \b
+      bot-bottle operator tokens
+    """
     from bot_bottle.web.dashboard import login
 
     found = login.tokens()
@@ -131,7 +157,11 @@ def tokens(as_json: bool) -> None:
 @argument("name")
 @json_option
 def revoke(name: str, as_json: bool) -> None:
-    """End all tokens of NAME now; what was decided with them stands."""
+    """End all tokens of NAME now; what was decided with them stands.
+
+    \b
+      bot-bottle operator revoke ann    # when her laptop is lost
+    """
     from bot_bottle.web.dashboard import login
 
     ended = login.end_tokens(name)

@@ -31,9 +31,9 @@ def policy() -> None:
     They stand in policy.toml in bot-bottle's root directory (docs/policy.md). Without a rule that fits, you are asked.
 
     \b
-      bot-bottle policy suggest     rules from what you decided
-      bot-bottle policy test        what the rules would have decided
-      bot-bottle policy run         apply them
+      bot-bottle policy suggest    # rules from what you decided
+      bot-bottle policy test       # what the rules would have decided
+      bot-bottle policy run        # apply them
     """
 
 
@@ -43,6 +43,10 @@ def run() -> None:
 
     The file is read again when it changes. While it cannot be read or understood no rule counts, and everything is
     asked. Each decision is signed and logged as the policy's, with the rule's name and the hash of the file.
+
+    \b
+      bot-bottle policy run                        # in a terminal that stays open
+      bot-bottle service install policy --start    # in each session
     """
     from bot_bottle.policy.rules import read
     from bot_bottle.policy.watching import Watcher
@@ -73,7 +77,11 @@ def _tell(applied: Applied) -> None:
 @policy.command()
 @json_option
 def check(as_json: bool) -> None:
-    """Say whether the rules can be understood, what they are, and whether they are applied."""
+    """Say whether the rules can be understood, what they are, and whether they are applied.
+
+    \b
+      bot-bottle policy check    # after each change of policy.toml
+    """
     from bot_bottle.policy import rules
 
     found, at_work = rules.read(), running("policy")
@@ -106,7 +114,12 @@ def _as_json(rule: Rule) -> dict[str, Any]:
 @option("--last", "limit", type=Whole(1), default=1000, metavar="N", help="Look at the last N proposals.")
 @json_option
 def test(name: str | None, limit: int, as_json: bool) -> None:
-    """Replay the rules over what people decided: what they would have answered, and where you answered otherwise."""
+    """Replay the rules over what people decided: what they would have answered, and where you answered otherwise.
+
+    \b
+      bot-bottle policy test
+      bot-bottle policy test --rule "package indexes" --last 100
+    """
     from bot_bottle.policy import replay, rules
 
     found = rules.read().rules
@@ -172,6 +185,10 @@ def suggest(least: int, limit: int, as_json: bool) -> None:
     """Suggest rules from what was decided alike several times and never otherwise, with the evidence.
 
     Nothing is written: put what you agree with into policy.toml, and try it with 'bot-bottle policy test'.
+
+    \b
+      bot-bottle policy suggest
+      bot-bottle policy suggest --least 5 --last 200
     """
     from bot_bottle.policy import replay, rules
 

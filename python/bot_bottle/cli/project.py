@@ -85,8 +85,9 @@ def init(
     """Write a bottle.toml for the project here, by asking what is not given.
 
     \b
-      bot-bottle init
-      bot-bottle run
+      bot-bottle init    # asks, and writes bottle.toml
+      bot-bottle init --image my-agent --agent claude --allow pypi --yes
+      bot-bottle run     # starts what bottle.toml says
     """
     if schema:
         print_json(bottle_file.schema())

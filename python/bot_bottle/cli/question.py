@@ -25,6 +25,7 @@ def ask(proposal_id: str, text: str | None, as_json: bool) -> None:
 
     \b
       bot-bottle ask 0199d2c4-1a2b "Only for GET, please: why POST?"
+      bot-bottle ask 0199d2c4-1a2b    # write it in your editor
     """
     with undone_or_told(), seat.inbox() as inbox:
         item = inbox.read(proposal_id)

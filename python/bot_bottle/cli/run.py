@@ -80,9 +80,9 @@ def run(
     with the agent's own exit code. The sidecars go on, for the next time, until 'bot-bottle bottle stop'.
 
     \b
-      bot-bottle run dev --image my-agent --agent claude --secret ANTHROPIC_API_KEY --allow pypi,github
-      bot-bottle run dev --image my-agent -- pytest -q
-      bot-bottle run --dry-run
+      bot-bottle run dev --image my-agent --agent claude --allow pypi,github
+      bot-bottle run dev --image my-agent --secret GITHUB_TOKEN -- pytest -q
+      bot-bottle run dev --image my-agent --dry-run    # what would be done
     """
     if as_json and not dry_run:
         raise MisuseError("--json goes with --dry-run: otherwise the output is the agent's")

@@ -68,9 +68,9 @@ def serve(
     decide in a browser on this machine or, by a tunnel of theirs or --operator-tls, elsewhere.
 
     \b
-      bot-bottle serve                                    on this machine only
+      bot-bottle serve               # on this machine only
       bot-bottle serve --broker-listen 172.17.0.1:9101 --tls
-      bot-bottle serve --operator                         the dashboard too
+      bot-bottle serve --operator    # the dashboard too
       bot-bottle serve --operator --operator-name box.example.ts.net
     """
     if no_broker and not operator:

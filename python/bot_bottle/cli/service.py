@@ -28,7 +28,12 @@ _ENVIRONMENT = ("BOT_BOTTLE_ROOT", "BOT_BOTTLE_OPERATOR_KEY")
 
 @group()
 def service() -> None:
-    """Have notify, policy, serve or the dashboard start with your session (systemd, launchd)."""
+    """Have notify, policy, serve or the dashboard start with your session (systemd, launchd).
+
+    \b
+      bot-bottle service install notify --start
+      bot-bottle service uninstall notify
+    """
 
 
 class _Unit(NamedTuple):
@@ -52,7 +57,7 @@ def install(name: str, start: bool, as_json: bool) -> None:
 
     \b
       bot-bottle service install notify
-      bot-bottle service install notify --start
+      bot-bottle service install dashboard --start
     """
     unit = _unit(name)
     if os.path.lexists(unit.path) and not _ours(unit.path):
@@ -74,7 +79,11 @@ def install(name: str, start: bool, as_json: bool) -> None:
 @argument("name", metavar="NAME", type=OneOf(*_SERVICES))
 @json_option
 def uninstall(name: str, as_json: bool) -> None:
-    """Stop it and remove its unit."""
+    """Stop it and remove its unit.
+
+    \b
+      bot-bottle service uninstall notify
+    """
     unit = _unit(name)
     if not os.path.lexists(unit.path):
         raise NotFoundError(f"there is no {unit.path}")

@@ -20,9 +20,9 @@ def supervise(bottle: str | None, plain: bool) -> None:
     ? lists all keys. It needs bot-bottle[tui].
 
     \b
-      bot-bottle supervise                 all bottles
-      bot-bottle supervise --bottle dev    one of them
-      bot-bottle supervise --plain         line by line, for a screen reader
+      bot-bottle supervise                 # all bottles
+      bot-bottle supervise --bottle dev    # one of them
+      bot-bottle supervise --plain         # line by line, for a screen reader
     """
     if not interactive():
         raise InvalidInputError("supervise needs a terminal; 'bot-bottle pending' prints what waits")

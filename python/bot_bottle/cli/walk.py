@@ -24,8 +24,8 @@ def review(bottle: str | None) -> None:
     back, skip or quit. What arrives meanwhile comes at the end. It needs a terminal, and no more than that.
 
     \b
-      bot-bottle review                 all bottles
-      bot-bottle review --bottle dev    one of them
+      bot-bottle review                 # all bottles
+      bot-bottle review --bottle dev    # one of them
     """
     if not interactive():
         raise InvalidInputError("review needs a terminal; 'bot-bottle pending' prints what waits")

@@ -36,7 +36,9 @@ def watch(bottle: str | None, command: str | None, since: int | None, as_json: b
     CMD runs. Its failure is reported and the watch goes on. Nothing an agent wrote becomes part of the command line.
 
     \b
-      bot-bottle watch --exec 'jq -r .kind | xargs -I{} notify-send "bot-bottle: {}"'
+      bot-bottle watch --bottle dev
+      bot-bottle watch --since 0 --json    # all that has happened, too
+      bot-bottle watch --exec 'jq -r .kind | xargs notify-send bot-bottle'
     """
     with seat.inbox() as inbox:
         if not as_json:
