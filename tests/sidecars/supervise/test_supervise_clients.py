@@ -24,6 +24,7 @@ TOOLS = [
     "egress-block",
     "capability-block",
     "check-proposal",
+    "answer-question",
     "withdraw-proposal",
     "list-proposals",
     "list-egress-routes",
