@@ -125,7 +125,8 @@ def undo(name: str, project: bool, yes: bool, as_json: bool) -> None:
 def test(name: str, project: bool, as_json: bool) -> None:
     """Show that an agent's hook asks, and what it makes of a yes, a no, and a failure.
 
-    It runs what stands in the agent's settings as the agent would, in a root of its own: nothing appears in your inbox.
+    It runs what stands in the agent's settings as the agent would, about a command that does nothing, and answers in
+    your own inbox: once yes and once no. Both stay in its history.
 
     \b
       bot-bottle hook test claude-code    # after each upgrade of Claude Code
