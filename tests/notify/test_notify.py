@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bot_bottle import GrantStore, InvalidInputError
+from bot_bottle import GrantStore, InvalidInputError, QueueStore
 from bot_bottle.notify import channels, message, settings
 from bot_bottle.notify.ending import Ending
 from bot_bottle.notify.ladder import Ladder
@@ -29,11 +29,29 @@ NOON = datetime(2026, 1, 31, 12, 0)
 
 
 def row(
-    number: int = 1, *, waiting: bool = True, gone: bool = False, state: str = "pending", why: str = "to build"
+    number: int = 1,
+    *,
+    waiting: bool = True,
+    gone: bool = False,
+    state: str = "pending",
+    why: str = "to build",
+    last_word: str | None = None,
 ) -> Row:
     until = "2026-01-31T00:00:00.000000Z" if gone else None
     return Row(
-        f"id{number}", "dev", "egress-allow", str(number), None, waiting and not gone, until, 1, 9, False, state, why
+        f"id{number}",
+        "dev",
+        "egress-allow",
+        str(number),
+        None,
+        waiting and not gone,
+        until,
+        1,
+        9,
+        False,
+        state,
+        why,
+        last_word=last_word,
     )
 
 
@@ -71,6 +89,27 @@ def test_what_waits_already_is_one_message_and_not_a_ladder_of_them() -> None:
     assert ladder.due(NOON) == ([], [])
     told = message.about(new, reminder=False)
     assert (told.title, told.body, told.waiting, len(told.proposals)) == ("50 proposals wait", "dev (50)", 50, 20)
+
+
+def test_nobody_is_reminded_while_an_agent_is_asked_and_its_answer_is_told_as_news() -> None:
+    clock = Clock()
+    clock.now = 100.0
+    ladder = Ladder(age=clock.age)
+    ladder.merge([row(0)])
+    assert len(ladder.due(NOON)[0]) == 1
+    ladder.merge([row(0, last_word="operator")])
+    for clock.now in (301.0, 901.0, 3601.0):
+        assert ladder.due(NOON) == ([], [])
+    ladder.merge([row(0, last_word="requester")])
+    (answered,), reminded = ladder.due(NOON)
+    assert reminded == []
+    said = message.about([answered], reminder=False)
+    assert (said.event, said.title) == ("answered", "dev answered your question: egress-allow")
+    ladder.merge([row(0, last_word="requester")])  # it changed in another way
+    assert ladder.due(NOON) == ([], [])
+    clock.now = 7201.0
+    (reminded,) = ladder.due(NOON)[1]
+    assert message.about([reminded], reminder=True).event == "reminder"
 
 
 def test_nobody_is_told_of_the_dead_until_they_are_back() -> None:
@@ -306,6 +345,31 @@ def test_whoever_is_next_is_told_of_what_nobody_has_answered_for_so_long(host: H
     assert ["(after 3 s)" in line for line in said][:2] == [False, True]
     assert "demo still asks" in said[1]
     assert not (tmp_path / "boss").exists()
+
+
+def test_the_answer_to_a_question_is_told_by_a_program_that_runs(host: Host, tmp_path: Path) -> None:
+    out = tmp_path / "told"
+    configure(host, f"[notify.channels.me]\nkind = 'exec'\ncommand = 'cat >> {out}'\n")
+
+    def said() -> list[tuple[str, str]]:
+        lines = out.read_text().splitlines() if out.exists() else []
+        return [(each["event"], each["title"]) for each in map(json.loads, lines) if each["event"] != "reminder"]
+
+    asks = ("waiting", "demo asks: egress-allow")
+    proposed = host.propose("x: 1\n")
+    command = [PROGRAMS / "bot-bottle", "notify", "run"]
+    with subprocess.Popen(command, env=host.environment(), stdout=subprocess.DEVNULL) as teller:
+        try:
+            eventually(lambda: said() == [asks], 60)
+            host.run("ask", proposed.id, "what for?")
+            # It has taken the question in once it has told of what came after it.
+            host.propose("x: 2\n")
+            eventually(lambda: said() == [asks, asks], 60)
+            with closing(QueueStore("demo")) as queue:
+                queue.answer(proposed.id, "for the tests")
+            eventually(lambda: said() == [asks, asks, ("answered", "demo answered your question: egress-allow")], 60)
+        finally:
+            teller.kill()
 
 
 def told(out: Path) -> list[str]:
