@@ -207,7 +207,12 @@ mod handler {
             let size = PAGE_SIZE.load(Ordering::SeqCst);
             let address = (*info).si_addr() as usize;
             let fault = matches!((*info).si_code, libc::BUS_ADRERR | libc::BUS_OBJERR);
-            if fault && is_of_our_files(address) {
+            let mapped = if fault { mapped_at(address) } else { Mapped::Other };
+            if let Mapped::Replaced = mapped {
+                *libc::__errno_location() = errno;
+                return;
+            }
+            if let Mapped::Ours = mapped {
                 let access = libc::PROT_READ | libc::PROT_WRITE;
                 let place = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
                 let page = (address & !(size - 1)) as *mut libc::c_void;
@@ -240,16 +245,24 @@ mod handler {
         }
     }
 
-    /// Whether the address is in a shared mapping of a file named like SQLite's index of a WAL or like our turns.
+    /// What there is at an address that faulted.
+    enum Mapped {
+        /// A shared mapping of a file named like SQLite's index of a WAL or like our turns.
+        Ours,
+        /// An empty page: another thread met the same lost page and was faster. The access will succeed now.
+        Replaced,
+        Other,
+    }
+
     /// `/proc/self/maps` has a line for each: `from-to rw-s offset device inode path`, in hexadecimal.
-    unsafe fn is_of_our_files(address: usize) -> bool {
+    fn mapped_at(address: usize) -> Mapped {
         // SAFETY: a path with its NUL, a buffer with its length.
         let maps = unsafe { libc::open(c"/proc/self/maps".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
         if maps < 0 {
-            return false;
+            return Mapped::Other;
         }
         let mut line = Line::default();
-        let mut ours = false;
+        let mut mapped = Mapped::Other;
         let mut buffer = [0_u8; 1024];
         'lines: loop {
             // SAFETY: as above.
@@ -262,7 +275,7 @@ mod handler {
                 if *byte != b'\n' {
                     line.take(*byte);
                 } else if line.from <= address && address < line.to {
-                    ours = line.is_ours();
+                    mapped = line.mapped();
                     break 'lines;
                 } else {
                     line = Line::default();
@@ -271,7 +284,7 @@ mod handler {
         }
         // SAFETY: it is open, and nobody else's.
         unsafe { libc::close(maps) };
-        ours
+        mapped
     }
 
     /// As much of a line as matters.
@@ -300,9 +313,50 @@ mod handler {
             }
         }
 
-        fn is_ours(&self) -> bool {
+        fn mapped(&self) -> Mapped {
             let end = self.end.strip_suffix(b" (deleted)").unwrap_or(&self.end);
-            self.shared && (end.ends_with(b"-shm") || end.ends_with(b"-turn"))
+            if self.shared && (end.ends_with(b"-shm") || end.ends_with(b"-turn")) {
+                Mapped::Ours
+            } else if !self.shared && end.trim_ascii_end().ends_with(b" 00:00 0") {
+                Mapped::Replaced // of no file
+            } else {
+                Mapped::Other
+            }
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    /// The slower one finds the empty page of the faster one, and must not take it for somebody else's fault.
+    #[test]
+    fn threads_that_meet_a_lost_page_at_once_live_on() {
+        survive_lost_pages();
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::options().read(true).write(true).create_new(true).open(dir.path().join("x.db-shm")).unwrap();
+        for _ in 0..2000 {
+            file.set_len(LENGTH as u64).unwrap();
+            let access = ProtFlags::READ | ProtFlags::WRITE;
+            // SAFETY: a new mapping, which is unmapped below when nobody looks at it any more.
+            let page = unsafe { mmap(null_mut(), LENGTH, access, MapFlags::SHARED, &file, 0) }.unwrap() as usize;
+            file.set_len(0).unwrap();
+            let together = Barrier::new(2);
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        together.wait();
+                        // SAFETY: it is mapped; that the file has lost it is what is tried.
+                        assert_eq!(unsafe { (page as *const u8).read_volatile() }, 0);
+                    });
+                }
+            });
+            // SAFETY: mapped above.
+            unsafe { munmap(page as *mut _, LENGTH) }.unwrap();
+        }
+        assert!(lost_pages() > 0);
     }
 }
