@@ -74,9 +74,11 @@ def until_healthy(name: str) -> None:
         done = subprocess.run(check, capture_output=True, text=True)
         if done.returncode == 0:
             return
+        state = ["docker", "container", "inspect", "--format", "{{.State.Status}}", name]
+        status = subprocess.run(state, capture_output=True, text=True).stdout.strip()
         logs = subprocess.run(["docker", "logs", name], capture_output=True, text=True).stderr
-        # 1 is a daemon that does not listen yet; the engine has other codes for a container that is gone.
-        assert done.returncode == 1 and "is not running" not in done.stderr and time.monotonic() < deadline, (
-            f"{done.stderr}{logs}"
+        # 1 is a daemon that does not listen yet, or a container that was only created when it was asked.
+        assert done.returncode == 1 and status in ("created", "running") and time.monotonic() < deadline, (
+            f"{status}: {done.stderr}{logs}"
         )
         time.sleep(0.2)
