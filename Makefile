@@ -19,6 +19,8 @@ HELPER := target/$(HOST)/helper/bot-bottle-sidecar
 
 EGRESS := target/$(HOST)/release/bot-bottle-egress
 
+# push is in no list of python/locked, because http_ece, which it needs, comes as source alone: only `make test-latest`
+# builds it and runs tests/notify/test_push.py.
 EXTRAS := supervise serve git-gate tui push
 
 RUST_SOURCES := .cargo/config.toml Cargo.toml Cargo.lock $(shell find rust migrations -name '*.rs' -o -name '*.sql' -o -name Cargo.toml)
@@ -69,7 +71,7 @@ LOCK := $(BIN)/uv pip compile --system-certs --universal --upgrade --generate-ha
     --custom-compile-command 'make lock'
 lock: $(BIN)/.installed ## the newest versions that pyproject.toml admits, into python/locked
 	echo '.' | $(LOCK) --python-version 3.10 --output-file $(LOCKED)/package.txt -
-	echo '.[supervise,serve,git-gate,tui,push]' | \
+	echo '.[supervise,serve,git-gate,tui]' | \
 	    $(LOCK) --python-version 3.10 --group dev --constraint $(LOCKED)/package.txt --output-file $(LOCKED)/development.txt -
 	echo '.[supervise,git-gate]' | $(LOCK) --python-version 3.13 --constraint $(LOCKED)/development.txt \
 	    --output-file python/bot_bottle/image/sidecars.txt -

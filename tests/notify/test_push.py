@@ -22,6 +22,7 @@ from bot_bottle.notify import push
 from cli_process import Host
 from dashboard_process import Operator
 
+# Not among the locked packages, which come as wheels only: `make test-latest` runs this.
 http_ece = pytest.importorskip("http_ece")
 pytest.importorskip("pywebpush")
 
