@@ -117,20 +117,19 @@ pub(crate) fn ask(db: &Database, question: &Question<'_>) -> Result<Message> {
 
 /// Answers what was asked about the proposal `found`, once; the same message again changes nothing.
 pub(crate) fn answer(tx: &Transaction<'_>, found: &Found, id: &str, text: &str) -> Result<Message> {
-    const LAST_SQL: &str = "SELECT sender FROM messages WHERE proposal_seq = :seq ORDER BY seq DESC LIMIT 1";
     const PAYLOAD_SQL: &str = "SELECT payload_sha256 FROM proposals WHERE seq = :seq";
-    let seq = named_params! {":seq": found.seq};
-    if let Some(known) = thread(tx, &found.id)?.into_iter().find(|message| message.id == id && message.text == text) {
-        return Ok(known);
+    let said = thread(tx, &found.id)?;
+    if let Some(known) = said.iter().find(|message| message.id == id && message.text == text) {
+        return Ok(known.clone());
     }
     if found.state != "pending" || found.archived_at.is_some() {
         return Err(item::why_not(tx, found)?);
     }
-    let last: Option<String> = tx.prepare_cached(LAST_SQL)?.query_row(seq, |row| get(row, "sender")).optional()?;
-    if last.as_deref() != Some(SENDER_OPERATOR) {
+    if !said.last().is_some_and(Message::is_question) {
         let reason = format!("has no question: nobody asked about proposal {}, or it is answered already", found.id);
         return Err(Error::input("answer", reason));
     }
+    let seq = named_params! {":seq": found.seq};
     let payload_sha256: String = tx.prepare_cached(PAYLOAD_SQL)?.query_row(seq, |row| get(row, "payload_sha256"))?;
     let now = clock::now();
     let fields = AuditFields {
