@@ -5,6 +5,7 @@
 
 mod git_gate;
 mod place;
+mod told;
 
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
@@ -14,13 +15,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bot_bottle_store::{
-    AuditEntry, AuditFields, Error, InboxItem, InboxSummary, MAX_PAYLOAD_BYTES, Message, Proposal, Questions,
-    QueueStore, Response, Result, STATUS_REJECTED, Word, ask_while_waiting, now, visible, within,
+    AuditEntry, AuditFields, Error, InboxSummary, MAX_PAYLOAD_BYTES, Proposal, Questions, QueueStore, Result,
+    STATUS_REJECTED, Word, ask_while_waiting, now, visible, within,
 };
 use clap::{Args, Parser, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use place::{Interrupted, Place};
+use told::{answer, as_json, asked, asks, decided, describe, one_line, one_line_of_json, pending, print};
 
 /// A rejection is a result, not an error.
 const REJECTED: u8 = 3;
@@ -437,103 +439,9 @@ fn cannot(path: &str, error: &std::io::Error) -> Error {
     }
 }
 
-fn as_json(value: &impl serde::Serialize) -> Value {
-    serde_json::to_value(value).unwrap_or(Value::Null) // these types have string keys and finite numbers only
-}
-
-fn answer(id: &str, status: &str, notes: &str) -> Value {
-    json!({"proposal_id": id, "status": status, "notes": notes, "final_file": null})
-}
-
-/// A question, as an answer that is none yet.
-fn asked(id: &str, question: &Message) -> Value {
-    let mut told = answer(id, "question", &question.text);
-    told["question_id"] = question.id.as_str().into();
-    told["next_step"] = format!("bot-bottle-sidecar answer {} TEXT, then wait again", question.proposal_id).into();
-    told
-}
-
-pub(crate) fn asks(question: &Message) -> String {
-    let who = one_line(&question.written_by);
-    format!("{who} asks about proposal {}:\n{}", question.proposal_id, visible(&question.text, true))
-}
-
 fn words(bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| Error::InvalidInput {
         what: "answer",
         reason: format!("is not UTF-8 at byte offset {}", error.utf8_error().valid_up_to()),
     })
-}
-
-fn pending(id: &str) -> Value {
-    answer(id, "pending", "")
-}
-
-fn one_line(text: &str) -> String {
-    visible(text, false).into_owned()
-}
-
-fn decided(response: &Response) -> String {
-    let mut text = format!("{} by {}", response.status, one_line(response.decided_by.as_deref().unwrap_or("?")));
-    if !response.notes.is_empty() {
-        text.push_str(&format!("\nnotes: {}", visible(&response.notes, true)));
-    }
-    if let Some(diff) = response.diff.as_ref().map(|diff| diff.text()) {
-        text.push_str(&format!("\n{}", visible(diff.trim_end(), true)));
-    }
-    text
-}
-
-fn describe(item: &InboxItem) -> String {
-    let proposal = &item.proposal;
-    let mut lines = vec![
-        format!("id             {}", one_line(&proposal.id)),
-        format!("state          {}", item.state),
-        format!("tool           {}", one_line(&proposal.tool)),
-        format!("arrived        {}", one_line(&proposal.arrival_timestamp)),
-        format!("payload        {} bytes, sha256 {}", proposal.proposed_file.len(), proposal.payload_sha256),
-        format!("justification  {}", visible(&proposal.justification, true)),
-    ];
-    if let Some(expires_at) = &proposal.expires_at {
-        lines.push(format!("expires        {expires_at}"));
-    }
-    if let Some(id) = &proposal.revises {
-        lines.push(format!("revises        {}", one_line(id)));
-    }
-    for message in &item.thread {
-        let who = if message.is_question() { "asked" } else { "answered" };
-        let text = match &message.damaged {
-            Some(reason) => format!("not to be believed: {}", one_line(reason)),
-            None => visible(&message.text, true).into_owned(),
-        };
-        lines.push(format!("{who:<13}  {text}"));
-    }
-    if let Some(response) = &item.response {
-        lines.push(format!("answer         {}", decided(response)));
-    }
-    lines.push(String::new());
-    lines.push(visible(&proposal.proposed_file, true).into_owned());
-    lines.join("\n")
-}
-
-/// In ASCII alone: what could deceive a terminal that it is shown on is `\uXXXX`.
-fn one_line_of_json(value: &Value) -> String {
-    let mut line = String::new();
-    for letter in value.to_string().chars() {
-        if letter.is_ascii() && letter != '\x7f' {
-            line.push(letter);
-        } else {
-            // Outside of strings JSON is ASCII.
-            line.extend(letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
-        }
-    }
-    line
-}
-
-/// A reader that has gone is no error.
-fn print(as_json: bool, value: &Value, text: impl FnOnce() -> String) {
-    let shown = if as_json { one_line_of_json(value) } else { text() };
-    if !shown.is_empty() {
-        let _ = writeln!(std::io::stdout(), "{shown}");
-    }
 }

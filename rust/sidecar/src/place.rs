@@ -11,7 +11,7 @@ use bot_bottle_store::{AuditStore, Broker, Database, Error, GrantStore, Keyring,
 use clap::Args;
 use serde_json::json;
 
-use crate::{as_json, print};
+use crate::told::{as_json, print};
 
 /// Set once a signal asked the program to end.
 pub type Interrupted = Arc<AtomicBool>;

@@ -14,8 +14,8 @@ use bot_bottle_store::{
 
 use super::question::{asked, waiting};
 use super::{Outcome, Refusal, say};
-use crate::decided;
 use crate::place::{Interrupted, Place};
+use crate::told::decided;
 
 /// How often the pusher hears that the push is still held.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);

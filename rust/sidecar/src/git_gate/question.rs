@@ -11,7 +11,7 @@ use super::contents::Contents;
 use super::findings::{Finding, Redaction};
 use super::git::{Objects, text};
 use super::push::{Forced, Push};
-use crate::asks;
+use crate::told::asks;
 
 /// So much of the justification is used by the list of places; the payload has all of them.
 const PLACES_LISTED: usize = MAX_JUSTIFICATION_BYTES - 4_000;
