@@ -7,24 +7,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bot_bottle import MAX_JUSTIFICATION_BYTES, MAX_MESSAGE_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, __version__
+from bot_bottle import MAX_JUSTIFICATION_BYTES, MAX_MESSAGE_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES
 from bot_bottle.web.broker import bodies
 from bot_bottle.web.limits import Limits
-from bot_bottle.web.problems import MEDIA_TYPE
+from bot_bottle.web.openapi import FLAG, HASH, MAYBE_TEXT, NUMBER, TEXT, Schema, described, many, operation, ref, shape
 
 MAX_WAIT_SECONDS: Final = 86400
 
-_Schema = dict[str, Any]
-
-_TEXT: Final[_Schema] = {"type": "string"}
-_MAYBE_TEXT: Final[_Schema] = {"type": ["string", "null"]}
-_NUMBER: Final[_Schema] = {"type": "integer"}
-_MAYBE_NUMBER: Final[_Schema] = {"type": ["integer", "null"]}
-_FLAG: Final[_Schema] = {"type": "boolean"}
-_NAME: Final[_Schema] = {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$"}
-_HASH: Final[_Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-_ID: Final[_Schema] = {"type": "string", "format": "uuid", "description": "UUIDv7 (RFC 9562)"}
-_TIME: Final[_Schema] = {
+_MAYBE_NUMBER: Final[Schema] = {"type": ["integer", "null"]}
+_NAME: Final[Schema] = {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$"}
+_ID: Final[Schema] = {"type": "string", "format": "uuid", "description": "UUIDv7 (RFC 9562)"}
+_TIME: Final[Schema] = {
     "type": "string",
     "format": "date-time",
     "description": "RFC 3339; the broker's own are UTC with microseconds and `Z`",
@@ -33,46 +26,19 @@ _TIME: Final[_Schema] = {
 
 def document(limits: Limits) -> dict[str, Any]:
     """The document, JSON-ready, for a broker with these limits."""
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "bot-bottle broker",
-            "version": __version__,
-            "license": {"name": "MIT", "identifier": "MIT"},
-            "description": "What the sidecars of one bottle may do on its host. The token says which bottle; nothing "
-            "here decides, lists other bottles or reaches a file. An error is a problem document (RFC 9457) whose "
-            "`title` is the class that a client raises.",
-        },
-        "paths": _paths(limits),
-        "components": {
-            "schemas": schemas(),
-            "securitySchemes": {
-                "bottle": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "bearerFormat": "43 characters of base64url",
-                    "description": "The bottle's token, from the file that `Supervise.prepare` wrote.",
-                }
-            },
-            "responses": {
-                "Problem": {
-                    "description": "Refused; `title` names the class, `detail` says why and what to do.",
-                    "headers": {
-                        "Retry-After": {
-                            "description": "Seconds; there if the same request may succeed later (429 and 503).",
-                            "schema": {"type": "integer", "minimum": 0},
-                        }
-                    },
-                    "content": {MEDIA_TYPE: {"schema": ref("Problem")}},
-                }
-            },
-        },
-        "security": [{"bottle": []}],
-    }
+    return described(
+        "bot-bottle broker",
+        "What the sidecars of one bottle may do on its host. The token says which bottle; nothing here decides, lists "
+        "other bottles or reaches a file. An error is a problem document (RFC 9457) whose `title` is the class that a "
+        "client raises.",
+        paths=_paths(limits),
+        schemas=schemas(),
+        token=("bottle", "The bottle's token, from the file that `Supervise.prepare` wrote."),
+    )
 
 
 def _paths(limits: Limits) -> dict[str, Any]:
-    proposal_id = {"name": "id", "in": "path", "required": True, "schema": _TEXT, "description": "A proposal's id."}
+    proposal_id = {"name": "id", "in": "path", "required": True, "schema": TEXT, "description": "A proposal's id."}
     return {
         "/v1/health": {
             "get": operation("health", "Is the broker there? Needs no token.", "Health", errors=(), security=[])
@@ -196,36 +162,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
     }
 
 
-def operation(
-    name: str,
-    summary: str,
-    result: str | _Schema | None,
-    *,
-    parameters: list[_Schema] | None = None,
-    body: str | None = None,
-    errors: tuple[int, ...] = (422,),
-    security: list[Any] | None = None,
-) -> _Schema:
-    operation: _Schema = {"operationId": name, "summary": summary}
-    if parameters:
-        operation["parameters"] = parameters
-    if body:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": ref(body)}}}
-    if result is None:
-        responses: _Schema = {"204": {"description": "Done."}}
-    else:
-        schema = ref(result) if isinstance(result, str) else result
-        responses = {"200": {"description": "Done.", "content": {"application/json": {"schema": schema}}}}
-    always = () if security == [] else (401, 429, 500, 503)
-    for status in sorted((*errors, *always)):
-        responses[str(status)] = {"$ref": "#/components/responses/Problem"}
-    operation["responses"] = responses
-    if security is not None:
-        operation["security"] = security
-    return operation
-
-
-def schemas() -> dict[str, _Schema]:
+def schemas() -> dict[str, Schema]:
     """What the values of the store are in JSON; the broker and the operators' API have the same."""
     asked = {
         "id": _ID,
@@ -243,12 +180,12 @@ def schemas() -> dict[str, _Schema]:
         "fingerprint": {"type": ["string", "null"], "maxLength": 512},
         "revises": {**_ID, "type": ["string", "null"], "description": "The pending proposal in whose place it is put."},
     }
-    proposal = {**asked, "payload_sha256": _HASH}
+    proposal = {**asked, "payload_sha256": HASH}
     may_be_left_out = {"justification", "current_file_hash", "expires_at", "fingerprint", "revises", "payload_sha256"}
     answered = {
         "proposal_id": _ID,
         "status": {"enum": ["approved", "modified", "rejected"]},
-        "notes": _TEXT,
+        "notes": TEXT,
         **dict.fromkeys(
             (
                 "payload_sha256",
@@ -259,14 +196,14 @@ def schemas() -> dict[str, _Schema]:
                 "decided_at",
                 "applied_at",
             ),
-            _MAYBE_TEXT,
+            MAYBE_TEXT,
         ),
         "signed": {
             "oneOf": [
                 shape(
                     {
-                        **dict.fromkeys(("bottle_slug", "tool", "key_id", "signature"), _TEXT),
-                        "scope": _MAYBE_TEXT,
+                        **dict.fromkeys(("bottle_slug", "tool", "key_id", "signature"), TEXT),
+                        "scope": MAYBE_TEXT,
                     }
                 ),
                 {"type": "null"},
@@ -276,9 +213,9 @@ def schemas() -> dict[str, _Schema]:
     standing = {
         "queue_key": _NAME,
         "state": {"enum": ["pending", "approved", "modified", "rejected", "expired", "withdrawn"]},
-        "waiting": _FLAG,
-        "requests": _NUMBER,
-        "revision": _NUMBER,
+        "waiting": FLAG,
+        "requests": NUMBER,
+        "revision": NUMBER,
         "last_word": {"enum": ["operator", "requester", None]},
         "thread": {**many("Message"), "description": "In a list it is empty."},
         **dict.fromkeys(
@@ -293,34 +230,34 @@ def schemas() -> dict[str, _Schema]:
                 "base_sha256",
                 "damaged",
             ),
-            _MAYBE_TEXT,
+            MAYBE_TEXT,
         ),
     }
     noted = {
         "timestamp": _TIME,
         "component": {"enum": list(bodies.COMPONENTS)},
         "operator_action": {"type": "string", "maxLength": 256},
-        "operator_notes": {**_MAYBE_TEXT, "description": f"At most {MAX_NOTES_BYTES} bytes of UTF-8."},
-        "justification": _MAYBE_TEXT,
-        "diff": _MAYBE_TEXT,
-        "surface": {**_MAYBE_TEXT, "description": "`policy` stays, anything else becomes `api`."},
-        "proposal_id": {**_MAYBE_TEXT, "description": "One of this bottle's."},
-        "payload_sha256": {**_HASH, "type": ["string", "null"]},
-        "final_sha256": {**_HASH, "type": ["string", "null"]},
+        "operator_notes": {**MAYBE_TEXT, "description": f"At most {MAX_NOTES_BYTES} bytes of UTF-8."},
+        "justification": MAYBE_TEXT,
+        "diff": MAYBE_TEXT,
+        "surface": {**MAYBE_TEXT, "description": "`policy` stays, anything else becomes `api`."},
+        "proposal_id": {**MAYBE_TEXT, "description": "One of this bottle's."},
+        "payload_sha256": {**HASH, "type": ["string", "null"]},
+        "final_sha256": {**HASH, "type": ["string", "null"]},
     }
     ignored = {
-        **{name: {**_MAYBE_TEXT, "description": "Set by the broker."} for name in ("bottle_slug", "decided_by")},
+        **{name: {**MAYBE_TEXT, "description": "Set by the broker."} for name in ("bottle_slug", "decided_by")},
         "seq": {**_MAYBE_NUMBER, "description": "Set by the log."},
-        **{name: {**_MAYBE_TEXT, "description": "Set by the log."} for name in ("prev_hash", "entry_hash")},
+        **{name: {**MAYBE_TEXT, "description": "Set by the log."} for name in ("prev_hash", "entry_hash")},
     }
     return {
-        "Health": shape({"status": {"const": "ok"}, "version": _TEXT}),
-        "Bottle": shape({"slug": _NAME, "version": _TEXT, "time": _TIME}),
+        "Health": shape({"status": {"const": "ok"}, "version": TEXT}),
+        "Bottle": shape({"slug": _NAME, "version": TEXT, "time": _TIME}),
         "Problem": shape(
             {
                 "type": {"type": "string", "pattern": "^urn:bot-bottle:error:[A-Za-z]+$"},
                 "title": {"type": "string", "description": "The error's class; see docs/cli.md for its exit code."},
-                "status": _NUMBER,
+                "status": NUMBER,
                 "detail": {"type": "string", "description": "One sentence."},
                 "data": {"type": "object", "description": "The attributes of the class."},
             }
@@ -331,11 +268,11 @@ def schemas() -> dict[str, _Schema]:
             closed=True,
         ),
         "Proposal": shape(proposal),
-        "Response": shape(answered | dict.fromkeys(("final_file", "diff"), _MAYBE_TEXT)),
+        "Response": shape(answered | dict.fromkeys(("final_file", "diff"), MAYBE_TEXT)),
         "ResponseSummary": shape(answered | {"final_bytes": _MAYBE_NUMBER}),
         "InboxItem": shape(proposal | standing | {"response": {"oneOf": [ref("Response"), {"type": "null"}]}}),
         "InboxSummary": shape(
-            {**{name: schema for name, schema in proposal.items() if name != "proposed_file"}, "payload_bytes": _NUMBER}
+            {**{name: schema for name, schema in proposal.items() if name != "proposed_file"}, "payload_bytes": NUMBER}
             | standing
             | {"response": {"oneOf": [ref("ResponseSummary"), {"type": "null"}]}}
         ),
@@ -345,21 +282,21 @@ def schemas() -> dict[str, _Schema]:
                 "proposal_id": _ID,
                 "sender": {"enum": ["operator", "requester"]},
                 "text": {"type": "string", "description": f"At most {MAX_MESSAGE_BYTES} bytes of UTF-8."},
-                **dict.fromkeys(("written_by", "surface", "written_at"), _TEXT),
+                **dict.fromkeys(("written_by", "surface", "written_at"), TEXT),
                 "signed": {
                     "oneOf": [
-                        shape(dict.fromkeys(("bottle_slug", "tool", "payload_sha256", "key_id", "signature"), _TEXT)),
+                        shape(dict.fromkeys(("bottle_slug", "tool", "payload_sha256", "key_id", "signature"), TEXT)),
                         {"type": "null"},
                     ]
                 },
-                "damaged": _MAYBE_TEXT,
+                "damaged": MAYBE_TEXT,
             }
         ),
         "NewAnswer": shape(
             {"id": _ID, "text": {"type": "string", "description": f"At most {MAX_MESSAGE_BYTES} bytes of UTF-8."}},
             closed=True,
         ),
-        "Withdrawal": shape({"reason": _MAYBE_TEXT}, optional={"reason"}, closed=True),
+        "Withdrawal": shape({"reason": MAYBE_TEXT}, optional={"reason"}, closed=True),
         "NewEntries": shape(
             {
                 "entries": {
@@ -390,10 +327,10 @@ def schemas() -> dict[str, _Schema]:
                         "prev_hash",
                         "entry_hash",
                     ),
-                    _TEXT,
+                    TEXT,
                 ),
-                **dict.fromkeys(("proposal_id", "payload_sha256", "final_sha256"), _MAYBE_TEXT),
-                "seq": _NUMBER,
+                **dict.fromkeys(("proposal_id", "payload_sha256", "final_sha256"), MAYBE_TEXT),
+                "seq": NUMBER,
             }
         ),
         "GrantUse": shape({"tool": _NAME, "fingerprint": {"type": "string", "maxLength": 512}}, closed=True),
@@ -404,35 +341,14 @@ def schemas() -> dict[str, _Schema]:
                         *("id", "bottle_slug", "tool", "fingerprint", "scope", "created_at", "created_by"),
                         *("key_id", "signature"),
                     ),
-                    _TEXT,
+                    TEXT,
                 ),
                 **dict.fromkeys(
-                    ("expires_at", "proposal_id", "last_used_at", "revoked_at", "revoked_by", "damaged"), _MAYBE_TEXT
+                    ("expires_at", "proposal_id", "last_used_at", "revoked_at", "revoked_by", "damaged"), MAYBE_TEXT
                 ),
                 "uses": _MAYBE_NUMBER,
                 "uses_left": _MAYBE_NUMBER,
-                "live": _FLAG,
+                "live": FLAG,
             }
         ),
     }
-
-
-def shape(properties: _Schema, *, optional: set[str] | None = None, closed: bool = False) -> _Schema:
-    """An object all of whose properties are there but for ``optional``; a ``closed`` one has no others."""
-    schema: _Schema = {"type": "object", "properties": properties}
-    required = [name for name in properties if name not in (optional or set())]
-    if required:
-        schema["required"] = required
-    if closed:
-        schema["additionalProperties"] = False
-    return schema
-
-
-def many(name: str) -> _Schema:
-    """A list of what is called so."""
-    return {"type": "array", "items": ref(name)}
-
-
-def ref(name: str) -> _Schema:
-    """What is called so among the schemas."""
-    return {"$ref": f"#/components/schemas/{name}"}

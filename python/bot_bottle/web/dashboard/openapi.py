@@ -7,22 +7,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bot_bottle import __version__
-from bot_bottle.web.broker.openapi import many, operation, ref, schemas, shape
-from bot_bottle.web.problems import MEDIA_TYPE
+from bot_bottle.web.broker.openapi import schemas
+from bot_bottle.web.openapi import HASH, MAYBE_TEXT, NUMBER, TEXT, Schema, described, many, operation, ref, shape
 
-_Schema = dict[str, Any]
-
-_TEXT: Final[_Schema] = {"type": "string"}
-_MAYBE_TEXT: Final[_Schema] = {"type": ["string", "null"]}
-_NUMBER: Final[_Schema] = {"type": "integer"}
-_FLAG: Final[_Schema] = {"type": "boolean"}
-_HASH: Final[_Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-_ID: Final[_Schema] = {
+_ID: Final[Schema] = {
     "name": "id",
     "in": "path",
     "required": True,
-    "schema": _TEXT,
+    "schema": TEXT,
     "description": "An id, or as much of its beginning as is unique.",
 }
 _READS: Final = (422, 429)
@@ -32,42 +24,15 @@ _DOES: Final = (400, 403, 404, 408, 409, 413, 415, 422, 429)
 
 def document() -> dict[str, Any]:
     """The document, JSON-ready."""
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "bot-bottle for operators",
-            "version": __version__,
-            "license": {"name": "MIT", "identifier": "MIT"},
-            "description": "What a program may do that acts for an operator: see what waits, look at one, decide. The "
-            "token says in whose name. An error is a problem document (RFC 9457) whose `title` is the class that a "
-            "client raises. Texts are as an agent wrote them: show them with care.",
-        },
-        "paths": _paths(),
-        "components": {
-            "schemas": _schemas(),
-            "securitySchemes": {
-                "operator": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "bearerFormat": "43 characters of base64url",
-                    "description": "From the file that `bot-bottle operator token` wrote.",
-                }
-            },
-            "responses": {
-                "Problem": {
-                    "description": "Refused; `title` names the class, `detail` says why and what to do.",
-                    "headers": {
-                        "Retry-After": {
-                            "description": "Seconds; there if the same request may succeed later (429 and 503).",
-                            "schema": {"type": "integer", "minimum": 0},
-                        }
-                    },
-                    "content": {MEDIA_TYPE: {"schema": ref("Problem")}},
-                }
-            },
-        },
-        "security": [{"operator": []}],
-    }
+    return described(
+        "bot-bottle for operators",
+        "What a program may do that acts for an operator: see what waits, look at one, decide. The token says in whose "
+        "name. An error is a problem document (RFC 9457) whose `title` is the class that a client raises. Texts are as "
+        "an agent wrote them: show them with care.",
+        paths=_paths(),
+        schemas=_schemas(),
+        token=("operator", "From the file that `bot-bottle operator token` wrote."),
+    )
 
 
 def _paths() -> dict[str, Any]:
@@ -79,12 +44,12 @@ def _paths() -> dict[str, Any]:
                 "listProposals",
                 "What waits (`pending`, oldest first), what is decided but not in effect (`failed`), or all, newest "
                 "first (`any`). `next` is the id that leads to the next page, as `after`, or as `before` of `any`.",
-                shape({"proposals": many("InboxSummary"), "next": _MAYBE_TEXT}),
+                shape({"proposals": many("InboxSummary"), "next": MAYBE_TEXT}),
                 parameters=[
                     _asked("state", {"enum": ["pending", "failed", "any"], "default": "any"}),
-                    _asked("bottle", _TEXT),
-                    _asked("after", _TEXT),
-                    _asked("before", _TEXT),
+                    _asked("bottle", TEXT),
+                    _asked("after", TEXT),
+                    _asked("before", TEXT),
                     _asked("limit", _bounded(1, 500, 100)),
                 ],
                 errors=_FINDS,
@@ -152,7 +117,7 @@ def _paths() -> dict[str, Any]:
                 "changes",
                 "The changes after `since`, by default the last one there is, oldest first. Without any it waits up to "
                 "`wait` seconds, at most 25. A `last` that is less than `since` says that the database was set back.",
-                shape({"changes": many("Change"), "last": _NUMBER}),
+                shape({"changes": many("Change"), "last": NUMBER}),
                 parameters=[
                     _asked("since", _bounded(0, 2**63 - 1)),
                     _asked("limit", _bounded(1, 1000, 1000)),
@@ -168,7 +133,7 @@ def _paths() -> dict[str, Any]:
                 "id of an event is the number of its change; sent as `Last-Event-ID` it goes on from there.",
                 "parameters": [_asked("since", _bounded(0, 2**63 - 1))],
                 "responses": {
-                    "200": {"description": "It goes on.", "content": {"text/event-stream": {"schema": _TEXT}}},
+                    "200": {"description": "It goes on.", "content": {"text/event-stream": {"schema": TEXT}}},
                     **{str(each): {"$ref": "#/components/responses/Problem"} for each in (401, 422, 429, 500, 503)},
                 },
             }
@@ -179,7 +144,7 @@ def _paths() -> dict[str, Any]:
                 "Grants, newest first; with `live=false` those too that have ended.",
                 shape({"grants": many("Grant")}),
                 errors=_FINDS,
-                parameters=[_asked("bottle", _TEXT), _asked("live", {"enum": ["true", "false"], "default": "true"})],
+                parameters=[_asked("bottle", TEXT), _asked("live", {"enum": ["true", "false"], "default": "true"})],
             )
         },
         "/v1/grants/{id}/revoke": {
@@ -202,7 +167,7 @@ def _paths() -> dict[str, Any]:
                 shape({"entries": many("AuditEntry")}),
                 errors=_FINDS,
                 parameters=[
-                    *(_asked(name, _TEXT) for name in ("component", "bottle", "since")),
+                    *(_asked(name, TEXT) for name in ("component", "bottle", "since")),
                     _asked("limit", _bounded(1, 1000, 100)),
                 ],
             )
@@ -213,7 +178,7 @@ def _paths() -> dict[str, Any]:
                 "How much waits and was decided, and how people decide; docs/oversight.md says what it answers.",
                 {"type": "object"},
                 errors=_FINDS,
-                parameters=[_asked("since", _TEXT), _asked("bottle", _TEXT)],
+                parameters=[_asked("since", TEXT), _asked("bottle", TEXT)],
             )
         },
         "/v1/views": {
@@ -224,58 +189,58 @@ def _paths() -> dict[str, Any]:
     }
 
 
-def _asked(name: str, schema: _Schema) -> _Schema:
+def _asked(name: str, schema: Schema) -> Schema:
     return {"name": name, "in": "query", "schema": schema}
 
 
-def _bounded(least: int, most: int, default: int | None = None) -> _Schema:
-    schema: _Schema = {"type": "integer", "minimum": least, "maximum": most}
+def _bounded(least: int, most: int, default: int | None = None) -> Schema:
+    schema: Schema = {"type": "integer", "minimum": least, "maximum": most}
     return schema if default is None else {**schema, "default": default}
 
 
-def _schemas() -> dict[str, _Schema]:
+def _schemas() -> dict[str, Schema]:
     known = schemas()
     item = known["InboxItem"]["properties"]
     part = shape(
         {
             "kind": {"enum": ["same", "removed", "added"]},
-            "text": _TEXT,
-            "changed": {"type": "array", "items": {"type": "array", "items": _NUMBER}},
+            "text": TEXT,
+            "changed": {"type": "array", "items": {"type": "array", "items": NUMBER}},
         }
     )
-    lines = {name: _NUMBER for name in ("before_line", "before_lines", "after_line", "after_lines")}
+    lines = {name: NUMBER for name in ("before_line", "before_lines", "after_line", "after_lines")}
     hunk = shape({**lines, "parts": {"type": "array", "items": part}})
     return {
         **{
             name: known[name]
             for name in ("Problem", "Response", "ResponseSummary", "InboxSummary", "Message", "AuditEntry", "Grant")
         },
-        "Me": shape({"name": _TEXT, "version": _TEXT, "time": _TEXT}),
+        "Me": shape({"name": TEXT, "version": TEXT, "time": TEXT}),
         "Nothing": shape({}, closed=True),
         "InboxItem": shape(item),
         "Review": shape(
             {
                 **item,
-                **dict.fromkeys(("current_file", "current_sha256", "current_problem"), _MAYBE_TEXT),
+                **dict.fromkeys(("current_file", "current_sha256", "current_problem"), MAYBE_TEXT),
                 "hunks": {
                     "type": ["array", "null"],
                     "items": hunk,
                 },
                 "revised": {
                     "oneOf": [
-                        shape({"id": _TEXT, "thread": many("Message"), "hunks": {"type": "array", "items": hunk}}),
+                        shape({"id": TEXT, "thread": many("Message"), "hunks": {"type": "array", "items": hunk}}),
                         {"type": "null"},
                     ]
                 },
-                "odd": {"type": "array", "items": shape({"kind": _TEXT, "message": _TEXT})},
-                "review_sha256": _HASH,
+                "odd": {"type": "array", "items": shape({"kind": TEXT, "message": TEXT})},
+                "review_sha256": HASH,
             }
         ),
         "Question": shape(
             {
-                "text": {**_TEXT, "description": "The agent reads it."},
+                "text": {**TEXT, "description": "The agent reads it."},
                 "surface": {"enum": ["api", "cli", "tui"], "default": "api"},
-                "id": {**_TEXT, "format": "uuid", "description": "The same question under the same id is asked once."},
+                "id": {**TEXT, "format": "uuid", "description": "The same question under the same id is asked once."},
             },
             optional={"surface", "id"},
             closed=True,
@@ -283,10 +248,10 @@ def _schemas() -> dict[str, _Schema]:
         "Decision": shape(
             {
                 "status": {"enum": ["approved", "modified", "rejected"]},
-                "review_sha256": _HASH,
-                "notes": {**_TEXT, "description": "The agent reads it."},
-                "final_file": {**_TEXT, "description": "What shall run instead; with `modified`."},
-                "grant": {**_TEXT, "description": "`once`, `uses:N`, `until:<RFC 3339>`, `for:<seconds>` or `bottle`."},
+                "review_sha256": HASH,
+                "notes": {**TEXT, "description": "The agent reads it."},
+                "final_file": {**TEXT, "description": "What shall run instead; with `modified`."},
+                "grant": {**TEXT, "description": "`once`, `uses:N`, `until:<RFC 3339>`, `for:<seconds>` or `bottle`."},
                 "surface": {"enum": ["api", "cli", "tui"], "default": "api"},
             },
             optional={"notes", "final_file", "grant", "surface"},
@@ -294,23 +259,23 @@ def _schemas() -> dict[str, _Schema]:
         ),
         "View": shape(
             {
-                "proposal_id": _TEXT,
-                "review_sha256": _HASH,
+                "proposal_id": TEXT,
+                "review_sha256": HASH,
                 "surface": {"enum": ["api", "cli", "tui"]},
-                "shown_at": _TEXT,
-                "whole_at": _MAYBE_TEXT,
+                "shown_at": TEXT,
+                "whole_at": MAYBE_TEXT,
             },
             optional={"whole_at"},
             closed=True,
         ),
-        "Change": shape({"seq": _NUMBER, **dict.fromkeys(("kind", "proposal_id", "bottle_slug", "tool", "at"), _TEXT)}),
+        "Change": shape({"seq": NUMBER, **dict.fromkeys(("kind", "proposal_id", "bottle_slug", "tool", "at"), TEXT)}),
         "Bottle": shape(
             {
-                **dict.fromkeys(("slug", "backend", "started_at"), _TEXT),
-                **dict.fromkeys(("stopped_at", "damaged"), _MAYBE_TEXT),
-                "files": {"type": "object", "additionalProperties": _TEXT},
-                "pending": _NUMBER,
-                "sidecars": shape({"state": _TEXT, "since": _MAYBE_TEXT, "detail": _TEXT}),
+                **dict.fromkeys(("slug", "backend", "started_at"), TEXT),
+                **dict.fromkeys(("stopped_at", "damaged"), MAYBE_TEXT),
+                "files": {"type": "object", "additionalProperties": TEXT},
+                "pending": NUMBER,
+                "sidecars": shape({"state": TEXT, "since": MAYBE_TEXT, "detail": TEXT}),
             }
         ),
     }
