@@ -243,8 +243,7 @@ class Programs:
     async def _decide(self, request: Request) -> Response:
         body = await self._body(request)
         given = texts(body, ("status", "review_sha256"), ("notes", "final_file", "grant", "surface"))
-        if given.setdefault("surface", "api") not in SURFACES:
-            raise InvalidInputError(f"surface must be one of {', '.join(SURFACES)}")
+        given["surface"] = _surface(given)
         if len(given["review_sha256"]) != 64:
             raise InvalidInputError("review_sha256 must be the whole hash of what was reviewed")
         keys = request.headers.getlist("idempotency-key")
@@ -299,14 +298,11 @@ class Programs:
 
     async def _ask(self, request: Request) -> Response:
         given = texts(await self._body(request), ("text",), ("surface", "id"))
-        if given.setdefault("surface", "api") not in SURFACES:
-            raise InvalidInputError(f"surface must be one of {', '.join(SURFACES)}")
-        by = request.state.decides_as
+        surface, by = _surface(given), request.state.decides_as
 
         def ask() -> dict[str, Any]:
             inbox = self._stores.inbox
-            proposal_id = inbox.read(request.path_params["id"]).proposal.id
-            surface = cast("Surface", given["surface"])
+            proposal_id = inbox.summary(request.path_params["id"]).proposal.id
             asked = inbox.ask(proposal_id, given["text"], asked_by=by, surface=surface, message_id=given.get("id"))
             return asked.to_dict()
 
@@ -335,13 +331,12 @@ class Programs:
 
     async def _views(self, request: Request) -> Response:
         given = texts(await self._body(request), ("proposal_id", "review_sha256", "surface", "shown_at"), ("whole_at",))
-        if given["surface"] not in SURFACES:
-            raise InvalidInputError(f"surface must be one of {', '.join(SURFACES)}")
+        surface = _surface(given)
         item = await self._run(self._stores.inbox.summary, given["proposal_id"])
         view = views.View(
             item.proposal.id,
             given["review_sha256"],
-            cast("Surface", given["surface"]),
+            surface,
             given["shown_at"],
             given.get("whole_at"),
         )
@@ -365,6 +360,14 @@ def _after(items: list[InboxSummary], last: str) -> list[InboxSummary]:
     """What comes after the one whose id is ``last``; if that is no longer there, all of it once more."""
     at = next((at for at, each in enumerate(items) if each.proposal.id == last), -1)
     return items[at + 1 :]
+
+
+def _surface(given: dict[str, str]) -> Surface:
+    """Through what a program says that it acts; ``api`` unless it says so."""
+    surface = given.get("surface", "api")
+    if surface not in SURFACES:
+        raise InvalidInputError(f"surface must be one of {', '.join(SURFACES)}")
+    return cast("Surface", surface)
 
 
 def _seconds(text: str) -> float:
