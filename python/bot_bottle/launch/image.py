@@ -126,13 +126,7 @@ def context(architecture: str, wheel: str | None = None) -> Iterator[Path]:
         (extension,) = [*package.glob("_native*.so")] or [package / "_native.abi3.so"]
         _require(extension, architecture)
         for name in PROGRAMS:
-            packed = package / "programs" / architecture / f"{name}.xz"
-            if packed.is_file():
-                (folder / name).write_bytes(lzma.decompress(packed.read_bytes()))
-                _require(folder / name, architecture)
-            else:
-                shutil.copyfile(_program(package, name, architecture, installed=wheel is None), folder / name)
-            (folder / name).chmod(0o755)
+            _place(package, name, architecture, folder / name, installed=wheel is None)
         yield folder
 
 
@@ -185,22 +179,28 @@ def _unpacked(wheel: str, into: Path) -> Path:
     return into / "bot_bottle"
 
 
-def _program(package: Path, name: str, architecture: str, *, installed: bool) -> Path:
-    """A static program, as the wheel brings it, or as it is installed beside this one."""
+def _place(package: Path, name: str, architecture: str, to: Path, *, installed: bool) -> None:
+    """Puts a static program where the build takes it from: as the wheel brings it, packed or not, or as installed."""
+    carried = package / "programs" / architecture
     # A wheel's own helper is not among the programs, but where pip takes it from to put it on PATH.
-    places = [package / "programs" / architecture / name]
+    places = [carried / f"{name}.xz", carried / name]
     places += [folder / name for folder in package.parent.glob("bot_bottle-*.data/scripts")]
     if installed:
         found = shutil.which(name)
         places += [Path(sys.executable).parent / name, *([Path(found)] if found else [])]
-    for place in places:
-        if place.is_file():
-            _require(place, architecture)
-            return place
-    raise InvalidInputError(
-        f"{name} for {architecture} is not in this installation: install the wheel that 'make wheel' makes "
-        "in a checkout, or name it with --wheel"
-    )
+    place = next((place for place in places if place.is_file()), None)
+    if place is None:
+        raise InvalidInputError(
+            f"{name} for {architecture} is not in this installation: install the wheel that 'make wheel' makes "
+            "in a checkout, or name it with --wheel"
+        )
+    if place.suffix == ".xz":
+        to.write_bytes(lzma.decompress(place.read_bytes()))
+        _require(to, architecture)
+    else:
+        _require(place, architecture)
+        shutil.copyfile(place, to)
+    to.chmod(0o755)
 
 
 def _require(file: Path, architecture: str) -> None:
