@@ -53,13 +53,16 @@ class NotFoundError(BotBottleError, LookupError):
 
 
 class AlreadyDecidedError(BotBottleError):
-    """Somebody decided first. Attributes: ``proposal_id, status, decided_by, decided_at``."""
+    """Somebody decided first. Attributes: ``proposal_id, status, decided_by, surface, decided_at``, and ``archived``:
+    whether the answer was put away since."""
 
     exit_code = 5
     proposal_id: str
     status: str
     decided_by: str
+    surface: str
     decided_at: str
+    archived: bool
 
 
 class ProposalExpiredError(BotBottleError):
