@@ -125,4 +125,4 @@ def _answer(inbox: Inbox, proposal_id: str, *, pages: bool, others: str) -> str:
             return "skipped"
         if answer in (QUIT, "quit"):
             return QUIT
-        say(f"'{answer}' is none of the letters in brackets; nothing was decided.", "soon")
+        say(f"'{answer}' is not one of the letters in brackets; nothing was decided.", "soon")

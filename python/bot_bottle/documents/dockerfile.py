@@ -103,7 +103,7 @@ def _exec_form(line: int, name: str, rest: str, words: list[str]) -> list[str]:
         return items
     if name in ("CMD", "ENTRYPOINT", "SHELL"):
         # A builder would hand the brackets to the shell, which nobody means.
-        raise _fail(line, f"{name} starts like a JSON list but is none; use double quotes around each word")
+        raise _fail(line, f"{name} starts like a JSON list but is not a valid one; use double quotes around each word")
     return words  # RUN [ -f x ] && ... is plain shell
 
 

@@ -73,7 +73,7 @@ class Host:
         try:
             self._port = at.port or (443 if at.scheme == "https" else 80)
         except ValueError:
-            raise InvalidInputError(f"--url has a port that is none: {url!r}") from None
+            raise InvalidInputError(f"--url has an invalid port: {url!r}") from None
         self.url = url.rstrip("/")
         self._host = at.hostname
         self._tls = _context(cert_file) if at.scheme == "https" else None
