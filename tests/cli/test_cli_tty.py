@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -279,3 +280,13 @@ def test_a_pager_that_is_left_early_has_not_shown_all_which_is_said(host: Host, 
     child.sendline("n")
     _, code = finish(child)
     assert code == 1
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_no_line_that_was_broken_ends_in_a_blank(host: Host, terminal: Terminal, columns: int) -> None:
+    proposal = host.propose(tool="capability-block")
+    shown, _ = finish(terminal("show", proposal.id, columns=columns))
+    rejected, _ = finish(terminal("reject", proposal.id, columns=columns))
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown + rejected).split("\r\n")
+    broken = [line for line in lines if line.startswith(("File", "Nobody"))]
+    assert len(broken) == 2 and [line for line in lines if line.endswith(" ")] == []

@@ -220,7 +220,9 @@ def print_in_pages(draw: Callable[[], None]) -> None:
 def say(text: str, tone: Tone = "plain") -> None:
     """Prints a sentence of this program's; text that it quotes is made visible."""
     if sys.stdout.isatty() or _COLOUR_WANTED.intersection(os.environ):
-        console().print(visible(text), style=_STYLES[tone], overflow="fold")
+        from rich.text import Text
+
+        _print_block(Text(visible(text), style=_STYLES[tone], overflow="fold"))
     else:
         sys.stdout.write(f"{visible(text)}\n")
         sys.stdout.flush()
@@ -331,10 +333,17 @@ def print_fields(fields: Iterable[tuple[str, Cell]]) -> None:
 
 
 def _print_block(block: RenderableType) -> None:
-    """Prints a table, without the blanks that Rich fills its last column with."""
+    """Prints a table or a sentence, without the blanks that Rich fills its last column with and breaks lines after."""
     with console().capture() as capture:
         console().print(block)
-    console().file.write("".join(f"{line.rstrip(' ')}\n" for line in capture.get().removesuffix("\n").split("\n")))
+    lines = capture.get().removesuffix("\n").split("\n")
+    console().file.write("".join(f"{_without_blanks_at_end(line)}\n" for line in lines))
+    console().file.flush()
+
+
+def _without_blanks_at_end(line: str) -> str:
+    line, style_ends = line.rstrip(" "), "\x1b[0m"
+    return line.removesuffix(style_ends).rstrip(" ") + style_ends if line.endswith(style_ends) else line
 
 
 def print_quoted(text: str, *, diff: bool = False) -> None:
