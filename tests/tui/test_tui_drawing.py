@@ -76,3 +76,12 @@ def test_a_search_finds_the_row_of_a_line_and_goes_round(monkeypatch: pytest.Mon
     assert found is not None and "│ line 500 xx" in "".join(part.text for part in shown.draw(found))
     assert shown.find("line 500 ", found) == found
     assert shown.find("nowhere", 0) is None
+
+
+def test_a_search_in_a_large_change_looks_for_no_lines_that_replace_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = document([Section("Change", text="@@ -0 +1 @@\n" + "+\n" * 500_000 + "+last\n", diff=True)])
+    shown.wrap(60)
+    # For each of so many lines that would take minutes.
+    monkeypatch.setattr(Quoted, "_partner", lambda *_: pytest.fail("it looked for one"))
+    assert shown.find("last", 0) == shown.height - 1
+    assert shown.find("nowhere", 0) is None

@@ -208,15 +208,21 @@ class Document:
         wanted = text.casefold()
         count = self._starts[-1]
         first = min(bisect_right(self._ends, after) + 1, count)
+        # Texts alone: which line another one replaces is looked for where it is drawn, and takes long.
+        texts = list(chain.from_iterable(map(_texts, self.parts)))
         for at in chain(range(first, count), range(first)):
-            if wanted in self._line(at).text.casefold():
+            if wanted in texts[at].casefold():
                 return int(self._ends[at - 1]) if at else 0
         return None
 
 
+def _texts(part: Sequence[Line] | Quoted) -> Sequence[str]:
+    return part.texts if isinstance(part, Quoted) else [line.text for line in part]
+
+
 def _heights(part: Sequence[Line] | Quoted, width: int) -> Iterable[int]:
     if not isinstance(part, Quoted):
-        return (_rows(line.text, width) for line in part)
+        return (_rows(text, width) for text in _texts(part))
     room = max(1, width - 2)
     # What fits is told from its length alone, for a million lines at once.
     longest = max(map(len, part.texts))
