@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 
 from bot_bottle import Inbox
@@ -91,6 +92,40 @@ def test_what_is_about_the_host_itself_says_so(host: Host, elsewhere: Elsewhere)
         assert "is about the host itself" in elsewhere.refused(command, code=2), command
     proposal = host.propose("a: 1\n")
     assert "--remember writes this host's" in elsewhere.refused("reject", proposal.id, "--remember", "1h", code=2)
+    with Inbox() as inbox:
+        assert inbox.read(proposal.id).state == "pending"
+
+
+def test_a_question_from_another_machine_is_in_the_name_of_the_token(host: Host, elsewhere: Elsewhere) -> None:
+    proposal = host.propose("a: 1\n")
+    assert "it stays pending" in elsewhere.run("ask", proposal.id, "what for?")
+    with Inbox() as inbox:
+        (message,) = inbox.read(proposal.id).thread
+    assert (message.text, message.written_by, message.surface) == ("what for?", "ann", "cli")
+
+
+def test_what_is_of_this_machine_is_left_alone_there(host: Host, elsewhere: Elsewhere, tmp_path: Path) -> None:
+    proposal = host.propose("a: 1\n")
+    here = Host(tmp_path / "here")
+    here.run("bottle", "start", "mine", "--backend", "macos-container")
+    here.run("bypass", "start", "mine", "--reason", "a demo", "--yes")
+    assert "BYPASS" in here.run("pending").stdout
+    assert "BYPASS" not in here.run(*elsewhere.before, "pending").stdout
+    child: pexpect.spawn[str] = pexpect.spawn(
+        str(PROGRAMS / "bot-bottle"),
+        [*elsewhere.before, "approve", proposal.id],
+        env=here.environment(),
+        dimensions=(60, 200),
+        encoding="utf-8",
+        timeout=60,
+    )
+    child.expect_exact("[v]iew again: ")
+    child.sendline("r 1h")
+    child.expect_exact("a time after r writes this host's policy.toml")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 2
+    assert not (here.root / "policy.toml").exists()
     with Inbox() as inbox:
         assert inbox.read(proposal.id).state == "pending"
 

@@ -91,7 +91,7 @@ def ask_why_yes() -> str:
 def _rejected(inbox: Inbox, review: Review, notes: str, seconds: float | None) -> Response:
     """Rejects it, and the same content for so long."""
     if seconds:
-        can_be_remembered()
+        can_be_remembered("a time after r")
     notes = notes or _ask_why_not()
     response = decisions.decide(inbox, review, "rejected", surface="cli", notes=notes)
     if seconds:
@@ -102,12 +102,14 @@ def _rejected(inbox: Inbox, review: Review, notes: str, seconds: float | None) -
     return response
 
 
-def can_be_remembered() -> None:
+def can_be_remembered(how: str) -> None:
     """Raises:
-    InvalidInputError: the rules cannot be added to; to be known before a decision.
+    InvalidInputError: the rules cannot be added to, or are another host's; to be known before a decision.
     """
     from bot_bottle.policy import rules
 
+    if seat.elsewhere() is not None:
+        raise InvalidInputError(f"{how} writes this host's policy.toml: reject without it, or on the host itself")
     rules.read()
 
 

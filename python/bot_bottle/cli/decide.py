@@ -146,11 +146,7 @@ def reject(proposal_id: str, notes: str, remember: float | None, reviewed: str |
       bot-bottle reject 0199d2c4-1a2b --remember 1h    # and the same again
     """
     if remember is not None:
-        if seat.elsewhere() is not None:
-            raise InvalidInputError(
-                "--remember writes this host's policy.toml: reject without it, or on the host itself"
-            )
-        can_be_remembered()
+        can_be_remembered("--remember")
     with undone_or_told():
         with seat.inbox() as inbox:
             review = inbox.review(proposal_id)

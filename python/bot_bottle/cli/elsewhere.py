@@ -19,7 +19,7 @@ OPTIONS: Final = {
 # The others are about what only the host itself has: its files, keys, engine and processes.
 COMMANDS: Final = frozenset(
     (
-        *("supervise", "review", "pending", "show", "approve", "modify", "reject", "watch"),
+        *("supervise", "review", "pending", "show", "approve", "modify", "reject", "ask", "watch"),
         *("history", "archive", "grants", "bottles", "stats"),
     )
 )
@@ -46,7 +46,7 @@ def taken(words: Sequence[str]) -> list[str]:
         return rest
     if "--url" not in given or "--token-file" not in given:
         missing = "--token-file" if "--url" in given else "--url"
-        raise InvalidInputError(f"{' and '.join(given)} needs {missing} beside it (see '{PROGRAM} --help')")
+        raise InvalidInputError(f"{next(iter(given))} needs {missing} beside it (see '{PROGRAM} --help')")
     command = rest[0] if rest else ""
     if command[:1] != "-" and command not in COMMANDS:
         what = f"'{PROGRAM} {command}'" if command else "what you asked for"

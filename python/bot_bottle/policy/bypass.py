@@ -18,11 +18,10 @@ from typing import Any, Final, NamedTuple
 from bot_bottle import AuditEntry, AuditStore, Database, bot_bottle_root
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.launch import managed
-from bot_bottle.operator import words
+from bot_bottle.operator import seat, words
 from bot_bottle.policy import rules
 from bot_bottle.policy.rules import Rule
 
-DEFAULT_SECONDS: Final = 3600.0
 MOST_SECONDS: Final = 8 * 3600.0
 _COMPONENT: Final = "policy"
 _COUNT_SQL = """\
@@ -108,7 +107,10 @@ def _is_valid(each: Bypass) -> bool:
 
 
 def active() -> list[Bypass]:
-    """Those that count now, for a face to show. A file that cannot be understood has none."""
+    """Those of this host that count now, for a face to show: none while it looks at another host's inbox, or if the
+    file cannot be understood."""
+    if seat.elsewhere() is not None:
+        return []
     try:
         return [each for each in read() if each.active]
     except InvalidInputError:
