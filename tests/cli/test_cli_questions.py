@@ -41,7 +41,10 @@ def test_what_cannot_be_asked_about_says_why(host: Host) -> None:
     assert "reads no words" in host.run("ask", held.id, "why?", code=2).stderr
     host.run("reject", held.id)
     assert "was already rejected" in host.run("ask", held.id, "why?", code=5).stderr
-    assert "is blank" in host.run("ask", host.propose("a: 1\n").id, " ", code=2).stderr
+    asked = host.propose("a: 1\n")
+    for words, stdin in (([" "], ""), ([""], ""), (["-"], ""), (["-"], "\n")):
+        assert "is blank" in host.run("ask", asked.id, *words, stdin=stdin, code=2).stderr
+    assert host.json("show", asked.id)["thread"] == []
 
 
 def test_a_revision_shows_what_changed_since_and_what_was_asked(host: Host) -> None:

@@ -33,7 +33,8 @@ def ask(proposal_id: str, text: str | None, as_json: bool) -> None:
             text = _written()
         elif text == "-":
             text = sys.stdin.read()
-        message = inbox.ask(item.proposal.id, (text or "-").strip(), surface="cli")
+        # Without a text it cannot be asked about any more, which is what the store says.
+        message = inbox.ask(item.proposal.id, "-" if text is None else text.strip(), surface="cli")
         if as_json:
             print_json(message.to_dict())
             told()
