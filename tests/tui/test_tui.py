@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from textual.widgets import Input, Label
 from bot_bottle import Database, GrantStore, Inbox, InvalidInputError, Proposal
 from bot_bottle.operator import remote, seat
 from bot_bottle.tui.app import Seat
+from bot_bottle.tui.dialogs import Help
 from cli_process import MORE_ROUTES, ROUTES, Host
 from dashboard_process import Served
 from seat_screen import asked, on_screen, play, shown, text, told, until
@@ -504,3 +506,8 @@ def test_the_screen_works_on_another_host_s_inbox(
     with Inbox() as inbox:
         answer = inbox.read(proposal.id).response
     assert answer is not None and (answer.decided_by, answer.surface) == ("ann", "tui")
+
+
+def test_the_page_of_keys_has_every_key_that_decides() -> None:
+    told_of = re.findall(r"^(\w) |  (\w)  ", Help.TEXT, re.MULTILINE)
+    assert {key for key in Seat.DECIDING if len(key) == 1} <= {one or other for one, other in told_of}

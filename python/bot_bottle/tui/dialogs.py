@@ -223,6 +223,7 @@ R           the same, and the same content again for 1 hour
 w           write back: ask, or ask for changes; the proposal stays pending
 x           mark one that was read to its end
 b           approve all marked ones, after one question that lists them
+g           approve all of this one's kind, after one question that shows each
 c           take what is decided out of the list
 
 q           quit           Ctrl+P  all commands
