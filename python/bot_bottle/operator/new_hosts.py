@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 from bot_bottle import TOOL_EGRESS_ALLOW, Review
 
 TYPE_CHECKING = False
@@ -58,6 +56,8 @@ def _about(route: Route, known: Iterable[str]) -> list[Said]:
 
 
 def _is_address(name: str) -> bool:
+    import ipaddress  # only for a new host: every review imports this module
+
     try:
         ipaddress.ip_address(name)
     except ValueError:
