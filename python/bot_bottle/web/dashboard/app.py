@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.resources import files
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -37,17 +37,15 @@ from bot_bottle import (
     NotFoundError,
     render_diff,
 )
-from bot_bottle.errors import AlreadyDecidedError
 from bot_bottle.operator import decisions, words
 from bot_bottle.operator.overview import overview
 from bot_bottle.policy import bypass
-from bot_bottle.states import Status
 from bot_bottle.web.access_log import AccessLog
 from bot_bottle.web.broker.bodies import parse, query, texts
-from bot_bottle.web.dashboard import guard, login, shown
+from bot_bottle.web.dashboard import deciding, guard, login, shown
 from bot_bottle.web.dashboard.events import Events, event
 from bot_bottle.web.dashboard.presence import Presence
-from bot_bottle.web.dashboard.programs import Programs, Stores, same
+from bot_bottle.web.dashboard.programs import Programs, Stores
 from bot_bottle.web.dashboard.routing import Handler, at, json
 from bot_bottle.web.dashboard.tables import Tables
 from bot_bottle.web.limits import Limits
@@ -413,24 +411,9 @@ class Dashboard:
 
     def _decided(self, proposal_id: str, given: dict[str, str], name: str | None) -> dict[str, Any]:
         item = self._inbox.read(proposal_id)
-        final = given.get("final_file")
-        try:
-            answer = self._inbox.decide(
-                item.proposal.id,
-                cast("Status", given["status"]),  # the store refuses an invalid one
-                review_sha256=given["review_sha256"],
-                surface=SURFACE,
-                notes=given.get("notes", ""),
-                final_file=None if final is None else final.encode(),
-                decided_by=name,
-                grant=given.get("scope"),
-            )
-        except AlreadyDecidedError:
-            # A page whose answer was lost asks again. What it asked for is what was done: then that is the answer.
-            item = self._inbox.read(proposal_id)
-            if item.response is None or not same(item.response, given, SURFACE, given.get("scope"), name):
-                raise
-            answer = item.response
+        answer = deciding.decide(
+            self._inbox, item.proposal.id, given, surface=SURFACE, grant=given.get("scope"), name=name
+        )
         told = [shown.said(each) for each in decisions.told(item, answer)]
         return {"row": shown.row(self._inbox.summary(proposal_id)), "told": told}
 

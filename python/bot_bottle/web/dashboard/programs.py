@@ -33,13 +33,11 @@ from bot_bottle import (
     QueueStore,
     __version__,
 )
-from bot_bottle import Response as Answer
-from bot_bottle.errors import AlreadyDecidedError
 from bot_bottle.launch import engine
 from bot_bottle.operator import known, oversight, views
-from bot_bottle.states import Status, Surface
+from bot_bottle.states import Surface
 from bot_bottle.web.broker.bodies import query, texts, timestamp
-from bot_bottle.web.dashboard import guard, openapi
+from bot_bottle.web.dashboard import deciding, guard, openapi
 from bot_bottle.web.dashboard.events import Events, event, until_change, until_gone
 from bot_bottle.web.dashboard.presence import Presence
 from bot_bottle.web.dashboard.routing import Run, at, flag, json, whole
@@ -276,24 +274,15 @@ class Programs:
         return await asyncio.shield(before[1])
 
     def _decided(self, proposal_id: str, given: dict[str, str], name: str | None) -> dict[str, Any]:
-        final = given.get("final_file")
-        try:
-            answer = self._stores.inbox.decide(
-                self._stores.inbox.summary(proposal_id).proposal.id,
-                cast("Status", given["status"]),  # the store refuses an invalid one
-                review_sha256=given["review_sha256"],
-                surface=cast("Surface", given["surface"]),
-                notes=given.get("notes", ""),
-                final_file=None if final is None else final.encode(),
-                decided_by=name,
-                grant=given.get("grant"),
-            )
-        except AlreadyDecidedError:
-            # A client whose answer was lost asks again, perhaps another process than the one that answered.
-            found = self._stores.inbox.read(proposal_id).response
-            if found is None or not same(found, given, given["surface"], given.get("grant"), name):
-                raise
-            answer = found
+        inbox = self._stores.inbox
+        answer = deciding.decide(
+            inbox,
+            inbox.summary(proposal_id).proposal.id,
+            given,
+            surface=cast("Surface", given["surface"]),
+            grant=given.get("grant"),
+            name=name,
+        )
         return answer.to_dict()
 
     async def _ask(self, request: Request) -> Response:
@@ -344,16 +333,6 @@ class Programs:
         if error is not None:
             raise error
         return json({})
-
-
-def same(answer: Answer, given: dict[str, str], surface: str, scope: str | None, name: str | None) -> bool:
-    """Is ``answer`` what ``given`` asks for, from this surface and in this name?"""
-    wanted = (given["status"], given.get("notes", ""), given.get("final_file"), given["review_sha256"])
-    found = (answer.status, answer.notes, answer.final_file, answer.review_sha256)
-    signed = (answer.signed or {}).get("scope")
-    # "for" became the moment at which it ends.
-    reaches = scope == signed or bool(scope and signed and scope.startswith("for:") and signed.startswith("until:"))
-    return answer.surface == surface and found == wanted and reaches and name in (None, answer.decided_by)
 
 
 def _after(items: list[InboxSummary], last: str) -> list[InboxSummary]:
