@@ -1,7 +1,7 @@
-"""What may an operator's browser do? See what is pending and what was decided, and decide, as on the command line.
+"""How does a request get to a route of the operator's side, and who gets in? The routes are in files of their own.
 
-The routes are listed once, in :class:`Dashboard`. ``guard.py`` says what is refused before any of them, ``login.py``
-who gets further than the login page. docs/dashboard.md describes both, and the API.
+``guard.py`` says what is refused before any route, ``login.py`` who gets further than the login page. ``inbox.py`` and
+``tables.py`` are for the pages, ``programs.py`` for programs. docs/dashboard.md describes all of it, and the API.
 """
 
 from __future__ import annotations
@@ -27,23 +27,16 @@ from bot_bottle import (
     AccessDeniedError,
     AuditStore,
     BottleStore,
-    Change,
     Database,
     DatabaseBusyError,
     GrantStore,
     Inbox,
-    InboxItem,
     InvalidInputError,
-    NotFoundError,
-    render_diff,
 )
-from bot_bottle.operator import decisions, words
-from bot_bottle.operator.overview import overview
-from bot_bottle.policy import bypass
 from bot_bottle.web.access_log import AccessLog
-from bot_bottle.web.broker.bodies import parse, query, texts
-from bot_bottle.web.dashboard import deciding, guard, login, shown
-from bot_bottle.web.dashboard.events import Events, event
+from bot_bottle.web.broker.bodies import parse, texts
+from bot_bottle.web.dashboard import guard, login, shown
+from bot_bottle.web.dashboard.inbox import InboxRoutes
 from bot_bottle.web.dashboard.presence import Presence
 from bot_bottle.web.dashboard.programs import Programs, Stores
 from bot_bottle.web.dashboard.routing import Handler, at, json
@@ -53,9 +46,7 @@ from bot_bottle.web.problems import Refusal, document, encode, problem, refusal_
 
 T = TypeVar("T")
 
-SURFACE: Final = "web"
 _MOST_STREAMS: Final = 256
-_MOST_IN_VIEW: Final = 200
 _WORDS: Final = {
     "nothing_here": "there is no such page",
     "other_methods": "this route is for other methods",
@@ -72,7 +63,6 @@ _TYPES: Final = {
 # What a browser asks for by itself, which sends no page key.
 _PLAIN: Final = frozenset(("/", "/phone", "/worker.js"))
 _TOKEN: Final = re.compile(r"Bearer ([A-Za-z0-9_-]{43})", re.IGNORECASE)
-_PAGE: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 # What a browser needs to show the login page; everything else is for those who are logged in.
 _OPEN: Final = frozenset(
     ("/login", "/assets/login.js", "/assets/style.css", "/assets/icon.svg", "/assets/icon.png", "/api/v1/login")
@@ -89,15 +79,13 @@ class Dashboard:
         self._user = getpass.getuser()
         self._stopped = asyncio.Event()
         self._streams = 0
-        self._inbox = Inbox()
-        self._inbox.last_change()  # opens the database: now, with the reason if it cannot be used
-        self._database = Database()
+        inbox = Inbox()
+        inbox.last_change()  # opens the database: now, with the reason if it cannot be used
         self._threads = ThreadPoolExecutor(8, "dashboard")
         self._working: set[Future[Any]] = set()
         self._assets = {each.name: each.read_bytes() for each in files(__package__).joinpath("assets").iterdir()}
-        self._presence = Presence()
-        stores = Stores(self._inbox, BottleStore(), GrantStore(), AuditStore(), self._database)
-        programs = Programs(stores, self._run, self._body, self._stopped, self._stream, self._presence)
+        stores = Stores(inbox, BottleStore(), GrantStore(), AuditStore(), Database())
+        shared = (stores, self._run, self._body, self._stopped, self._stream, Presence())
         self._router = Router(
             [
                 at("/", GET=self._page("index.html")),
@@ -107,17 +95,9 @@ class Dashboard:
                 at("/assets/{name}", GET=self._asset),
                 at("/api/v1/login", POST=self._log_in),
                 at("/api/v1/logout", POST=self._log_out),
-                at("/api/v1/inbox", GET=self._list),
-                at("/api/v1/events", GET=self._events),
-                at("/api/v1/looking", POST=self._look),
-                at("/api/v1/proposals/{id}", GET=self._show),
-                at("/api/v1/proposals/{id}/draft", POST=self._draft),
-                at("/api/v1/proposals/{id}/diff", POST=self._diff),
-                at("/api/v1/proposals/{id}/decision", POST=self._decide),
-                at("/api/v1/proposals/{id}/question", POST=self._ask),
-                at("/api/v1/rows", GET=self._some),
+                *InboxRoutes(*shared).routes(),
                 *Tables(stores, self._run, self._body).routes(),
-                *programs.routes(),
+                *Programs(*shared).routes(),
             ],
             redirect_slashes=False,
         )
@@ -245,6 +225,22 @@ class Dashboard:
             raise Refusal(408, InvalidInputError("the body did not arrive in time")) from None
         return parse(bytes(body))
 
+    @contextlib.contextmanager
+    def _stream(self) -> Iterator[None]:
+        """Counts an answer that goes on.
+
+        Raises:
+            Refusal: there are too many.
+        """
+        if self._streams >= _MOST_STREAMS:
+            busy = DatabaseBusyError(f"{_MOST_STREAMS} pages or programs follow already; close one and try again")
+            raise Refusal(429, busy)
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
     # -- pages
 
     def _file(self, name: str, status: int = 200) -> Response:
@@ -289,149 +285,3 @@ class Dashboard:
         response = json({})
         response.delete_cookie(login.cookie_name(), httponly=True, samesite="strict")
         return response
-
-    # -- what there is to see
-
-    async def _list(self, request: Request) -> Response:
-        query(request.query_params.multi_items(), ())
-
-        def read() -> dict[str, Any]:
-            # The number is read first: what arrives in between is reported again, but never left out.
-            at = self._inbox.last_change()
-            rows = [shown.row(item) for item in self._inbox.pending()]
-            return {"at": at, "rows": rows, **self._around()}
-
-        return json(await self._run(read))
-
-    async def _some(self, request: Request) -> Response:
-        """The rows that a page has in view, whose leases end without a change, and the bottles."""
-        given = query(request.query_params.multi_items(), ("ids",))
-        ids = [each for each in given.get("ids", "").split(",") if each]
-        if len(ids) > _MOST_IN_VIEW:
-            raise InvalidInputError(f"ids may be at most {_MOST_IN_VIEW}")
-
-        def read() -> dict[str, Any]:
-            return {"rows": self._rows(ids), **self._around()}
-
-        return json(await self._run(read))
-
-    def _around(self) -> dict[str, Any]:
-        """What a list of proposals says beside them: of their bottles, and whose requests are approved unasked."""
-        return {"bottles": shown.safe(overview(self._database)), "bypasses": shown.safe(bypass.notices())}
-
-    async def _events(self, request: Request) -> Response:
-        given = query(request.query_params.multi_items(), ("page",))
-        since = request.headers.get("last-event-id", "0")
-        if not (since.isascii() and since.isdecimal() and len(since) < 19):
-            raise InvalidInputError("Last-Event-ID must be the number of a change")
-        page = _page_id(given["page"]) if "page" in given else None
-        looking = contextlib.nullcontext() if page is None else self._presence.page(page, request.state.name)
-
-        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
-            with self._stream(), looking as asides:
-                arguments = (int(since), request.state.ends, self._stopped, dict(guard.HEADERS), asides)
-                await Events(self._inbox, self._run, self._tell, *arguments)(scope, receive, send)
-
-        return counted  # type: ignore[return-value]
-
-    @contextlib.contextmanager
-    def _stream(self) -> Iterator[None]:
-        """Counts an answer that goes on.
-
-        Raises:
-            Refusal: there are too many.
-        """
-        if self._streams >= _MOST_STREAMS:
-            busy = DatabaseBusyError(f"{_MOST_STREAMS} pages or programs follow already; close one and try again")
-            raise Refusal(429, busy)
-        self._streams += 1
-        try:
-            yield
-        finally:
-            self._streams -= 1
-
-    def _tell(self, changes: list[Change]) -> bytes:
-        rows = self._rows(list(dict.fromkeys(each.proposal_id for each in changes)))
-        return event("rows", changes[-1].seq, rows)
-
-    async def _look(self, request: Request) -> Response:
-        given = texts(await self._body(request), ("page",), ("proposal_id",))
-        proposal_id = given.get("proposal_id")
-        if proposal_id is not None:
-            await self._run(self._inbox.read, proposal_id)
-        self._presence.look(_page_id(given["page"]), request.state.name, proposal_id)
-        return json({})
-
-    def _rows(self, ids: list[str]) -> list[dict[str, Any]]:
-        found = []
-        for each in ids:
-            try:
-                found.append(shown.row(self._inbox.summary(each)))
-            except NotFoundError:  # pruned in the meantime
-                found.append(
-                    {"id": each, "pending": False, "state": "gone", "ended": "it is no longer in the database"}
-                )
-        return found
-
-    async def _show(self, request: Request) -> Response:
-        return json(await self._run(lambda: shown.whole(self._inbox.review(request.path_params["id"]))))
-
-    # -- what there is to decide
-
-    def _item(self, request: Request) -> InboxItem:
-        return self._inbox.read(request.path_params["id"])
-
-    async def _draft(self, request: Request) -> Response:
-        texts(await self._body(request), ())
-
-        def read() -> dict[str, Any]:
-            item = self._item(request)
-            decisions.refuse_early(self._inbox, item, surface=SURFACE)
-            # As it was written: this is for an editor, and what is sent back is shown as a diff first.
-            return {"text": item.proposal.proposed_file}
-
-        return json(await self._run(read))
-
-    async def _diff(self, request: Request) -> Response:
-        given = texts(await self._body(request), ("final_file",))
-
-        def read() -> dict[str, Any]:
-            item = self._item(request)
-            label = os.path.basename(item.managed_file or "proposal")
-            difference = render_diff(item.proposal.proposed_file, given["final_file"], label=label)
-            return shown.safe({"diff": difference}, multiline=True)  # type: ignore[no-any-return]
-
-        return json(await self._run(read))
-
-    async def _decide(self, request: Request) -> Response:
-        given = texts(await self._body(request), ("status", "review_sha256"), ("notes", "scope", "final_file"))
-        if len(given["review_sha256"]) != 64:
-            raise InvalidInputError("review_sha256 must be the whole hash of what was reviewed")
-        return json(await self._run(self._decided, request.path_params["id"], given, request.state.decides_as))
-
-    def _decided(self, proposal_id: str, given: dict[str, str], name: str | None) -> dict[str, Any]:
-        item = self._inbox.read(proposal_id)
-        answer = deciding.decide(
-            self._inbox, item.proposal.id, given, surface=SURFACE, grant=given.get("scope"), name=name
-        )
-        told = [shown.said(each) for each in decisions.told(item, answer)]
-        return {"row": shown.row(self._inbox.summary(proposal_id)), "told": told}
-
-    async def _ask(self, request: Request) -> Response:
-        given = texts(await self._body(request), ("text", "id"))
-        by = request.state.decides_as
-
-        def ask() -> dict[str, Any]:
-            item = self._item(request)
-            # The page makes the id, so that one whose answer was lost asks once.
-            self._inbox.ask(item.proposal.id, given["text"], asked_by=by, surface=SURFACE, message_id=given["id"])
-            told = [shown.said((words.asked(item), "plain"))]
-            return {"row": shown.row(self._inbox.read(item.proposal.id)), "told": told}
-
-        return json(await self._run(ask))
-
-
-def _page_id(text: str) -> str:
-    if not _PAGE.fullmatch(text):
-        raise InvalidInputError("page must be 1 to 64 letters, digits or -")
-    return text

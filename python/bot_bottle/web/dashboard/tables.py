@@ -22,14 +22,13 @@ from bot_bottle.operator import oversight, searching, words
 from bot_bottle.operator.alone import running
 from bot_bottle.operator.overview import overview, recent
 from bot_bottle.policy import replay, rules
-from bot_bottle.states import Surface
 from bot_bottle.web.broker.bodies import query, texts
 from bot_bottle.web.dashboard import shown
+from bot_bottle.web.dashboard.inbox import SURFACE
 from bot_bottle.web.dashboard.programs import Stores
 from bot_bottle.web.dashboard.routing import Run, at, flag, json, whole
 
 MOST_ROWS: Final = 500
-_SURFACE: Final[Surface] = "web"
 # Asking the engine starts a program, and many pages may be open.
 _ENGINE_SECONDS: Final = 5.0
 _REPLAYED: Final = 1000
@@ -115,7 +114,7 @@ class Tables:
             self._stores.grants.revoke_grant,
             request.path_params["id"],
             revoked_by=request.state.decides_as,
-            surface=_SURFACE,
+            surface=SURFACE,
         )
         return json({"grant": shown.grant(revoked)})
 
