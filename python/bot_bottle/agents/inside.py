@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from bot_bottle.agents.hooks import AGENTS, BLOCKED, Agent
-from bot_bottle.agents.settings import MARGIN, TOOLS_OF_OPENCODE, matcher
+from bot_bottle.agents.settings import MARGIN, TOOLS_OF_OPENCODE, matcher, wanted
 from bot_bottle.errors import InvalidInputError
 
 # Seconds for which the sidecar waits for the operator, unless its launch says otherwise.
@@ -97,7 +97,7 @@ def files(url: str, *, every: bool, read: Callable[[str], bytes | None] = lambda
     run = {"type": "command", "name": "bot-bottle", "command": f"sh {_SCRIPT} gemini", "timeout": seconds * 1000}
     if read(_CODEX) is not None:
         raise InvalidInputError(f"the image has its own {_CODEX}, to which --hooks cannot add: remove it there")
-    event = _event(codex, every)
+    event = wanted(codex, every)
     requirements = (
         f'[features]\nhooks = true\n\n[hooks]\nmanaged_dir = "{_FOLDER}"\n\n[[hooks.{event}]]\n'
         f'matcher = "{matcher(codex, event)}"\n\n[[hooks.{event}.hooks]]\ntype = "command"\n'
@@ -113,12 +113,8 @@ def files(url: str, *, every: bool, read: Callable[[str], bytes | None] = lambda
     }
 
 
-def _event(agent: Agent, every: bool) -> str:
-    return agent.every if every or agent.prompt is None else agent.prompt
-
-
 def _hook(agent: Agent, every: bool, entry: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
-    event = _event(agent, every)
+    event = wanted(agent, every)
     group = {"matcher": matcher(agent, event), "hooks": [entry]}
     return lambda settings: _append(settings.setdefault("hooks", {}), event, group)
 

@@ -78,6 +78,11 @@ def path(agent: Agent, project: Path | None) -> Path:
     return (project / ".opencode" if project else own) / "plugin" / "bot-bottle.js"
 
 
+def wanted(agent: Agent, every: bool) -> str:
+    """The event on which the agent asks: before each use of a tool, or when it would ask its own user, if it does."""
+    return agent.every if every or agent.prompt is None else agent.prompt
+
+
 def matcher(agent: Agent, event: str) -> str:
     """Which tools an event is wanted of: before each use those that act, else whatever the agent would ask about."""
     if event == agent.every:
@@ -111,7 +116,7 @@ def install(agent: Agent, file: Path, program: list[str], *, every: bool, timeou
         return Change(file, before, _PLUGIN.format(program=json.dumps(program), acting=json.dumps(TOOLS_OF_OPENCODE)))
     first = installed(agent, file) is None
     settings = _without_ours(agent, _settings(file, before))
-    event = agent.every if every or agent.prompt is None else agent.prompt
+    event = wanted(agent, every)
     seconds = int(timeout) + MARGIN
     entry: dict[str, Any] = {"type": "command", "command": command(agent, program), "timeout": seconds}
     if agent.name == "claude-code":
