@@ -10,20 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from bot_bottle import Change, Inbox
+from bot_bottle.web.dashboard.routing import Run
 from bot_bottle.web.problems import encode
 
 # After so long without a change a line says that the stream lives; proxies and browsers give up on a silent one.
 _SIGN_OF_LIFE_SECONDS: Final = 10.0
 _MOST_CHANGES: Final = 500
-
-Run = Callable[..., Awaitable[Any]]
 
 
 class Events(Response):
