@@ -16,7 +16,7 @@ from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 import npm_packages
-from mcp_sidecar import COMMAND, Sidecar, host, items, operator, outcome, routes, until_waited_for
+from mcp_sidecar import COMMAND, Sidecar, items, operator, outcome, routes, until_waited_for
 from needs import cannot
 
 TOOLS = [
@@ -30,12 +30,6 @@ TOOLS = [
     "list-egress-routes",
     "read-current-file",
 ]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with host(tmp_path_factory.mktemp("host")) as path:
-        yield path
 
 
 @pytest.fixture(scope="module")

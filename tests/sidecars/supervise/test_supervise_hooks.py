@@ -18,15 +18,9 @@ from agent_events import COMMAND, EVENTS, YES
 from bot_bottle import Inbox, InboxItem
 from bot_bottle.agents import hooks
 from bot_bottle.agents.hooks import AGENTS
-from mcp_sidecar import Sidecar, host
+from mcp_sidecar import Sidecar
 
 every_event = pytest.mark.parametrize("kind", EVENTS, ids=" ".join)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with host(tmp_path_factory.mktemp("host")) as path:
-        yield path
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,7 @@ from typing import Any
 import pytest
 
 from bot_bottle import BottleStore, sha256_hex
-from mcp_sidecar import Sidecar, ask, host, operator, outcome, routes
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with host(tmp_path_factory.mktemp("host")) as path:
-        yield path
+from mcp_sidecar import Sidecar, ask, operator, outcome, routes
 
 
 @contextmanager

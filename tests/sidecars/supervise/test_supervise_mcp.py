@@ -24,7 +24,6 @@ from mcp_sidecar import (
     ask,
     call,
     decide,
-    host,
     items,
     operator,
     outcome,
@@ -32,12 +31,6 @@ from mcp_sidecar import (
     text,
     until_waited_for,
 )
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with host(tmp_path_factory.mktemp("host")) as path:
-        yield path
 
 
 @pytest.fixture(scope="module")

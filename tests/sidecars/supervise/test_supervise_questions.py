@@ -11,14 +11,8 @@ import pytest
 from mcp.types import CallToolResult
 
 from bot_bottle import Inbox, Proposal, QueueStore
-from mcp_sidecar import Sidecar, decide, host, items, outcome, routes, text
+from mcp_sidecar import Sidecar, decide, items, outcome, routes, text
 from store_process import eventually
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with host(tmp_path_factory.mktemp("host")) as path:
-        yield path
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot_bottle import Proposal, QueueStore, sha256_hex
-from mcp_sidecar import Sidecar, decide, error, host, items, outcome, routes, text
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with host(tmp_path_factory.mktemp("host")) as path:
-        yield path
+from mcp_sidecar import Sidecar, decide, error, items, outcome, routes, text
 
 
 @pytest.fixture(scope="module")

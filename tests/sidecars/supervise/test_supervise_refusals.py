@@ -17,13 +17,7 @@ from mcp import MCPError
 from mcp.client import Client
 
 from bot_bottle import MAX_PENDING_PER_BOTTLE, Inbox
-from mcp_sidecar import COMMAND, Sidecar, ask, error, host, items, outcome, routes
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with host(tmp_path_factory.mktemp("host")) as path:
-        yield path
+from mcp_sidecar import COMMAND, Sidecar, ask, error, items, outcome, routes
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from bot_bottle import Inbox, Proposal, QueueStore
-from mcp_sidecar import Sidecar, ask, decide, host, items, routes
+from mcp_sidecar import Sidecar, ask, decide, items, routes
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 MODERN = "2026-07-28"
@@ -22,12 +22,6 @@ META = {
     "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
 }
 MISSING = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with host(tmp_path_factory.mktemp("host")) as path:
-        yield path
 
 
 @pytest.fixture(scope="module")
