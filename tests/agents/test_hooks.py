@@ -178,6 +178,11 @@ def test_a_command_that_is_not_text_is_blocked(hook: Callable[..., Hook], comman
     blocks(hook("gemini", changed("gemini", tool_input={"command": command})).ends(), "blocked")
 
 
+def test_a_reason_that_is_not_text_is_blocked(hook: Callable[..., Hook]) -> None:
+    given = {"command": "true", "description": "a\ud800b"}
+    blocks(hook("gemini", changed("gemini", tool_input=given)).ends(), "justification is not Unicode text")
+
+
 def test_a_command_too_long_to_be_shown_is_blocked(hook: Callable[..., Hook]) -> None:
     blocks(hook("gemini", changed("gemini", tool_input={"command": "x" * 2**20})).ends(), "at most 1048576")
     blocks(hook("gemini", b"x" * (hooks.MOST_BYTES + 1)).ends(), "longer than")

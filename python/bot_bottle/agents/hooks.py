@@ -150,8 +150,8 @@ def _request(agent: Agent, event: str, tool: str, given: dict[str, Any], cwd: st
     reason = ""
     for key in ("description", "instruction", "justification"):
         said = rest.get(key)
-        # A longer one stays with the arguments, whole.
-        if not reason and isinstance(said, str) and len(said.encode()) <= MAX_JUSTIFICATION_BYTES:
+        # A longer one stays with the arguments, whole. One that is not Unicode text is refused with the proposal.
+        if not reason and isinstance(said, str) and len(said.encode(errors="surrogatepass")) <= MAX_JUSTIFICATION_BYTES:
             reason = rest.pop(key)
     path = next((rest.pop(key) for key in ("file_path", "filePath") if isinstance(rest.get(key), str)), None)
     body = _body(rest, path)

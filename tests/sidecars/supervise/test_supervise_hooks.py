@@ -196,6 +196,17 @@ def test_an_event_that_is_too_long_is_refused(sidecar: Sidecar) -> None:
     assert "longer than" in answer.json()["message"]
 
 
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [("command", "proposed_file is not UTF-8"), ("description", "justification is not Unicode text")],
+    ids=["command", "description"],
+)
+def test_what_is_not_text_is_a_no(sidecar: Sidecar, part: str, why: str) -> None:
+    kind = ("gemini", "BeforeTool")
+    said = Post(sidecar, kind[0], event(kind, tool_input={"command": "true", part: "a\ud800b"})).says()
+    assert said["decision"] == "deny" and why in said["reason"]
+
+
 def test_a_command_too_long_to_be_shown_is_a_no(sidecar: Sidecar) -> None:
     kind = ("gemini", "BeforeTool")
     said = Post(sidecar, kind[0], event(kind, tool_input={"command": "x" * 2**20})).says()
