@@ -55,7 +55,7 @@ pub struct Leave {
     memory: Mutex<Memory>,
     stopping: watch::Sender<bool>,
     /// Changes with every approval that came with a grant, which may cover what others are held for.
-    given: watch::Sender<u64>,
+    given: watch::Sender<()>,
     /// Told to what blocks on the broker.
     stopped: Arc<AtomicBool>,
     /// Proposals that are written or withdrawn just now.
@@ -120,7 +120,7 @@ impl Leave {
             hold,
             memory: Mutex::default(),
             stopping: watch::Sender::new(false),
-            given: watch::Sender::new(0),
+            given: watch::Sender::new(()),
             stopped,
             busy: AtomicUsize::new(0),
         }
@@ -144,10 +144,27 @@ impl Leave {
         format!("{shown}:{}", self.keyed_hash(&[host.as_bytes(), secret]))
     }
 
+    /// Whether it may go without being asked about: an earlier try of its request was answered with yes, or a grant covers
+    /// it. What lets it go is used up by that.
+    pub async fn lets(self: &Arc<Self>, question: &Question) -> bool {
+        {
+            let mut memory = self.memory();
+            if let Some(asked) = memory.asked.get(&question.payload).filter(|asked| Instant::now() < asked.until) {
+                // The answer comes before grants: a use of one that came with it is spent on this request by then.
+                let Some(answer) = asked.answer.borrow().clone() else { return false };
+                memory.asked.remove(&question.payload); // one approval, one request
+                if answer.is_ok() {
+                    return true;
+                }
+            }
+        }
+        self.granted(question).await
+    }
+
     /// Whether a grant covers it, or all of its kind; one use is spent.
-    pub async fn granted(self: &Arc<Self>, fingerprint: &str, kind: Option<&str>) -> bool {
-        for about in [Some(fingerprint), kind].into_iter().flatten() {
-            let (leave, about) = (self.clone(), about.to_owned());
+    async fn granted(self: &Arc<Self>, question: &Question) -> bool {
+        for about in [Some(&question.fingerprint), question.kind.as_ref()].into_iter().flatten() {
+            let (leave, about) = (self.clone(), about.clone());
             let used = spawn_blocking(move || leave.grants.use_grant(&leave.slug, TOOL_EGRESS_TOKEN_ALLOW, &about));
             // An error is no leave: then it is asked, which says what is wrong.
             if matches!(used.await, Ok(Ok(Some(_)))) {
@@ -201,8 +218,8 @@ impl Leave {
     }
 
     async fn ask_one(self: &Arc<Self>, question: Question, hold: bool) -> Result<(), Refusal> {
-        if let Some(answered) = self.answered(&question) {
-            return answered;
+        if let Some(refusal) = self.rejected(&question) {
+            return Err(refusal);
         }
         if hold {
             return self.propose(&question, None).await;
@@ -231,21 +248,11 @@ impl Leave {
         Err(refused(&id))
     }
 
-    /// What an earlier answer says about the question, if one still counts.
-    fn answered(&self, question: &Question) -> Option<Result<(), Refusal>> {
-        let mut memory = self.memory();
-        if let Some(asked) = memory.asked.get(&question.payload) {
-            let answer = asked.answer.borrow().clone();
-            let in_time = Instant::now() < asked.until;
-            if answer.is_some() {
-                memory.asked.remove(&question.payload); // one approval, one request
-            }
-            if let (Some(Ok(())), true) = (answer, in_time) {
-                return Some(Ok(()));
-            }
-        }
+    /// A rejection of the same secret that still counts.
+    fn rejected(&self, question: &Question) -> Option<Refusal> {
+        let memory = self.memory();
         let (until, refusal) = memory.rejected.get(&question.fingerprint)?;
-        (Instant::now() < *until).then(|| Err(refusal.clone()))
+        (Instant::now() < *until).then(|| refusal.clone())
     }
 
     async fn propose(self: &Arc<Self>, question: &Question, id: Option<&str>) -> Result<(), Refusal> {
@@ -301,9 +308,9 @@ impl Leave {
             memory.approved.entry(stands_for.to_owned()).or_insert_with(fresh).1.clone()
         };
         let mut with_grant = cell.lock().await;
-        let used = self.granted(&question.fingerprint, question.kind.as_deref()).await;
+        let used = self.granted(question).await;
         if used {
-            self.given.send_modify(|given| *given += 1);
+            self.given.send_replace(());
         }
         if *with_grant.get_or_insert(used) && !used {
             let reason = "The operator's approval was for fewer requests than were waiting for it; send it again.";
@@ -373,7 +380,7 @@ impl Leave {
                 () = async { let _ = stopping.wait_for(|stopping| *stopping).await; } => return Err(Error::Closed),
                 Ok(()) = given.changed() => {}
             }
-            if self.granted(&question.fingerprint, question.kind.as_deref()).await {
+            if self.granted(question).await {
                 return Ok(None);
             }
         }

@@ -76,29 +76,29 @@ pub async fn settle(
         }
         OnMatch::Supervise => {}
     }
-    let mut granted = Vec::new();
+    let hash = request_hash(exchange, carrier.content);
+    let mut questions = Vec::new();
     for (name, seen) in &new {
-        if proxy.leave.granted(name, kind(exchange, seen, carrier.size).as_deref()).await {
-            granted.push(name.clone());
+        let question = question(exchange, name, seen, carrier.size, &hash);
+        if proxy.leave.lets(&question).await {
+            allowed.insert(name.clone());
+        } else {
+            questions.push(question);
         }
     }
-    for name in granted {
-        new.remove(&name);
-        allowed.insert(name);
-    }
-    if new.is_empty() {
+    if questions.is_empty() {
         return Ok(());
     }
-    if new.len() > MAX_SECRETS {
-        record.audit("secret-blocked", &format!("A request to {host} carried {} secrets.", new.len()));
-        let reason = format!("The request carries {} secrets; send at most {MAX_SECRETS}.", new.len());
+    if questions.len() > MAX_SECRETS {
+        let count = questions.len();
+        record.audit("secret-blocked", &format!("A request to {host} carried {count} secrets."));
+        let reason = format!("The request carries {count} secrets; send at most {MAX_SECRETS}.");
         return Err(Refusal::new("too_many_secrets", reason));
     }
     if carrier.holds {
-        record.say(&format!("holding a request to {host}: {}", names(&new)));
+        let names = questions.iter().map(|each| each.fingerprint.as_str()).collect::<Vec<_>>().join(", ");
+        record.say(&format!("holding a request to {host}: {names}"));
     }
-    let hash = request_hash(exchange, carrier.content);
-    let questions = new.iter().map(|(name, seen)| question(exchange, name, seen, carrier.size, &hash)).collect();
     match proxy.leave.ask(questions, carrier.holds).await {
         Some(refusal) => Err(refusal),
         None => {

@@ -20,7 +20,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from egress_proxy import API_TOKEN, ROUTES, Exchange, Proxy, Server, fresh, github_token, proxy, server
+from egress_proxy import API_TOKEN, ROUTES, Answer, Exchange, Proxy, Server, fresh, github_token, proxy, server
 
 __all__ = ["fresh", "proxy", "server"]
 
@@ -190,6 +190,28 @@ def test_a_request_too_large_to_hold_is_asked_about_and_goes_through_the_next_ti
     proxy.decide("rejected", "not again")
     assert "not again" in proxy.curl(f"{API}/up", "-T", str(path)).json()["reason"]
     proxy.assert_nowhere(token)
+
+
+def test_a_request_too_large_to_hold_spends_one_use_of_the_grant_that_answers_it(
+    proxy: Proxy, server: Server, leaking: tuple[str, Path]
+) -> None:
+    token, path = leaking
+    assert proxy.curl(f"{API}/up", "-T", str(path)).json()["error"] == "secret_pending"
+    proposal = proxy.decide("approved", grant="uses:2")
+    proxy.operator(
+        "import time\n"
+        "until, store = time.monotonic() + 50, GrantStore(sys.argv[1])\n"
+        "wanted = (arguments[0], 1)\n"
+        "while not (result := wanted in [(each.proposal_id, each.uses_left) for each in store.list_grants()]):\n"
+        "    assert time.monotonic() < until\n"
+        "    time.sleep(0.02)  # the proxy takes the first use once it has the answer",
+        proposal["id"],
+    )
+    assert proxy.curl(f"{API}/up", "-T", str(path)).status == 200
+    assert proxy.curl(f"{API}/", "-d", token).status == 200, "the second use"
+    request = proxy.curl_started(f"{API}/", "-d", token)
+    proxy.decide("rejected")
+    assert Answer.of(request).status == 403, "there is no third"
 
 
 def test_a_secret_in_the_head_of_a_large_request_sends_nothing(proxy: Proxy, server: Server, tmp_path: Path) -> None:
