@@ -187,6 +187,33 @@ def test_hundreds_of_new_tags_are_packed_as_git_packs_them(gate: Gate) -> None:
     assert not list(mirror.glob("packed-refs.*"))
 
 
+def test_a_tag_that_takes_the_place_of_a_directory_of_packed_tags_leaves_one_of_them(gate: Gate) -> None:
+    clone, mirror = gate.clone, gate.world.home / "gate" / "app.git"
+    clone.commit({"a": "1\n"})
+    clone.pushed("main")
+
+    def tag(repository: Path, verb: str, names: list[str], what: str = "") -> None:
+        lines = "".join(f"{verb} refs/tags/{name}{what}\n" for name in names)
+        clone.git(f"--git-dir={repository}", "update-ref", "--stdin", stdin=lines)
+
+    ours, below = clone.path / ".git", [f"v1/{number}" for number in range(600)]
+    tag(ours, "create", below, f" {clone.git('rev-parse', 'main')}")
+    clone.pushed("--tags")
+    assert "refs/tags/v1/0" in (mirror / "packed-refs").read_text()
+    tag(ours, "delete", below)
+    tag(ours, "create", ["v1", *(f"v2/{number}" for number in range(600))], f" {clone.commit({'a': KEY})}")
+    with clone.pushing("--tags") as push:
+        item = gate.operator.next(push)
+        # The gate's copy is of before, as it is while a push is held.
+        tag(gate.world.bare, "delete", below)
+        gate.operator.decide(item, "approved")
+        assert push.wait(FAR) == 0
+    assert "refs/tags/v1/" not in (mirror / "packed-refs").read_text() or not gate.has("refs/tags/v1")
+    clone.git("ls-remote", "origin")
+    assert gate.has("refs/tags/v1") == gate.upstream("refs/tags/v1") == clone.git("rev-parse", "v1")
+    assert not gate.has("refs/tags/v1/0")
+
+
 def test_many_pushes_at_once_all_arrive(gate: Gate) -> None:
     gate.clone.commit({"a": "1\n"})
     gate.clone.pushed("main")

@@ -37,8 +37,8 @@ fn write(tags: &[&Update]) -> Option<()> {
         }
         fresh.push(&tag.name[..]);
     }
-    // No name is a directory of another.
-    let directories: HashSet<&[u8]> = fresh.iter().flat_map(|name| parents(name)).collect();
+    // No name is a directory of another, whichever of the two is new.
+    let directories: HashSet<&[u8]> = refs.keys().flat_map(|name| parents(name)).collect();
     let taken = |name: &[u8]| refs.contains_key(name) || Path::new(&super::git::argument(name)).is_file();
     if directories.iter().any(|name| taken(name))
         || fresh.iter().any(|name| Path::new(&super::git::argument(name)).exists())
@@ -96,8 +96,9 @@ impl Lock {
     }
 
     fn commit(mut self) -> Option<()> {
+        fs::rename(Self::PATH, "packed-refs").ok()?;
         self.0 = None;
-        fs::rename(Self::PATH, "packed-refs").or_else(|error| fs::remove_file(Self::PATH).and(Err(error))).ok()
+        Some(())
     }
 }
 
