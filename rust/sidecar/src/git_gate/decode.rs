@@ -41,7 +41,7 @@ impl Encoding {
 
 /// The texts that `bytes`, a window of a file, can be read as. The first has a line for each line of the bytes.
 pub fn texts(bytes: &[u8], encoding: Encoding) -> Vec<String> {
-    let mut texts = vec![plain(bytes)];
+    let mut texts = vec![without_controls(readable(bytes))];
     match encoding {
         Encoding::Bytes => {}
         Encoding::Utf16Le => texts.push(wide(bytes, u16::from_le_bytes)),
@@ -71,7 +71,7 @@ fn without_colours(bytes: &[u8]) -> String {
         }
         text.push('\n');
     }
-    text.chars().map(|c| if blanked(c) { ' ' } else { c }).collect()
+    without_controls(text.into())
 }
 
 /// The lines with escapes of strings, as what they stand for: "\nAKIA…" is a word of its own.
@@ -141,8 +141,7 @@ fn unwrapped(plain: &str) -> String {
 }
 
 /// Characters that a detector could take for the end of a text, or for a binary file, become blanks.
-fn plain(bytes: &[u8]) -> String {
-    let text = readable(bytes);
+fn without_controls(text: Cow<'_, str>) -> String {
     if text.bytes().all(|byte| !blanked(char::from(byte))) {
         return text.into_owned();
     }

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::pieces::cannot_write;
 use super::{Outcome, Refusal};
 
 /// A pointer is shorter (git-lfs, docs/spec.md).
@@ -82,7 +81,7 @@ pub fn paid(oids: &[String]) {
 }
 
 fn cannot_read(error: std::io::Error) -> Refusal {
-    cannot_write(error)
+    Refusal::new(format!("the git gate cannot read an object of Git LFS ({error}); tell its operator"))
 }
 
 #[cfg(test)]
