@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from bot_bottle.sidecars.git_gate import lfs
 from git_gates import KEY, Gate, running
 from git_https import HttpsUpstream
 from git_pushes import FAR, Clone, World, environment, make_world, secret
@@ -185,6 +189,35 @@ def test_what_is_no_request_of_git_lfs_is_refused(gate: Gate) -> None:
     assert asked("PUT", f"{base}/{oid}/5", b"right") == (200, "")
     kept = [path for path in (gate.world.home / "gate" / "app.git" / "lfs").rglob("*") if path.is_file()]
     assert sorted(path.parent.name for path in kept) == sorted([oid[2:4], "owed"])
+
+
+def test_an_object_that_is_sent_again_is_there_all_the_time(tmp_path: Path) -> None:
+    (tmp_path / "lfs").mkdir()
+    store, content = lfs.Store(tmp_path, "sha1", 1 << 20), b"x" * 5_000
+    wanted = lfs.Object(hashlib.sha256(content).hexdigest(), len(content))
+    store.keep(wanted, io.BytesIO(content))
+    with ThreadPoolExecutor(3) as pool:
+        again = [pool.submit(store.keep, wanted, io.BytesIO(content)) for _ in range(300)]
+        while not all(each.done() for each in again):
+            assert store.has(wanted)
+    assert [each.exception() for each in again if each.exception()] == []
+
+
+def test_the_objects_that_were_used_last_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lfs, "_KEPT", 3_200)
+    (tmp_path / "lfs").mkdir()
+    store = lfs.Store(tmp_path, "sha1", 1 << 20)
+    sent = []
+    for number in range(40):
+        content = b"%d" % number * 100
+        sent.append(lfs.Object(hashlib.sha256(content).hexdigest(), len(content)))
+        store.keep(sent[-1], io.BytesIO(content))
+        os.utime(store.path(sent[-1].oid), (number, number))
+        kept = [store.has(each) for each in sent]
+        assert sum(each.size for each in sent if store.has(each)) <= 3_200
+        assert kept == sorted(kept), "none that is older than one that is gone"
+    # There is room for sixteen of 200 bytes, and looking for room leaves a sixteenth of it free.
+    assert 14 <= sum(kept) <= 16
 
 
 def test_an_object_too_large_to_scan_is_refused_before_it_is_sent(

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class Object(NamedTuple):
         return f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.oid}\nsize {self.size}\n"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Store:
     """The objects of one repository of the gate's, where git-lfs keeps them too."""
 
@@ -68,6 +69,9 @@ class Store:
     largest: int
     failed: dict[str, tuple[float, str]] = field(default_factory=dict)
     """What the upstream did not give, by id: until when that is remembered, and why."""
+    _room: int = 0
+    """So many bytes more are kept before all objects are looked at again."""
+    _looking: threading.Lock = field(default_factory=threading.Lock)
 
     def path(self, oid: str) -> Path:
         """Where an object is, or would be."""
@@ -114,9 +118,9 @@ class Store:
             if left or digest.hexdigest() != wanted.oid:
                 raise Refused(422, "what was sent is not the object that its name says")
             self._owed(wanted.oid).touch()
-            path = self.path(wanted.oid)
-            path.unlink(missing_ok=True)
-            os.link(file.name, path)
+            # Replaced at once: another push may send, fetch or scan the same object just now.
+            os.link(file.name, whole := f"{file.name}.whole")
+            os.replace(whole, self.path(wanted.oid))
 
     def fetch(self, wanted: Object) -> None:
         """Gets an object from the upstream.
@@ -157,18 +161,25 @@ class Store:
         return ""
 
     def _make_room(self, size: int) -> None:
-        found = []
-        for path in (self.repository / "lfs" / "objects").glob("??/??/*"):
-            try:
-                found.append((path.stat().st_mtime, path.stat().st_size, path))
-            except FileNotFoundError:
-                continue
-        excess = sum(each[1] for each in found) + size - _KEPT
-        for _, taken, path in sorted(found):
-            if excess <= 0:
+        with self._looking:
+            self._room -= size
+            if self._room >= 0:
                 return
-            path.unlink(missing_ok=True)
-            excess -= taken
+            found = []
+            for path in (self.repository / "lfs" / "objects").glob("??/??/*"):
+                try:
+                    status = path.stat()
+                except FileNotFoundError:
+                    continue
+                found.append((status.st_mtime, status.st_size, path))
+            self._room = _KEPT - sum(taken for _, taken, _ in found) - size
+            # Somewhat more than has to go, so that the next objects need no look at all of them again.
+            enough = 0 if self._room >= 0 else _KEPT // 16
+            for _, taken, path in sorted(found):
+                if self._room >= enough:
+                    return
+                path.unlink(missing_ok=True)
+                self._room += taken
 
 
 class Handler(BaseHTTPRequestHandler):
