@@ -7,7 +7,6 @@ figures.
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from benchmarks.harness import times
 from bot_bottle import BottleStore, Broker, Inbox, Proposal, QueueStore
 from bot_bottle.web.dashboard import login
 
@@ -74,10 +74,10 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def say(what: str, milliseconds: list[float]) -> None:
-    ordered = sorted(milliseconds)
-    p99 = ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
+    took = times([round(each * 1e6) for each in milliseconds])
     print(
-        f"{what}: median {statistics.median(ordered):.1f} ms, p99 {p99:.1f} ms, worst {ordered[-1]:.1f} ms", flush=True
+        f"{what}: median {took['median_ms']:.1f} ms, p99 {took['p99_ms']:.1f} ms, worst {took['worst_ms']:.1f} ms",
+        flush=True,
     )
 
 
