@@ -84,8 +84,7 @@ class Gate:
             raise InvalidInputError("SUPERVISE_BOTTLE_SLUG is not set; it says whose pushes these are")
         hook = HookSettings(
             bottle=bottle,
-            # Otherwise the helper finds it: from this environment, or behind the host's broker.
-            # The helper finds a broker in its own environment; a path given to it would win.
+            # A path that is given to the helper would win over the broker, which it finds in this environment itself.
             database="" if environment.get("SUPERVISE_URL") else environment.get("SUPERVISE_DB_PATH", ""),
             helper=found_program("bot-bottle-sidecar"),
             gitleaks=found_program("gitleaks"),
