@@ -11,13 +11,13 @@ import base64
 import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from bot_bottle import InvalidInputError, bot_bottle_root
 from bot_bottle.errors import BotBottleError
+from bot_bottle.launch import managed
 from bot_bottle.operator import words
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def subscribe(endpoint: str, p256dh: str, auth: str, name: str) -> None:
     if len(subscriptions()) >= _MOST:
         raise InvalidInputError(f"{_MOST} browsers are told already; end one that is not used any more")
     content = {"endpoint": endpoint, "keys": {"p256dh": p256dh, "auth": auth}, "name": name, "since": words.now()}
-    _write(_file(endpoint), json.dumps(content).encode())
+    managed.write(_file(endpoint), json.dumps(content).encode())
 
 
 def end(endpoint: str) -> None:
@@ -129,17 +129,8 @@ def _key_file() -> Path:
         from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
         key = ec.generate_private_key(ec.SECP256R1())
-        _write(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        managed.write(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return path
-
-
-def _write(path: Path, content: bytes) -> None:
-    """A file of 0600, there at once or not at all."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-    os.replace(temporary, path)
 
 
 def _decoded(text: str) -> bytes:
