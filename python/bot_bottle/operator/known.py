@@ -89,11 +89,11 @@ def root() -> None:
     where = os.path.dirname(path)
     near = [os.path.join(where, name) for name in _names(where)] + [os.path.join(path, name) for name in _names(path)]
     roots = [each for each in (*near, os.path.expanduser("~/.bot-bottle")) if os.path.isdir(os.path.join(each, "db"))]
-    what = "no root of bot-bottle at" if os.path.isdir(path) else "no directory"
+    what = "root of bot-bottle at" if os.path.isdir(path) else "directory"
     inside = next((each for each in roots if os.path.dirname(each) == path), None)
     otherwise = "'bot-bottle bottle start' or 'bot-bottle db migrate' makes one"
     if inside:
-        raise NotFoundError(f"there is {what} {path!r}, which BOT_BOTTLE_ROOT names; did you mean {inside!r}?")
+        raise NotFoundError(f"there is no {what} {path!r}, which BOT_BOTTLE_ROOT names; did you mean {inside!r}?")
     raise missing(what, path, roots, where=", which BOT_BOTTLE_ROOT names", otherwise=otherwise)
 
 
@@ -102,10 +102,9 @@ def missing(what: str, name: str, names: Iterable[str], *, where: str = "", othe
     # Imported only after a mistake: it takes longer than most commands do.
     from difflib import get_close_matches
 
-    no = "" if what.startswith("no ") else "no "
     near = get_close_matches(name[:200], list(names), n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else f"; {otherwise}" if otherwise else ""
-    return NotFoundError(f"there is {no}{what} {name[:200]!r}{where}{hint}")
+    return NotFoundError(f"there is no {what} {name[:200]!r}{where}{hint}")
 
 
 def _is_root(path: str) -> bool:
