@@ -137,18 +137,18 @@ class Host:
             try:
                 connection.request(method, path, sent, headers)
                 answer = connection.getresponse()
-                return _told(answer, answer.read(), self.url)
+                content = answer.read()
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 self._local.connection = None
-                if isinstance(error, BotBottleError):
-                    raise
                 if not left or isinstance(error, (ConnectionRefusedError, ssl.SSLError, socket.gaierror)):
                     raise self._unreachable(error) from None
             except BaseException:
                 connection.close()  # an answer that was not read to its end is the next request's otherwise
                 self._local.connection = None
                 raise
+            else:
+                return _told(answer, content, self.url)
         raise AssertionError  # the last try returns or raises
 
     def _unreachable(self, error: Exception) -> DatabaseUnavailableError:
