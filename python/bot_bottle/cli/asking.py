@@ -14,7 +14,7 @@ from bot_bottle.operator.scopes import seconds as duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 # What ends a question without an answer when the terminal is at its end.
@@ -35,7 +35,7 @@ def ask(
     ``others`` names what the caller makes of such answers: ``[s]kip [q]uit``. The proposal was just shown; ``show``
     shows it again.
     """
-    from bot_bottle.operator import views, words
+    from bot_bottle.operator import words
 
     item, at = review.item, words.now()
     try:
@@ -44,9 +44,15 @@ def ask(
             say_what_holds(item, answer)
         return answer
     finally:
-        # Last, and not for somebody who wants to leave: another writer may be slow.
-        if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
-            seat.note([views.View(item.proposal.id, review.review_sha256, "cli", at, at)])
+        note_shown([review], at)
+
+
+def note_shown(reviews: Iterable[Review], at: str) -> None:
+    """Notes that they were printed whole. Last, and not for somebody who wants to leave: another writer may be slow."""
+    from bot_bottle.operator.views import View
+
+    if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+        seat.note([View(each.item.proposal.id, each.review_sha256, "cli", at, at) for each in reviews])
 
 
 def _asked(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from bot_bottle import Inbox, InboxItem, Response, Review
-from bot_bottle.cli.asking import ask, ask_why_yes, can_be_remembered, modified, remembered, say_what_holds
+from bot_bottle.cli.asking import ask, ask_why_yes, can_be_remembered, modified, note_shown, remembered, say_what_holds
 from bot_bottle.cli.declare import command, option
 from bot_bottle.cli.interrupt import told, undone_or_told
 from bot_bottle.cli.options import duration, hash_option, json_option, notes_option, pending_id, yes_option
@@ -13,6 +13,10 @@ from bot_bottle.cli.screen import answered, interactive, print_in_pages, print_j
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.operator import decisions, seat
 from bot_bottle.operator.scopes import scope
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @command()
@@ -46,7 +50,7 @@ def approve(
         with seat.inbox() as inbox:
             review = inbox.review(proposal_id)
             decisions.check_hash(review, reviewed)
-            if group:
+            if group and review.item.state == "pending":
                 _approve_group(inbox, review, notes, grant, reviewed, yes, as_json)
                 return
             if review.item.state == "pending" and not (yes or reviewed or as_json):
@@ -65,37 +69,71 @@ def _approve_group(
         BotBottleError: the answer was no, or one could not be decided (the others are).
         InvalidInputError: it belongs to no group, or there is no terminal to ask on.
     """
-    from bot_bottle.cli.review import print_review
-    from bot_bottle.operator.scopes import needs_reason
+    from bot_bottle.operator import words
 
     if reviewed or grant:
         raise InvalidInputError(
             "--group decides on each by itself: leave --hash and --grant away; a --grant kind:… covers what waits too"
         )
     reviews = decisions.grouped(inbox, review)
-    if not (yes or as_json):
-        if not interactive():
-            raise InvalidInputError(
-                "nothing was decided: without a terminal at both ends nobody can be asked; "
-                "look with 'bot-bottle pending', then approve with --group --yes"
-            )
+    if yes or as_json:
+        _approve_each(inbox, reviews, notes, as_json)
+        return
+    if not interactive():
+        raise InvalidInputError(
+            "nothing was decided: without a terminal at both ends nobody can be asked; "
+            "look with 'bot-bottle pending', then approve with --group --yes"
+        )
+    at = words.now()
+    try:
+        _approve_each(inbox, reviews, _ask_about_all(reviews, notes), as_json)
+    finally:
+        note_shown(reviews, at)
 
-        def show() -> None:
-            for number, each in enumerate(reviews, 1):
-                say(f"{number} of {len(reviews)}", "strong")
-                print_review(each)
-                say("")
 
-        print_in_pages(show)
-        if needs_reason(review.item.proposal.tool) and not notes:
-            notes = ask_why_yes()
-        if answered(f"Approve these {len(reviews)}, each of them once? [y]es [n]o:", at_end="n") not in ("y", "yes"):
-            raise BotBottleError("nothing was decided: the answer was not yes")
-    answers, failed = decisions.approve_each(inbox, reviews, surface="cli", notes=notes)
-    if as_json:
-        print_json([answer.to_dict() for _, answer in answers])
-    for each, answer in answers if not as_json else []:
-        say_what_holds(each.item, answer)
+def _ask_about_all(reviews: Sequence[Review], notes: str) -> str:
+    """Shows them and asks; the reason to record.
+
+    Raises:
+        BotBottleError: the answer was no.
+    """
+    from bot_bottle.cli.review import print_review
+    from bot_bottle.operator.scopes import needs_reason
+
+    def show() -> None:
+        for number, each in enumerate(reviews, 1):
+            say(f"{number} of {len(reviews)}", "strong")
+            print_review(each)
+            say("")
+
+    print_in_pages(show)
+    if needs_reason(reviews[0].item.proposal.tool) and not notes:
+        notes = ask_why_yes()
+    if answered(f"Approve these {len(reviews)}, each of them once? [y]es [n]o:", at_end="n") not in ("y", "yes"):
+        raise BotBottleError("nothing was decided: the answer was not yes")
+    return notes
+
+
+def _approve_each(inbox: Inbox, reviews: Sequence[Review], notes: str, as_json: bool) -> None:
+    """Approves one after another, and tells of each before the next: Ctrl-C ends it there.
+
+    Raises:
+        BotBottleError: one could not be decided (the others are).
+    """
+    answers: list[Response] = []
+    failed: list[BotBottleError] = []
+    try:
+        for each, answer in decisions.approve_each(inbox, reviews, surface="cli", notes=notes):
+            if isinstance(answer, BotBottleError):
+                failed.append(answer)
+            elif as_json:
+                answers.append(answer)
+                told()  # the list below has it, in any case
+            else:
+                say_what_holds(each.item, answer)
+    finally:
+        if as_json:
+            print_json([answer.to_dict() for answer in answers])
     if failed:
         raise failed[0]
 

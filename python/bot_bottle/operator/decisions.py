@@ -10,7 +10,7 @@ from bot_bottle.operator import words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from bot_bottle import AuditStore, Inbox, InboxItem, InboxSummary, Proposal, ProposalSummary, Response, Review
     from bot_bottle.operator.words import Said
@@ -108,15 +108,14 @@ def grouped(inbox: Inbox, review: Review) -> list[Review]:
 
 def approve_each(
     inbox: Inbox, reviews: Iterable[Review], *, surface: Surface, notes: str
-) -> tuple[list[tuple[Review, Response]], list[BotBottleError]]:
-    """Approves each as it was reviewed; what was approved, and why others were not."""
-    answers, failed = [], []
+) -> Iterator[tuple[Review, Response | BotBottleError]]:
+    """Approves each as it was reviewed, when it is asked for: the answer, or why there is none."""
     for review in reviews:
         try:
-            answers.append((review, decide(inbox, review, "approved", surface=surface, notes=notes)))
+            answer: Response | BotBottleError = decide(inbox, review, "approved", surface=surface, notes=notes)
         except BotBottleError as error:
-            failed.append(error)
-    return answers, failed
+            answer = error
+        yield review, answer
 
 
 def refuse_early(inbox: Inbox, item: InboxItem, *, surface: Surface) -> None:

@@ -274,8 +274,9 @@ class Deciding(App[None]):
         if answer is None:
             return
         approve = partial(decisions.approve_each, inbox, reviews, surface=SURFACE, notes=answer.notes)
-        answers, failed = await self._run(approve)
-        told = [f"approved {len(answers)} of {len(reviews)}", *map(str, failed)]
+        answers = await self._run(lambda: [answer for _, answer in approve()])
+        failed = [str(answer) for answer in answers if isinstance(answer, BotBottleError)]
+        told = [f"approved {len(answers) - len(failed)} of {len(reviews)}", *failed]
         self.tell("; ".join(told), "alarm" if failed else "good")
 
     async def _reasons(self, action: str) -> list[str]:
