@@ -6,7 +6,7 @@ import sys
 
 from bot_bottle import Inbox, InboxItem, Message, Response, Review
 from bot_bottle.cli.interrupt import told
-from bot_bottle.cli.screen import answered, interactive, say
+from bot_bottle.cli.screen import answered, interactive, say, say_unapplied
 from bot_bottle.errors import BotBottleError, InvalidInputError
 from bot_bottle.operator import decisions, seat
 from bot_bottle.operator.scopes import needs_reason, offered
@@ -121,14 +121,12 @@ def can_be_remembered(how: str) -> None:
 
 def remembered(review: Review, seconds: float, notes: str, *, told: bool = True) -> None:
     """Adds a rule that rejects the same content from this bottle for so long, and says so."""
-    from bot_bottle.operator.alone import running
     from bot_bottle.policy.remembering import remember
 
     until = remember(review.item.proposal, seconds, notes)
     if told:
         say(f"The same is rejected until {until:%Y-%m-%d %H:%M:%SZ}, by a rule in policy.toml.")
-        if not running("policy"):
-            say("It counts while 'bot-bottle policy run' is at work, which it is not.", "soon")
+        say_unapplied("soon")
 
 
 def _ask_why_not() -> str:

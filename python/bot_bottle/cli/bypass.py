@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bot_bottle.cli.declare import argument, group, option
 from bot_bottle.cli.options import bottle_argument, duration, json_option, yes_option
-from bot_bottle.cli.screen import confirm, print_json, print_table, say
+from bot_bottle.cli.screen import confirm, print_json, print_table, say, say_unapplied
 from bot_bottle.operator import words
 from bot_bottle.operator.alone import running
 from bot_bottle.policy import bypass as bypasses
@@ -62,8 +62,7 @@ def start(slug: str, seconds: float, reason: str, tools: Sequence[str], yes: boo
         print_json({**made.to_dict(), "applied": running("policy")})
         return
     say(f"What {slug} asks for is approved until {words.clock(made.until)}.", "soon")
-    if not running("policy"):
-        say("It counts while 'bot-bottle policy run' is at work, which it is not.", "alarm")
+    say_unapplied("alarm")
 
 
 @bypass.command()
@@ -112,8 +111,7 @@ def list_(as_json: bool) -> None:
         ],
         text_last=True,
     )
-    if not running("policy"):
-        say("It counts while 'bot-bottle policy run' is at work, which it is not.", "alarm")
+    say_unapplied("alarm")
 
 
 def _as_json(each: Bypass) -> dict[str, object]:

@@ -238,6 +238,14 @@ def say_bypasses() -> None:
         say(notice, "alarm")
 
 
+def say_unapplied(tone: Tone) -> None:
+    """Says of a rule or a bypass that nothing applies it, if so."""
+    from bot_bottle.operator.alone import running
+
+    if not running("policy"):
+        say("It counts while 'bot-bottle policy run' is at work, which it is not.", tone)
+
+
 def warn(text: str) -> None:
     """Says on standard error what goes wrong while the command goes on."""
     print(f"{PROGRAM}: {visible(text, multiline=False)}", file=sys.stderr, flush=True)
