@@ -21,6 +21,7 @@ FLOORS = [
     ["queue"],
     ["bottle"],
     ["wait"],
+    ["verbs"],
     ["broker"],
     ["stores"],
 ]

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `stores` | Which verbs do sidecars, operators and other programs have, over the file or the broker? |
 //! | `broker` | How is the host's broker reached where the file cannot be shared? |
+//! | `verbs` | What does a sidecar do with its bottle's queue, whichever way it reaches it? |
 //! | `wait` | How is a waiter woken at once, and how does the operator learn that somebody waits? |
 //! | `queue`, `bottle` | What is asked and answered for whom, and what may happen to it? |
 //! | `registration` | What may a bottle's rows lead to on this host, and did this host sign that? |
@@ -36,6 +37,7 @@ mod state;
 mod statement;
 mod stores;
 mod user;
+mod verbs;
 mod visible;
 mod wait;
 

@@ -16,7 +16,8 @@ use crate::grant::Grant;
 use crate::queue::item::{InboxItem, InboxSummary};
 use crate::queue::message::Message;
 use crate::queue::proposal::Proposal;
-use crate::wait::{Done, Questions, WaitHandle};
+use crate::verbs::QueueVerbs;
+use crate::wait::{Done, Event, Questions, WaitHandle, sleeper};
 
 static NEXT_HANDLE: AtomicU64 = AtomicU64::new(1);
 
@@ -68,62 +69,16 @@ impl Client {
         }
     }
 
-    pub(crate) fn write_proposal(&self, queue_key: &str, proposal: &Proposal) -> Result<Proposal> {
-        self.speak_for(queue_key)?;
-        let queued: Queued = self.post("/v1/proposals", proposal)?;
-        Ok(queued.proposal)
-    }
-
-    pub(crate) fn pending(&self, queue_key: &str) -> Result<Vec<InboxSummary>> {
-        self.speak_for(queue_key)?;
-        let listed: Items = self.get("/v1/proposals?pending=true")?;
-        Ok(listed.items)
-    }
-
-    pub(crate) fn inspect(&self, queue_key: &str, id: &str) -> Result<Option<InboxItem>> {
-        self.speak_for(queue_key)?;
-        found(path_of(id, "").and_then(|path| self.get(&path)))
-    }
-
-    pub(crate) fn list_items(&self, queue_key: &str, limit: u32) -> Result<Vec<InboxSummary>> {
-        self.speak_for(queue_key)?;
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
-        let listed: Items = self.get(&format!("/v1/proposals?limit={limit}"))?;
-        Ok(listed.items)
-    }
-
-    pub(crate) fn withdraw_proposal(&self, queue_key: &str, id: &str, reason: &str) -> Result<()> {
-        self.speak_for(queue_key)?;
-        self.ask("POST", &path_of(id, "/withdraw")?, Some(&json!({"reason": reason}))).map(drop)
-    }
-
-    /// Answers a question. If the answer to that is lost it is sent again, and is in the thread once, by its id.
-    pub(crate) fn answer(&self, queue_key: &str, id: &str, message_id: &str, text: &str) -> Result<Message> {
-        self.speak_for(queue_key)?;
-        self.post(&path_of(id, "/answer")?, &json!({"id": message_id, "text": text}))
-    }
-
-    pub(crate) fn archive_proposal(&self, queue_key: &str, id: &str) -> Result<()> {
-        self.speak_for(queue_key)?;
-        self.ask("POST", &path_of(id, "/archive")?, None::<&()>).map(drop)
-    }
-
-    /// Appends one. If the answer is lost it is sent again, and may be in the log twice, never not at all.
-    pub(crate) fn write_audit_entry(&self, entry: &AuditEntry) -> Result<AuditEntry> {
-        self.speak_for(entry.fields().bottle_slug)?;
-        let written: Entries<[AuditEntry; 1]> = self.post("/v1/audit", &Entries { entries: [entry] })?;
-        let [entry] = written.entries;
-        Ok(entry)
-    }
-
-    /// Appends all or none, as [`Client::write_audit_entry`].
+    /// Appends all or none. If the answer is lost they are sent again, and may be in the log twice, never not at all.
     pub(crate) fn write_audit_entries(&self, entries: &[AuditEntry]) -> Result<Vec<AuditEntry>> {
         for entry in entries {
             self.speak_for(entry.fields().bottle_slug)?;
         }
         let written: Entries<Vec<AuditEntry>> = self.post("/v1/audit", &Entries { entries })?;
+        if written.entries.len() != entries.len() {
+            let error = serde::de::Error::invalid_length(written.entries.len(), &"one entry for each that was sent");
+            return Err(self.broker.0.exchange.unreadable(&error));
+        }
         Ok(written.entries)
     }
 
@@ -131,35 +86,6 @@ impl Client {
     pub(crate) fn use_grant(&self, bottle_slug: &str, tool: &str, fingerprint: &str) -> Result<Option<Grant>> {
         self.speak_for(bottle_slug)?;
         found(self.post("/v1/grants/use", &json!({"tool": tool, "fingerprint": fingerprint})))
-    }
-
-    /// Starts a wait without blocking; `done` is called once, from the poller's thread.
-    pub(crate) fn begin_wait(
-        &self,
-        queue_key: &str,
-        id: &str,
-        timeout: Option<Duration>,
-        questions: Questions,
-        done: Done,
-    ) -> Result<WaitHandle> {
-        self.check_open()?;
-        // Not looked up, for that would block; whose a proposal is, the broker knows anyway.
-        if let Some(slug) = self.broker.0.links().slug.get() {
-            check_slug(slug, queue_key)?;
-        }
-        let mut path = path_of(id, "/response")?;
-        if let Questions::After(id) = questions {
-            if !id.is_empty() {
-                path_of(&id, "")?;
-            }
-            path.push_str(&format!("?questions_after={id}"));
-        }
-        let poller = self.broker.0.poller()?;
-        let wait = poller.begin(self.id, id, path, timeout, done);
-        if self.closed.load(Ordering::Acquire) {
-            poller.end_all(self.id); // closed meanwhile, which has ended its other waits already
-        }
-        Ok(WaitHandle::new(poller, wait))
     }
 
     /// A token speaks for one bottle, whose slug is its queue's key: any other key must not lead to that queue.
@@ -196,6 +122,101 @@ impl Client {
 
     fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+}
+
+impl QueueVerbs for Client {
+    fn write_proposal(&self, queue_key: &str, proposal: &Proposal) -> Result<Proposal> {
+        self.speak_for(queue_key)?;
+        let queued: Queued = self.post("/v1/proposals", proposal)?;
+        Ok(queued.proposal)
+    }
+
+    fn pending(&self, queue_key: &str) -> Result<Vec<InboxSummary>> {
+        self.speak_for(queue_key)?;
+        let listed: Items = self.get("/v1/proposals?pending=true")?;
+        Ok(listed.items)
+    }
+
+    fn pending_proposals(&self, queue_key: &str) -> Result<Vec<Proposal>> {
+        let mut listed = Vec::new();
+        for item in self.pending(queue_key)? {
+            // One that has ended meanwhile is not listed.
+            let whole = self.inspect(queue_key, &item.proposal.id)?;
+            listed.extend(whole.filter(|item| item.state == "pending").map(|item| item.proposal));
+        }
+        Ok(listed)
+    }
+
+    fn inspect(&self, queue_key: &str, id: &str) -> Result<Option<InboxItem>> {
+        self.speak_for(queue_key)?;
+        found(path_of(id, "").and_then(|path| self.get(&path)))
+    }
+
+    fn list_items(&self, queue_key: &str, limit: u32) -> Result<Vec<InboxSummary>> {
+        self.speak_for(queue_key)?;
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let listed: Items = self.get(&format!("/v1/proposals?limit={limit}"))?;
+        Ok(listed.items)
+    }
+
+    fn withdraw_proposal(&self, queue_key: &str, id: &str, reason: &str) -> Result<()> {
+        self.speak_for(queue_key)?;
+        self.ask("POST", &path_of(id, "/withdraw")?, Some(&json!({"reason": reason}))).map(drop)
+    }
+
+    /// Answers a question. If the answer to that is lost it is sent again, and is in the thread once, by its id.
+    fn answer(&self, queue_key: &str, id: &str, message_id: &str, text: &str) -> Result<Message> {
+        self.speak_for(queue_key)?;
+        self.post(&path_of(id, "/answer")?, &json!({"id": message_id, "text": text}))
+    }
+
+    fn archive_proposal(&self, queue_key: &str, id: &str) -> Result<()> {
+        self.speak_for(queue_key)?;
+        self.ask("POST", &path_of(id, "/archive")?, None::<&()>).map(drop)
+    }
+
+    /// `done` is called from the poller's thread.
+    fn begin_wait(
+        &self,
+        queue_key: &str,
+        id: &str,
+        timeout: Option<Duration>,
+        questions: Questions,
+        done: Done,
+    ) -> Result<WaitHandle> {
+        self.check_open()?;
+        // Not looked up, for that would block; whose a proposal is, the broker knows anyway.
+        if let Some(slug) = self.broker.0.links().slug.get() {
+            check_slug(slug, queue_key)?;
+        }
+        let mut path = path_of(id, "/response")?;
+        if let Questions::After(id) = questions {
+            if !id.is_empty() {
+                path_of(&id, "")?;
+            }
+            path.push_str(&format!("?questions_after={id}"));
+        }
+        let poller = self.broker.0.poller()?;
+        let wait = poller.begin(self.id, id, path, timeout, done);
+        if self.closed.load(Ordering::Acquire) {
+            poller.end_all(self.id); // closed meanwhile, which has ended its other waits already
+        }
+        Ok(WaitHandle::new(poller, wait))
+    }
+
+    fn wait(
+        &self,
+        queue_key: &str,
+        id: &str,
+        timeout: Option<Duration>,
+        questions: Questions,
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<Event> {
+        let begin = |done| self.begin_wait(queue_key, id, timeout, questions, done);
+        sleeper::block(id, timeout, begin, interrupted)
     }
 }
 

@@ -40,11 +40,8 @@ impl AuditStore {
 
     /// Appends one entry.
     pub fn write_audit_entry(&self, entry: &AuditEntry) -> Result<AuditEntry> {
-        let db = match &self.transport {
-            Transport::Broker(broker) => return broker.write_audit_entry(entry),
-            Transport::File(db) => db,
-        };
-        db.write(|tx| Ok((append(tx, entry)?, Rings::NONE)))
+        let mut written = self.write_audit_entries(std::slice::from_ref(entry))?;
+        Ok(written.pop().expect("as many are written as were given"))
     }
 
     /// Appends all or none.
@@ -52,14 +49,13 @@ impl AuditStore {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
-        let db = match &self.transport {
-            Transport::Broker(broker) => return broker.write_audit_entries(entries),
-            Transport::File(db) => db,
-        };
-        db.write(|tx| {
-            let written = entries.iter().map(|entry| append(tx, entry)).collect::<Result<_>>()?;
-            Ok((written, Rings::NONE))
-        })
+        match &self.transport {
+            Transport::Broker(broker) => broker.write_audit_entries(entries),
+            Transport::File(db) => db.write(|tx| {
+                let written = entries.iter().map(|entry| append(tx, entry)).collect::<Result<_>>()?;
+                Ok((written, Rings::NONE))
+            }),
+        }
     }
 
     /// The newest `limit` entries that match, in order of writing.

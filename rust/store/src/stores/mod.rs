@@ -7,6 +7,7 @@ pub(crate) mod inbox;
 pub(crate) mod maintenance;
 pub(crate) mod prune;
 pub(crate) mod query;
+mod queue_file;
 pub(crate) mod queue_store;
 pub(crate) mod reconcile;
 pub(crate) mod restore;

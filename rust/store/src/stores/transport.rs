@@ -29,14 +29,19 @@ impl Transport {
         }
     }
 
+    /// The file, if it is here.
+    pub(crate) fn database(&self) -> Option<&Database> {
+        match self {
+            Transport::File(db) => Some(db),
+            Transport::Broker(_) => None,
+        }
+    }
+
     /// The file, for what only the operator's side does.
     pub(crate) fn host_only(&self, what: &str) -> Result<&Database> {
-        match self {
-            Transport::File(db) => Ok(db),
-            Transport::Broker(_) => Err(Error::AccessDenied {
-                reason: format!("a bottle's sidecar cannot {what} over the broker; it is done on the host"),
-            }),
-        }
+        self.database().ok_or_else(|| Error::AccessDenied {
+            reason: format!("a bottle's sidecar cannot {what} over the broker; it is done on the host"),
+        })
     }
 
     pub(crate) fn close(&self) {

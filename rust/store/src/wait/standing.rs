@@ -20,6 +20,10 @@ pub(crate) enum Target {
 }
 
 impl Target {
+    pub(crate) fn answer(queue_key: &str, id: &str, questions: Questions) -> Self {
+        Target::Answer { queue_key: queue_key.to_owned(), id: id.to_owned(), questions }
+    }
+
     pub(super) fn bell(&self) -> &str {
         match self {
             Target::Answer { queue_key, .. } => queue_key,
