@@ -74,7 +74,7 @@ TERMINAL = {
 }
 
 # Lines that are made to say what they would do.
-HARMLESS = {"bot-bottle run": "bot-bottle run --dry-run", "bot-bottle image build": "bot-bottle image build --print"}
+HARMLESS = {"bot-bottle run": "bot-bottle run --dry-run"}
 
 # Lines that only have to be ones that the program can read, and why they are not run.
 READ = {
@@ -84,6 +84,7 @@ READ = {
     "watch .*": "runs until it is interrupted",
     "serve.*": "runs until it is interrupted",
     "run": "without arguments it takes them from a bottle.toml that nobody has written here",
+    "image build.*": "needs Docker: tests/containers builds one",
     "image (list|prune)": "needs Docker, and prune would remove what others use",
     "bottle (start|stop) dev .*--run": "needs Docker and the sidecars' image",
     r"bottle stop dev --yes \| sh": "the shell needs Docker",

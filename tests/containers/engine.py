@@ -77,8 +77,8 @@ def until_healthy(name: str) -> None:
         state = ["docker", "container", "inspect", "--format", "{{.State.Status}}", name]
         status = subprocess.run(state, capture_output=True, text=True).stdout.strip()
         logs = subprocess.run(["docker", "logs", name], capture_output=True, text=True).stderr
-        # 1 is a daemon that does not listen yet, or a container that was only created when it was asked.
-        assert done.returncode == 1 and status in ("created", "running") and time.monotonic() < deadline, (
+        # 1 is a daemon that does not listen yet, or a container that was only created, or not yet, when it was asked.
+        assert done.returncode == 1 and status in ("", "created", "running") and time.monotonic() < deadline, (
             f"{status}: {done.stderr}{logs}"
         )
         time.sleep(0.2)

@@ -289,7 +289,8 @@ def test_the_agent_has_the_terminal(bottle: Bottle) -> None:
         terminal.expect(r"[$#] $")
         terminal.sendline("until test \"$(stty size)\" = '40 90'; do sleep 0.1; done; echo resized | tr a-z A-Z")
         terminal.expect("RESIZED")
-        terminal.sendline("echo ready | tr a-z A-Z; sleep 1000")
+        # What says READY is what Ctrl-C then meets.
+        terminal.sendline("echo ready | tr a-z A-Z >/tmp/said; tail -f /tmp/said")
         terminal.expect("READY")
         terminal.sendintr()
         terminal.expect(r"[$#] $")

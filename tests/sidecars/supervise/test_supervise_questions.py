@@ -29,11 +29,11 @@ def meanwhile(call: Callable[[], CallToolResult]) -> tuple[threading.Thread, lis
     return thread, told
 
 
-def waiting(name: str) -> Proposal:
-    """The proposal of that route, once somebody waits for it."""
+def waiting(file: str) -> Proposal:
+    """The proposal of that file, once somebody waits for it."""
 
     def found() -> list[Proposal]:
-        return [item.proposal for item in items("asked") if item.waiting and f"{name}." in item.proposal.proposed_file]
+        return [item.proposal for item in items("asked") if item.waiting and item.proposal.proposed_file == file]
 
     eventually(lambda: bool(found()), 60)
     return found()[0]
@@ -44,7 +44,7 @@ def test_a_question_ends_the_call_and_its_answer_waits_on(sidecar: Sidecar) -> N
         lambda: sidecar.call("allow", proposed_file=routes("why.example"), justification="for the build")
     )
     with Inbox() as inbox:
-        asked = waiting("why")
+        asked = waiting(routes("why.example"))
         inbox.ask(asked.id, "Only for GET?")
         inbox.ask(asked.id, "And for how long?")
         thread.join(60)
@@ -83,13 +83,13 @@ def test_a_revision_takes_the_place_of_what_was_asked_about(sidecar: Sidecar) ->
     wide, narrow = routes("wide.example", "narrow.example"), routes("narrow.example")
     thread, told = meanwhile(lambda: sidecar.call("allow", proposed_file=wide, justification="for the build"))
     with Inbox() as inbox:
-        first = waiting("wide")
+        first = waiting(wide)
         inbox.ask(first.id, "Without wide.example?")
         thread.join(60)
         assert f"with revises {first.id}" in told[0]["next_step"]
         revise = {"proposed_file": narrow, "justification": "as you say", "revises": first.id}
         thread, told = meanwhile(lambda: sidecar.call("allow", **revise))
-        second = waiting("narrow")
+        second = waiting(narrow)
         review = inbox.review(second.id)
         assert review.item.revision == 2
         assert review.revised is not None
