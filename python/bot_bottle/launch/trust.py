@@ -29,7 +29,7 @@ _PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----E
 
 
 def environment(bundle: str, keystore: str | None, *, proxy: tuple[str, int]) -> dict[str, str]:
-    """The variables that make clients trust what is in ``bundle``, and Java and Node use the proxy.
+    """The variables that make clients trust what is in ``bundle``, and Java, Node and git use the proxy well.
 
     Args:
         keystore: for Java, which reads no PEM; ``None`` without one.
@@ -55,6 +55,10 @@ def environment(bundle: str, keystore: str | None, *, proxy: tuple[str, int]) ->
     return {
         **dict.fromkeys(names, bundle),
         "NODE_USE_ENV_PROXY": "1",  # without it, Node's fetch does not use the proxy
+        # A push of more than a window's size over HTTP/2 can hang in git before 2.44 (https://github.com/git/git/pull/1608).
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "http.version",
+        "GIT_CONFIG_VALUE_0": "HTTP/1.1",
         "JAVA_TOOL_OPTIONS": " ".join(java),
     }
 

@@ -27,6 +27,7 @@ import pytest
 import trustme
 
 from bot_bottle.documents import presets
+from bot_bottle.launch import trust
 from egress_proxy import API_TOKEN, Proxy
 from needs import cannot
 
@@ -286,6 +287,8 @@ def test_go_downloads_a_module(gate: Proxy, shelf: Shelf, tmp_path: Path) -> Non
 
 def test_git_clones_fetches_and_pushes(gate: Proxy, shelf: Shelf, tmp_path: Path) -> None:
     who = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+    launched = trust.environment(str(gate.ca_file), None, proxy=("egress", 9099))
+    who |= {name: value for name, value in launched.items() if name.startswith("GIT_CONFIG_")}
 
     def git(directory: Path, *arguments: str) -> str:
         return run(gate, directory, "git", *arguments, **who)
