@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
 import re
 from pathlib import Path
@@ -128,16 +129,32 @@ def test_the_core_s_exit_codes_are_the_table_s() -> None:
     assert set(codes) <= {"AccessDeniedError"}
 
 
-def test_the_binding_hands_on_every_attribute_a_class_declares() -> None:
+def always_set(error: type[BotBottleError]) -> set[str]:
+    """Those without a default."""
+    return {name for name in declared(error) if not hasattr(error, name)}
+
+
+def test_the_binding_sets_what_a_class_declares_and_nothing_else() -> None:
     handed: dict[str, set[str]] = {}
     arm = r"((?:\s*\|?\s*Error::\w+(?: \{[^}]*\})?)+) =>(.*?)(?=\n        (?:Error::|\}))"
     for variants_of_arm, block in re.findall(arm, BINDING[BINDING.index("fn attributes") :], re.DOTALL):
         for variant in re.findall(r"Error::(\w+)", variants_of_arm):
             handed[variant] = set(re.findall(r'set_item\("(\w+)"', block))
     for variant, class_name in classes_of_variants().items():
-        # A query or a bell that took too long is a wait for no proposal.
-        if variant not in ("QueryTimeout", "BellTimeout") and class_name in CLASSES:
-            assert declared(CLASSES[class_name]) <= handed.get(variant, set()), variant
+        if class_name in CLASSES:
+            error, attributes = CLASSES[class_name], handed.get(variant, set())
+            assert always_set(error) <= attributes <= declared(error), variant
+
+
+def test_python_sets_what_a_class_declares_and_nothing_else() -> None:
+    found = 0
+    for path in Path(bot_bottle.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CLASSES:
+                error, attributes = CLASSES[node.func.id], {keyword.arg for keyword in node.keywords}
+                assert always_set(error) <= attributes <= declared(error), f"{path}:{node.lineno}"
+                found += 1
+    assert found > 100
 
 
 def test_every_message_is_one_sentence_that_names_the_thing() -> None:

@@ -3,7 +3,8 @@
 Every error is a :class:`BotBottleError`. Where a built-in exception fits, it is a second base, so
 ``except TimeoutError`` or ``except LookupError`` work as a reader expects. The message is one
 sentence that names the thing and the way out; what a program needs is on attributes (each class
-lists its own). All of them pickle. The Rust core raises these very classes.
+lists its own; one that is ``None`` says nothing about this error). All of them pickle. The Rust core
+raises these very classes.
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ class BotBottleError(Exception):
 
 
 class InvalidInputError(BotBottleError, ValueError):
-    """An argument is invalid; nothing was written. Correct it and call again."""
+    """An argument is invalid; nothing was written. Correct it and call again.
+
+    Attribute: ``matches``, the ids that a short id is the beginning of, if there are several."""
 
     exit_code = 2
+    matches: list[str] | None = None
 
 
 class InvalidProposalError(InvalidInputError):
@@ -47,9 +51,10 @@ class InvalidProposalError(InvalidInputError):
 
 
 class NotFoundError(BotBottleError, LookupError):
-    """No such proposal, bottle, grant or file. Check the id; ``bot-bottle pending`` lists them."""
+    """No such proposal, bottle, grant or file. Check the id; ``bot-bottle pending`` lists them. Attribute: ``id``."""
 
     exit_code = 4
+    id: str | None = None
 
 
 class AlreadyDecidedError(BotBottleError):
@@ -88,21 +93,25 @@ class ProposalWithdrawnError(BotBottleError):
 class StaleReviewError(BotBottleError):
     """What would run differs from what was reviewed: the payload's hash or the managed file has changed.
 
-    Review it again, then decide again. Attributes: ``proposal_id, expected, actual`` (SHA-256 hex, or
-    ``None`` for a file that is absent).
+    Review it again, then decide again. Attributes: ``proposal_id`` (of one that was written already),
+    ``expected, actual`` (SHA-256 hex, or ``None`` for a file that is absent), and the managed file's ``path``
+    if that is what changed.
     """
 
     exit_code = 5
-    proposal_id: str
+    proposal_id: str | None = None
     expected: str | None
     actual: str | None
+    path: str | None = None
 
 
 class WaitTimeoutError(BotBottleError, TimeoutError):
-    """The wait's own timeout passed; the proposal stays pending. Attribute: ``proposal_id``."""
+    """The wait's own timeout passed; the proposal stays pending. Also of a query that was stopped, and of a bell
+    that was not heard. Attributes: ``proposal_id``, or the bells' ``path``."""
 
     exit_code = 6
-    proposal_id: str
+    proposal_id: str | None = None
+    path: str | None = None
 
 
 class AuditIntegrityError(BotBottleError):
@@ -152,9 +161,11 @@ class UnsafeMountError(BotBottleError):
 
 
 class DatabaseBusyError(BotBottleError):
-    """Another writer held the database for longer than the busy timeout. Safe to retry."""
+    """Another writer held the database for longer than the busy timeout, or the service has more to do than it
+    takes. Safe to retry. Attribute: ``path`` (of the database)."""
 
     exit_code = 9
+    path: str | None = None
 
 
 class WriteLostError(DatabaseBusyError):

@@ -159,4 +159,4 @@ def _needed(line: int, upstream: Upstream) -> tuple[str, ...]:
 
 
 def _fail(line: int, problem: str) -> InvalidInputError:
-    return InvalidInputError(f"the upstreams' file, line {line}: {problem}", line=line)
+    return InvalidInputError(f"the upstreams' file, line {line}: {problem}")
