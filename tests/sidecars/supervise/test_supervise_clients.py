@@ -199,11 +199,3 @@ def test_a_client_that_takes_json_alone_is_answered_in_json(brisk: Sidecar, vers
     assert answer.headers["content-type"].startswith("application/json")
     told = answer.json()
     assert told["id"] == 7 and "proposals" in told["result"]["structuredContent"]
-
-
-@pytest.mark.parametrize("version", ["2025-03-26", "2025-11-25", "2026-07-28"])
-def test_a_batch_is_refused_as_a_whole(brisk: Sidecar, version: str) -> None:
-    batch = [{"jsonrpc": "2.0", "id": 1, "method": "ping"}, {"jsonrpc": "2.0", "id": 2, "method": "ping"}]
-    headers = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": version}
-    answer = httpx.post(brisk.url, json=batch, headers=headers, timeout=60)
-    assert answer.status_code == 400 and "error" in answer.json()

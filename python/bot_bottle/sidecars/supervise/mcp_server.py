@@ -32,7 +32,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bot_bottle import __version__
 from bot_bottle.documents.plain_yaml import quoted
@@ -42,6 +42,7 @@ from bot_bottle.sidecars.supervise.agent_answers import Answer, Outcome
 from bot_bottle.sidecars.supervise.agent_hooks import AgentHooks
 from bot_bottle.sidecars.supervise.agent_tasks import AgentTasks
 from bot_bottle.sidecars.supervise.agent_tools import AgentTools, Call
+from bot_bottle.sidecars.supervise.batches import Batches
 
 # The largest file a tool takes (256 KiB), each byte as a JSON escape of six, and room for the rest.
 MAX_BODY_BYTES: Final = 2 * 1024 * 1024
@@ -153,11 +154,12 @@ def http_app(tools: AgentTools, hooks: AgentHooks, allowed_hosts: Iterable[str])
         async with streams.run(), plain.run():
             yield
 
-    endpoint = _PostOnly(streams, plain)
+    check = TransportSecurityMiddleware(security).validate_request
+    endpoint = _PostOnly(Batches(_Either(streams, plain), check, MAX_BODY_BYTES))
     return Starlette(
         routes=[
             Route("/healthz", healthz),
-            *hooks.routes(TransportSecurityMiddleware(security).validate_request),
+            *hooks.routes(check),
             Route("/", endpoint),
             Route("/mcp", endpoint),
         ],
@@ -175,14 +177,24 @@ async def serve_stdio(tools: AgentTools) -> None:
 class _PostOnly:
     """The MCP endpoint; GET would open a stream on which a stateless server never says anything."""
 
-    def __init__(self, streams: StreamableHTTPSessionManager, plain: StreamableHTTPSessionManager) -> None:
-        self._streams = streams
-        self._plain = plain
+    def __init__(self, answer: ASGIApp) -> None:
+        self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             await Response(status_code=405, headers={"Allow": "POST"})(scope, receive, send)
             return
+        await self._answer(scope, receive, send)
+
+
+class _Either:
+    """A stream or plain JSON, as the client takes it."""
+
+    def __init__(self, streams: StreamableHTTPSessionManager, plain: StreamableHTTPSessionManager) -> None:
+        self._streams = streams
+        self._plain = plain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         accepted = Headers(scope=scope).get("accept", "*/*")
         # A client that takes JSON alone gets its answer without signs of life, rather than none.
         takes_streams = "text/event-stream" in accepted or "application/json" not in accepted
