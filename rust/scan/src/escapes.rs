@@ -208,6 +208,26 @@ pub(crate) fn spelled_last(text: &[u8]) -> Option<u8> {
     })
 }
 
+/// `text` with its escapes undone.
+pub(crate) fn read(text: &[u8]) -> Vec<u8> {
+    let mut found = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        let escape = if matches!(byte, b'%' | b'&' | b'\\') { escape(&text[at..], true) } else { Escape::None };
+        match escape {
+            Escape::Is(spelled, len) => {
+                found.extend_from_slice(spelled.bytes(&mut [0; 4]));
+                at += len;
+            }
+            _ => {
+                found.push(byte);
+                at += 1;
+            }
+        }
+    }
+    found
+}
+
 /// Which escapes matter: those that spell a byte some secret, or some further encoding of it, may have.
 pub(crate) struct Wanted([bool; 256]);
 

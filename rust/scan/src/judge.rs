@@ -5,6 +5,7 @@
 
 use crate::Place;
 use crate::base64;
+use crate::escapes;
 
 /// What is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +19,8 @@ pub(crate) enum Verdict {
 /// Examples in documentation, in pieces so that no other scanner takes this file for a leak.
 ///
 /// Stripe API reference; Telegram bot API; the storage and Cosmos DB emulators of Azure; Discord's webhook reference;
-/// the key that YouTube's own web page sends.
+/// the key that YouTube's own web page sends; GitHub's pages on authorizing apps; SendGrid's API reference; Slack's
+/// oauth.access.
 const PUBLISHED: &[&[&str]] = &[
     &["sk_", "test_", "4eC39HqLyjWDarjtT1zdp7dc"],
     &["sk_", "test_", "BQokikJOvBiI2HlWgH4olfQ2"],
@@ -29,6 +31,14 @@ const PUBLISHED: &[&[&str]] = &[
     &["AccountKey=", "C2y6yDjf5/R+ob0N8A7Cgv30VRDJIWEHLM+4QDU5DE2nQ9nDuVTqobD4b8mGGyPMbIZnqyMsEcaGQy67XIw/Jw", "=="],
     &["/api/webhooks/", "223704706495545344/", "3d89bb7572e0fb30d8128367b3b1b44fecd1726de135cbe28a41f8b2f777c372"],
     &["AIza", "SyAO_FJ2SlqU8Q4STEHLGCilw_Y9_11qcW8"],
+    &["ghp_", "16C7e42F292c6912", "E7710c838347Ae178B4a"],
+    &["gho_", "16C7e42F292c6912", "E7710c838347Ae178B4a"],
+    &["ghu_", "16C7e42F292c6912", "E7710c838347Ae178B4a"],
+    &["ghs_", "16C7e42F292c6912", "E7710c838347Ae178B4a"],
+    &["ghr_", "1B4a2e77838347a7E420ce178F2E7c6912E16924", "6c34E1ccbF66C46812d16D5B1A9Dc86A1498"],
+    &["SG.", "ngeVfQFYQlKU0ufo8x5d1A", ".TwL2iGABf9DHoTf-09kqeF8tAmbihYzrnopKc-1s5cr"],
+    &["xoxb-", "17653672481-19874698323-", "pdFZKVeTuE8sk7oOcHrzqqgy"],
+    &["xoxp-", "23984754863-", "2348975623103"],
 ];
 
 /// What a JSON web token says that is public: Supabase's anonymous keys stand in every page that uses one, its demo keys
@@ -84,6 +94,10 @@ const NOISE_DISTINCT: usize = 40;
 const WORDS: &[&str] = &["example", "placeholder", "redacted", "changeme", "yourtoken", "yourapikey", "your_", "your-"];
 const MAX_SCOPE: usize = 96;
 const MAX_URL: usize = 2048;
+/// Of [`MAX_SCOPE`] characters, each spelled in percent twice.
+const MAX_SPELLED: usize = 5 * MAX_SCOPE;
+/// As it is, and with one, two and three kinds of escapes undone.
+const READINGS: usize = 4;
 
 /// What has been matched: `text[start..end]`, with its first `prefix` bytes fixed by the format.
 pub(crate) struct Candidate<'a> {
@@ -119,16 +133,35 @@ impl Candidate<'_> {
         is_run && distinct(before) >= NOISE_DISTINCT
     }
 
+    /// In the text as it is, and as its escapes spell it: Go writes `&` in JSON as `\u0026`, and a URL in the query of
+    /// another is in percent.
     fn signed_url(&self, claims: &str) -> Verdict {
+        let from = self.start.saturating_sub(MAX_URL);
+        let after = self.text.len().min(self.end + MAX_SPELLED);
+        let (mut before, mut rest) = (self.text[from..self.start].to_vec(), self.text[self.end..after].to_vec());
+        for _ in 0..READINGS {
+            let verdict = self.signed(claims, &before, &rest);
+            if verdict != Verdict::Secret || self.is_query() {
+                return verdict;
+            }
+            let spelled = escapes::read(&before);
+            if spelled == before {
+                break;
+            }
+            (before, rest) = (spelled, escapes::read(&rest));
+        }
+        Verdict::Secret
+    }
+
+    fn signed(&self, claims: &str, before: &[u8], rest: &[u8]) -> Verdict {
         for rule in SIGNED {
             let is_kind = match rule.shape {
                 SignedShape::Token { .. } => self.id == "JSON web token",
                 _ => self.id == "AWS access key id",
             };
-            if !is_kind || !self.is_value_of(rule.parameter) || !self.goes_to(rule.hosts) {
+            if !is_kind || !self.is_value_of(before, rule.parameter) || !self.goes_to(before, rule.hosts) {
                 continue;
             }
-            let rest = &self.text[self.end..];
             match rule.shape {
                 SignedShape::Token { issuer } => {
                     let says = |name: &str, value: &str| claims.contains(&format!("\"{name}\":\"{value}\""));
@@ -173,28 +206,31 @@ impl Candidate<'_> {
     }
 
     /// Whether `parameter=` stands right before it.
-    fn is_value_of(&self, parameter: &str) -> bool {
-        let before = &self.text[..self.start];
+    fn is_value_of(&self, before: &[u8], parameter: &str) -> bool {
         before
             .strip_suffix(b"=")
             .and_then(|before| before.strip_suffix(parameter.as_bytes()))
             .is_some_and(|before| before.last().map_or(self.place.is_query, |byte| b"?&;".contains(byte)))
     }
 
+    /// Whether it stands in the query of the request's own URL.
+    fn is_query(&self) -> bool {
+        self.is_plain && self.place.is_query
+    }
+
     /// Whether the URL it stands in, or the request in whose query it stands, goes to one of these hosts.
-    fn goes_to(&self, hosts: &[&str]) -> bool {
+    fn goes_to(&self, before: &[u8], hosts: &[&str]) -> bool {
         let is_one = |host: &str| {
             hosts
                 .iter()
                 .any(|known| host.strip_suffix(known).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
         };
-        if self.is_plain && self.place.is_query {
+        if self.is_query() {
             return is_one(&self.place.host);
         }
-        let from = self.start.saturating_sub(MAX_URL);
-        let url = &self.text[from..self.start];
-        let begins = url.iter().rposition(|&byte| byte <= b' ' || b"\"'<>`()".contains(&byte)).map_or(0, |at| at + 1);
-        let url = String::from_utf8_lossy(&url[begins..]).to_ascii_lowercase();
+        let begins =
+            before.iter().rposition(|&byte| byte <= b' ' || b"\"'<>`()".contains(&byte)).map_or(0, |at| at + 1);
+        let url = String::from_utf8_lossy(&before[begins..]).to_ascii_lowercase();
         let Some((_, rest)) = url.rsplit_once("https://") else { return false };
         is_one(rest.split(['/', '?', '#']).next().unwrap_or_default())
     }

@@ -125,6 +125,79 @@ fn signed_urls_are_let_through_to_the_host_they_are_signed_for_alone() {
     assert_ne!(found_at(format!("https://b.s3.amazonaws.com@evil.example/?{s3}").as_bytes(), Place::body("x")), []);
 }
 
+type Dress = fn(&str) -> String;
+
+#[test]
+fn signed_urls_are_let_through_however_a_body_spells_them() {
+    let mut noise = Noise(28);
+    let mut key = |kind: &str| format!("{kind}{}", noise.of("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16));
+    let (long, short) = (key("AKIA"), key("ASIA"));
+    let session = percent(&format!("IQoJb3JpZ2luX2Vj{}", noise.base64(600)));
+    let scope = "20260101%2Fus-east-1%2Fs3%2Faws4_request";
+    let jwt = token(
+        r#"{"iss":"github.com","aud":"release-assets.githubusercontent.com","key":"key1","exp":1}"#,
+        &noise.letters(43),
+    );
+    let signature = percent(&noise.base64(32));
+    let urls = [
+        format!(
+            "https://b.s3.us-east-1.amazonaws.com/k?X-Amz-Date=1&X-Amz-Credential={short}%2F{scope}&X-Amz-Security-Token={session}&X-Amz-Signature=0"
+        ),
+        format!(
+            "https://github-cloud.s3.amazonaws.com/a/b?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={long}%2F{scope}&actor_id=1&token=1"
+        ),
+        format!("https://b.s3.amazonaws.com/k?Expires=1&AWSAccessKeyId={long}&Signature={signature}"),
+        format!(
+            "https://release-assets.githubusercontent.com/a/b?sp=r&sig={signature}&jwt={jwt}&response-content-type=a%2Fb"
+        ),
+        format!(
+            "https://storage.googleapis.com/b/k?X-Goog-Credential=a%40b.iam.gserviceaccount.com%2F20260101%2Fauto%2Fstorage%2Fgoog4_request&X-Goog-Signature={}",
+            noise.hex(512)
+        ),
+        format!(
+            "https://storage.googleapis.com/b/k?GoogleAccessId=a%40b.iam.gserviceaccount.com&Signature={}",
+            percent(&noise.base64(256))
+        ),
+        format!(
+            "https://x.blob.core.windows.net/c/k?sv=2022-11-02&ss=b&sig={signature}&skoid=ca7593d4-ee42-46cd-af88-8b886a2f84eb"
+        ),
+        format!(
+            "https://d1.cloudfront.net/k?Expires=1&Policy={}__&Signature={}__&Key-Pair-Id=K2JCJMDEHXQW5F",
+            b64url(&noise.bytes(200)),
+            b64url(&noise.bytes(256))
+        ),
+    ];
+    let dresses: [(&str, Dress); 6] = [
+        ("JSON", |url| format!("{{\"href\": \"{url}\"}}")),
+        ("JSON of Go", |url| format!("{{\"href\":\"{}\"}}", url.replace('&', "\\u0026"))),
+        ("JSON in JSON", |url| format!("{{\"text\":\"{{\\\"href\\\":\\\"{}\\\"}}\"}}", url.replace('&', "\\\\u0026"))),
+        ("HTML", |url| format!("<a href=\"{}\">it</a>", url.replace('&', "&amp;"))),
+        ("Markdown", |url| format!("[it]({url}).")),
+        ("another URL's query", |url| format!("to=1&next={}&then=2", percent(url))),
+    ];
+    for url in &urls {
+        for (name, dressed) in &dresses {
+            is_clean(&format!("{url} in {name}"), dressed(url).as_bytes());
+            // The same of a host that nobody signs URLs for.
+            let other = dressed(
+                &url.replace(".amazonaws.com/", ".evil.example/").replace("githubusercontent.com/", "evil.example/"),
+            );
+            let is_bare = url.contains("X-Amz-") || url.contains("AWSAccess") || url.contains("jwt=");
+            assert_eq!(!found_at(other.as_bytes(), Place::body("x")).is_empty(), is_bare, "{other}");
+        }
+    }
+}
+
+fn percent(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
 #[test]
 fn published_keys_and_documentation_hold_no_secret() {
     let signature = Noise(24).letters(43);
@@ -139,7 +212,21 @@ fn published_keys_and_documentation_hold_no_secret() {
             "/api/webhooks/223704706495545344/3d89bb7572e0fb30d8128367b3b1b44fecd1726de135cbe28a41f8b2f777c372ba",
         ]
         .concat(),
+        ["gho_", "16C7e42F292c6912E7710c838347Ae178B4a"].concat(),
+        ["ghr_", "1B4a2e77838347a7E420ce178F2E7c6912E169246c34E1ccbF66C46812d16D5B1A9Dc86A1498"].concat(),
+        ["SG.", "ngeVfQFYQlKU0ufo8x5d1A.TwL2iGABf9DHoTf-09kqeF8tAmbihYzrnopKc-1s5cr"].concat(),
+        ["xoxb-", "17653672481-19874698323-pdFZKVeTuE8sk7oOcHrzqqgy"].concat(),
         "AKIAIOSFODNN7EXAMPLE".into(),
+        // For browsers and phones, and so for everybody.
+        format!("pk_live_{}", Noise(29).letters(24)),
+        format!("sb_publishable_{}_{}", Noise(30).letters(22), Noise(31).letters(8)),
+        format!("pk.eyJ1Ijoi{}.{}", Noise(32).letters(30), Noise(33).letters(22)),
+        format!("https://{}@o447951.ingest.sentry.io/5429213", Noise(34).hex(32)),
+        format!("phc_{}", Noise(35).letters(43)),
+        format!("6L{}", Noise(36).letters(38)),
+        format!("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{} me@host", Noise(37).base64(32)),
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", Noise(38).base64(900)),
+        format!("-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n{}\n", Noise(39).base64(900)),
         "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".into(),
         format!("ghp_{}", "x".repeat(36)),
         format!("sk-{}", "x".repeat(48)),
@@ -168,4 +255,18 @@ fn streamed_answers_of_a_language_model_hold_no_secret() {
         );
     }
     is_clean("SSE", text.as_bytes());
+    // What is signed or encrypted for the model's own next turn, and ids.
+    for number in 0..400 {
+        let (id, call) = (noise.hex(48), noise.letters(22));
+        let turn = format!(
+            "data: {{\"type\":\"signature_delta\",\"signature\":\"{}\"}}\n\n\
+             data: {{\"id\":\"rs_{id}\",\"encrypted_content\":\"gAAAAABo{}\",\"call_id\":\"call_{call}\"}}\n\n\
+             data: {{\"id\":\"toolu_01{call}\",\"partial_json\":\"{{\\\"path\\\": \\\"/src/{number}.rs\\\"\"}}\n\n\
+             data: {{\"thoughtSignature\":\"{}\"}}\n\n",
+            noise.base64(700),
+            b64url(&noise.bytes(900)),
+            noise.base64(900)
+        );
+        is_clean("turn", turn.as_bytes());
+    }
 }
