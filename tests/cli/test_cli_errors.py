@@ -137,6 +137,8 @@ FAILURES = [
     Failure(stale, "approve {id} --yes", 5, "changed"),
     Failure(stale, "modify {id} --file -", 5, "changed", b"x\n"),
     Failure(pending, "approve {id} --hash " + "0" * 64, 5, "{id}"),
+    Failure(pending, "audit proof {id}", 2, "it is pending, not decided"),
+    Failure(unknown, "audit proof {id}", 4, "{id}"),
     Failure(pending, "audit verify --head " + "f" * 64, 7, "noted earlier"),
     *(Failure(given, verb, 8, "") for given in (garbage, newer) for verb in ("pending", "show {id}", "approve {id}")),
     Failure(root_is_a_file, "db migrate", 1, "root"),

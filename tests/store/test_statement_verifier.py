@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from bot_bottle import BottleStore, GrantStore, Inbox, Keys, Proposal, QueueStore
+from bot_bottle import AuditEntry, AuditStore, BottleStore, Database, GrantStore, Inbox, Keys, Proposal, QueueStore
+from bot_bottle.errors import AuditIntegrityError, InvalidInputError, NotFoundError
+from bot_bottle.operator.proof import prove
 from store_process import witness
 
 VERIFIER = Path(__file__).parents[2] / "examples" / "verify_statements.py"
@@ -36,9 +40,9 @@ def text(chance: random.Random) -> str:
     return "".join(chance.choice((*TEXTS, chr(chance.randrange(32, 0x3000)))) for _ in range(chance.randrange(4)))
 
 
-def verified(db: Path, keyring: Path) -> tuple[int, list[str]]:
+def verified(file: Path, keyring: Path) -> tuple[int, list[str]]:
     """How the verifier ends, and its lines."""
-    ran = subprocess.run([sys.executable, VERIFIER, db, keyring], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run([sys.executable, VERIFIER, file, keyring], capture_output=True, text=True, timeout=60)
     assert ran.stderr == ""
     return ran.returncode, ran.stdout.splitlines()
 
@@ -174,3 +178,84 @@ def test_it_takes_nothing_of_another_host(signed: tuple[Path, Path], tmp_path: P
     code, lines = verified(db, strangers.keyring_file)
     assert code == 1
     assert all("no key" in line for line in lines[:-1])
+
+
+def test_each_decision_has_a_proof_that_verifies_alone(signed: tuple[Path, Path], tmp_path: Path) -> None:
+    db, keyring = signed
+    kinds = set()
+    with Inbox(db) as inbox, Database(db) as database, AuditStore(db) as log:
+        for number, item in enumerate(inbox.history(limit=10)):
+            found = prove(inbox, database, item.proposal.id)
+            kinds.add((item.state, len(found["grants"]), bool(found["questions"])))
+            assert (found["head"]["seq"], found["head"]["entry_hash"]) == (log.verify().last_seq, log.head())
+            # It is in the log still: this finds the entry by its hash.
+            log.verify(head=found["entries"][0]["entry_hash"])
+            path = tmp_path / f"{number}.json"
+            path.write_text(json.dumps(found))
+            code, lines = verified(path, keyring)
+            assert code == 0, lines
+            assert lines[1].startswith(f"{item.state} by 'bob ")
+    assert {state for state, _, _ in kinds} == {"approved", "modified", "rejected"}
+    assert {grants for _, grants, _ in kinds} == {0, 1} and {asked for _, _, asked in kinds} == {False, True}
+
+
+def test_no_byte_of_a_proof_can_be_another(
+    signed: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db, keyring = signed
+    finding = Proposal.new("other", "gitleaks-allow", "x\u202e\n", "why", fingerprint="f")
+    with QueueStore("other", db) as queue, Inbox(db) as inbox, Database(db) as database:
+        asked = queue.write_proposal(finding).id
+        inbox.ask(asked, "what for?")
+        review = inbox.review(asked).review_sha256
+        inbox.decide(asked, "approved", review_sha256=review, notes="fine", grant="uses:3")
+        content = json.dumps(prove(inbox, database, asked), indent=1).encode()
+    verify = runpy.run_path(str(VERIFIER))["main"]
+    path = tmp_path / "proof.json"
+
+    def accepted(proof: bytes) -> bool:
+        path.write_bytes(proof)
+        try:
+            return bool(verify(str(path), str(keyring)) == 0)
+        except SystemExit as ended:
+            assert ended.code
+            return False
+
+    assert accepted(content)
+    # A tenth of the bytes in each run, so that many runs together try all of them.
+    for at in random.sample(range(1, len(content)), len(content) // 10):
+        assert not accepted(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]), content[at - 20 : at + 20]
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("part", ["entries", "grants"])
+def test_a_proof_without_a_part_is_refused(signed: tuple[Path, Path], tmp_path: Path, part: str) -> None:
+    db, keyring = signed
+    with Inbox(db) as inbox, Database(db) as database:
+        proofs = [prove(inbox, database, item.proposal.id) for item in inbox.history(limit=30)]
+    found = next(each for each in proofs if each["grants"])
+    path = tmp_path / "proof.json"
+    path.write_text(json.dumps({**found, part: found[part][:-1]}))
+    code, lines = verified(path, keyring)
+    assert code == 1 and "entries are of it, not" in lines[0]
+
+
+def test_there_is_no_proof_of_what_was_not_decided_as_it_says(signed: tuple[Path, Path]) -> None:
+    db, keyring = signed
+    with QueueStore("other", db) as queue, Inbox(db) as inbox, Database(db) as database:
+        pending = queue.write_proposal(Proposal.new("other", "capability-block", "FROM x\n", "why")).id
+        with pytest.raises(InvalidInputError, match="it is pending, not decided"):
+            prove(inbox, database, pending)
+        with pytest.raises(NotFoundError):
+            prove(inbox, database, "0199d2c4-1a2b")
+        decided = inbox.history(limit=2)[1].proposal.id
+        # Whoever can write the log can add to it, and what is added takes no place of what is there.
+        first = prove(inbox, database, decided)
+        other = {name: first["entries"][0][name] for name in ("timestamp", "bottle_slug", "component")}
+        forged = AuditEntry(**other, operator_action=first["decision"]["status"], proposal_id=decided, decided_by="eve")
+        with AuditStore(db) as log:
+            log.write_audit_entry(forged)
+        assert prove(inbox, database, decided)["entries"] == first["entries"]
+    keyring.write_text(keyring.read_text().splitlines()[0] + "\n")
+    with Inbox(db) as inbox, Database(db) as database, pytest.raises(AuditIntegrityError, match="no proof of"):
+        prove(inbox, database, decided)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bot_bottle import AuditEntry, AuditStore
+from bot_bottle import AuditEntry, AuditStore, Database, Inbox
 from bot_bottle.cli.declare import Whole, group, option
-from bot_bottle.cli.options import bottle_option, digest, json_option, moment
+from bot_bottle.cli.options import any_id, bottle_option, digest, json_option, moment
 from bot_bottle.cli.screen import print_fields, print_json, print_quoted, print_table, say
 from bot_bottle.operator import known, words
 
@@ -16,6 +16,7 @@ def audit() -> None:
     \b
       bot-bottle audit list --since 2h    # what was decided, and by whom
       bot-bottle audit verify             # is the log complete and unchanged?
+      bot-bottle audit proof ID           # one decision, for somebody who has only the public keys
     """
 
 
@@ -95,6 +96,24 @@ def verify(head: str | None, as_json: bool) -> None:
     else:
         say(f"{report.entries} entries verify, {report.first_seq} to {report.last_seq}.", "good")
         say(f"Head: {report.head}")
+
+
+@audit.command()
+@any_id
+def proof(proposal_id: str) -> None:
+    """Print all with which others can verify the decision on ID, as JSON.
+
+    It has the decision and what it is about as they were signed, the entries of the log, and the log's head. Whoever
+    has the public keys can check it (docs/statements.md).
+
+    \b
+      bot-bottle audit proof 0199d2c4 > proof.json
+      python examples/verify_statements.py proof.json ~/.bot-bottle/keys/public/keyring
+    """
+    from bot_bottle.operator.proof import prove
+
+    with Inbox() as inbox, Database() as database:
+        print_json(prove(inbox, database, proposal_id))
 
 
 def _print_entry(entry: AuditEntry) -> None:

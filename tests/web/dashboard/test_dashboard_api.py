@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from bot_bottle import BottleStore, Database, GrantStore, Inbox, Proposal, QueueStore
-from bot_bottle.operator.overview import OVERVIEW_SQL, overview
+from bot_bottle import AuditEntry, AuditStore, BottleStore, Database, GrantStore, Inbox, Proposal, QueueStore
+from bot_bottle.operator.overview import OVERVIEW_SQL, SCANNED_SQL, overview
 from broker_process import refused
 from checkout import CHECKOUT
 from cli_process import MORE_ROUTES, ROUTES, Host
@@ -179,6 +179,54 @@ def test_bottles_and_status_are_told(host: Host, operator: Operator) -> None:
     told = operator.told("status?check=true")
     assert told["findings"] == [] and told["database"]["exists"] is True
     assert operator.told("status")["findings"] is None
+
+
+def test_what_the_scan_let_through_and_refused_today_is_counted(host: Host, operator: Operator) -> None:
+    host.routes_file()
+    host.routes_file("other")
+    db = host.root / "db" / "bot-bottle.db"
+    yesterday = "2026-01-31T12:00:00Z"
+    logged = [("egress", "scan-refused")] * 2 + [("egress", "answer-masked"), ("egress", "routes-loaded")]
+    logged += [
+        ("egress-token-allow", each) for each in ("approved", "grant-given", "grant-used", "approved", "rejected")
+    ]
+    with AuditStore() as log:
+        log.write_audit_entry(AuditEntry(yesterday, "demo", "egress", "request-cut"))
+        log.write_audit_entries([AuditEntry.new("demo", *each) for each in logged])
+        log.write_audit_entry(AuditEntry("9999-01-31T12:00:00Z", "demo", "egress", "scan-refused"))
+        log.write_audit_entries([AuditEntry.new("other", "egress", "secret-blocked")] * 150)
+
+    def traffic(query: str = "") -> dict[str, list[int]]:
+        return {each["slug"]: list(each["traffic"].values()) for each in operator.told(f"bottles{query}")["bottles"]}
+
+    assert traffic() == {"demo": [2, 1, 3, 0], "other": [0, 0, 100, 1]}
+    assert traffic("?since=0")["demo"] == [2, 1, 4, 0]
+    assert traffic(f"?since={2**37}")["demo"] == [0, 0, 0, 0]
+    # Whoever can write the file can store there what is not valid text.
+    now, zeros = "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-1 minute')", "'" + "0" * 64 + "'"
+    for slug, action in (("'demo'", "CAST(x'ff' AS TEXT)"), ("CAST(x'ff' AS TEXT)", "'scan-refused'")):
+        witness(
+            db,
+            "INSERT INTO audit_entries (timestamp, bottle_slug, component, operator_action, operator_notes, "
+            "justification, decided_by, surface, prev_hash, entry_hash, diff) "
+            f"VALUES ({now}, {slug}, 'egress', {action}, '', '', '', 'api', {zeros}, {zeros}, '')",
+        )
+    assert traffic() == {"demo": [2, 1, 3, 0], "other": [0, 0, 100, 1]}
+
+
+def test_no_page_reads_the_log_from_its_beginning(host: Host) -> None:
+    host.routes_file()
+    plan = witness(
+        host.root / "db" / "bot-bottle.db",
+        re.sub(
+            r":\w+",
+            lambda name: {":slugs": "'[]'", ":since": "''", ":most": "9"}[name[0]],
+            f"EXPLAIN QUERY PLAN {SCANNED_SQL}",
+        ),
+    )
+    steps = [step for *_, step in plan]
+    assert [each for each in steps if each.startswith("SCAN") and "entr" in each] == []
+    assert len([each for each in steps if re.search(r"audit_entries_by_bottle_and_component .*rowid>", each)]) == 2
 
 
 def events(answer: httpx.Response) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from playwright.sync_api import Browser, Page
 
 from bot_bottle import BottleStore, Inbox, Proposal, QueueStore
 from bot_bottle.web.dashboard import login
+from checkout import CHECKOUT
 from cli_process import MORE_ROUTES, PROGRAMS, ROUTES, Host
 from dashboard_browser import Seat
 from dashboard_process import Served
@@ -134,6 +138,31 @@ def test_history_is_searched_and_paged(host: Host, seat: Seat) -> None:
     for text, count in (("needle007 %_", 1), ("straw", 1), ("HAYSTACK", 1), (rejected.id[:20], 1), ("%", 100)):
         page.fill("#filter", text)
         holds(page, f"document.querySelectorAll('tbody tr').length === {count}")
+    assert seat.wrong == []
+
+
+def test_the_proof_that_the_page_downloads_verifies_elsewhere(host: Host, seat: Seat, tmp_path: Path) -> None:
+    asked = host.propose("FROM a\u202e\n", "<b>why</b>", tool="capability-block")
+    host.propose("FROM b\n", tool="capability-block")
+    host.run("reject", asked.id, "--notes", "no")
+    open_page(seat.page, "History")
+    with seat.page.expect_download() as download:
+        seat.page.click(f"[aria-label='Download the proof of {asked.id}']")
+    assert download.value.suggested_filename == f"proof-{asked.id}.json"
+    proof, keyring = tmp_path / "proof.json", host.root / "keys" / "public" / "keyring"
+    download.value.save_as(proof)
+    assert json.loads(proof.read_text()) == json.loads(host.run("audit", "proof", asked.id).stdout)
+    assert seat.page.locator("tbody button:has-text('Proof')").count() == 1  # none of what is pending
+    head = json.loads(proof.read_text())["head"]["entry_hash"]
+    assert seat.page.inner_text("main").endswith(f"ends with entry 1, whose hash is {head}.")
+
+    def verified() -> subprocess.CompletedProcess[str]:
+        verifier = CHECKOUT / "examples" / "verify_statements.py"
+        return subprocess.run([sys.executable, verifier, proof, keyring], capture_output=True, text=True, timeout=60)
+
+    assert verified().returncode == 0
+    proof.write_text(proof.read_text().replace("FROM a", "FROM e"))
+    assert "the signature does not fit" in verified().stdout and verified().returncode == 1
     assert seat.wrong == []
 
 
@@ -333,6 +362,7 @@ def test_the_card_of_a_bottle_says_how_it_is(host: Host, seat: Seat) -> None:
     BottleStore().register("idle", backend="smolmachines")
     open_page(seat.page, "Bottles")
     card = seat.page.inner_text("[aria-label='Bottle demo']")
+    assert "Scan today\nnothing found" in card
     assert "rejected capability-block, by ann" in card and "1, 0 of them waited for" in card
     assert "never" in seat.page.inner_text("[aria-label='Bottle idle']")
     assert "unknown" in seat.page.inner_text("[aria-label='Bottle idle']")

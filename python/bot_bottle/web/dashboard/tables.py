@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timezone
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -18,11 +19,11 @@ from starlette.routing import Route
 from bot_bottle import Bottle, InvalidInputError, Keys, __version__
 from bot_bottle.launch import engine
 from bot_bottle.notify import delivery, push
-from bot_bottle.operator import oversight, searching, words
+from bot_bottle.operator import oversight, proof, searching, words
 from bot_bottle.operator.alone import running
-from bot_bottle.operator.overview import overview, recent
+from bot_bottle.operator.overview import overview, recent, scanned
 from bot_bottle.policy import replay, rules
-from bot_bottle.web.broker.bodies import query, texts
+from bot_bottle.web.broker.bodies import query, texts, timestamp
 from bot_bottle.web.dashboard import shown
 from bot_bottle.web.dashboard.inbox import SURFACE
 from bot_bottle.web.dashboard.programs import Stores
@@ -31,6 +32,8 @@ from bot_bottle.web.dashboard.routing import Run, at, flag, json, whole
 MOST_ROWS: Final = 500
 # Asking the engine starts a program, and many pages may be open.
 _ENGINE_SECONDS: Final = 5.0
+_DAY_SECONDS: Final = 86400
+_LATEST_SECONDS: Final = 2**37  # of a clock on a page: in the year 6325
 _REPLAYED: Final = 1000
 _DAYS: Final = 30
 _MOST_LISTED: Final = 50
@@ -50,6 +53,7 @@ class Tables:
         """All of them."""
         return [
             at("/api/v1/history", GET=self._history),
+            at("/api/v1/proposals/{id}/proof", GET=self._proof),
             at("/api/v1/bottles", GET=self._bottles),
             at("/api/v1/grants", GET=self._grants),
             at("/api/v1/grants/{id}/revoke", POST=self._revoke),
@@ -73,18 +77,34 @@ class Tables:
             if before is None:
                 told["tools"] = shown.safe(searching.tools(database))
                 told["bottles"] = shown.safe([each["slug"] for each in overview(database)])
+                told["head"] = shown.safe(proof.head(database))
             return told
 
         return json(await self._run(read))
 
-    async def _bottles(self, request: Request) -> Response:
+    async def _proof(self, request: Request) -> Response:
         query(request.query_params.multi_items(), ())
+        # To be kept and not to be shown: it is signed as it is.
+        return json(await self._run(proof.prove, self._stores.inbox, self._stores.database, request.path_params["id"]))
+
+    async def _bottles(self, request: Request) -> Response:
+        given = query(request.query_params.multi_items(), ("since",))
+        seconds = whole(given, "since", 0, _LATEST_SECONDS, int(time.time()) - _DAY_SECONDS)
+        since = timestamp(datetime.fromtimestamp(seconds, timezone.utc))
 
         def read() -> list[dict[str, Any]]:
             registered = self._stores.bottles.list_bottles()
             at_work = self._sidecars(registered)
             known = {each["slug"]: each for each in overview(self._stores.database)}
-            return [self._card(each, known.get(each.slug, {}), at_work.get(each.slug)) for each in registered]
+            # A bottle that stopped before has no traffic since.
+            lately = [each.slug for each in registered if each.stopped_at is None or each.stopped_at >= since]
+            found = scanned(self._stores.database, lately, since)
+            nothing = {"allowed": 0, "masked": 0, "refused": 0, "more": 0}
+            return [
+                self._card(each, known.get(each.slug, {}), at_work.get(each.slug))
+                | {"traffic": found.get(each.slug, nothing)}
+                for each in registered
+            ]
 
         return json({"bottles": await self._run(read)})
 
