@@ -28,6 +28,8 @@ from bot_bottle.tui.tables import Bottles, Cells, Grants, History, Page, Policie
 
 _PAGES = ("inbox", "history", "bottles", "grants", "policies")
 _RETRY = 1.0
+# The list is drawn anew at most so often: each time costs the thread that hears keys some milliseconds.
+_BETWEEN_MERGES = 0.1
 # The fields that a review begins with, from those that identify a proposal.
 _FIRST = ("Requester", "File", "Fingerprint")
 
@@ -162,6 +164,7 @@ class Seat(Deciding):
                         if self._over:
                             return
                         self.call_from_thread(self._merge, rows)
+                        time.sleep(_BETWEEN_MERGES)
             except BotBottleError as error:
                 self._inbox = None
                 if self._over:
