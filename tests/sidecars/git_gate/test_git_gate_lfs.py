@@ -181,11 +181,23 @@ def test_what_is_no_request_of_git_lfs_is_refused(gate: Gate) -> None:
     assert asked("PUT", f"{base}/../../hooks/{oid}/5", b"right")[0] == 404
     assert asked("GET", f"{base}/{'x' * 64}/5")[0] == 404
     assert asked("POST", "/other.git/info/lfs/objects/batch", b"{}")[0] == 404
-    for body in (b"", b"[]", b"{", b'{"operation":"upload","objects":[{"oid":"../x","size":1}]}'):
+    for body in (b"", b"[]", b"{", b'{"operation":"upload","objects":[{"oid":"../x","size":1}]}',
+                 b'{"operation":"upload","objects":[],"transfers":5}'):  # fmt: skip
         assert asked("POST", f"{base}/batch", body)[0] == 422
-    assert asked("POST", "/app.git/info/lfs/locks/verify", b"{}") == (
-        404, "bot-bottle: this gate passes on objects of Git LFS, but no locks"
-    )  # fmt: skip
+    for method, path in [
+        ("GET", "locks?limit=100"),
+        ("POST", "locks"),
+        ("POST", "locks/verify"),
+        ("POST", "locks/1/unlock"),
+    ]:
+        assert asked(method, f"/app.git/info/lfs/{path}", b"{}") == (
+            404, "bot-bottle: this gate passes on objects of Git LFS, but no locks"
+        )  # fmt: skip
+    for transfers, status in [(["tus"], 422), (["ssh", "basic"], 200), ([], 200)]:
+        batch = json.dumps({"operation": "upload", "objects": [], "transfers": transfers}).encode()
+        assert asked("POST", f"{base}/batch", batch)[0] == status
+    for method in ("PATCH", "DELETE", "OPTIONS"):
+        assert asked(method, f"{base}/{oid}/5") == (405, "bot-bottle: Git LFS needs GET, POST and PUT alone")
     assert asked("PUT", f"{base}/{oid}/5", b"right") == (200, "")
     kept = [path for path in (gate.world.home / "gate" / "app.git" / "lfs").rglob("*") if path.is_file()]
     assert sorted(path.parent.name for path in kept) == sorted([oid[2:4], "owed"])

@@ -210,6 +210,9 @@ class Handler(BaseHTTPRequestHandler):
                 raise Refused(404, "there is no such repository at this gate")
             if shutil.which("git-lfs") is None:
                 raise Refused(501, "this gate has no git-lfs; ask its operator to install it there")
+            if found[2].partition("?")[0].partition("/")[0] == "locks":
+                # git-lfs goes on without locks when it hears 404 (docs/api/locking.md of git-lfs).
+                raise Refused(404, "this gate passes on objects of Git LFS, but no locks")
             serve(store, found[2])
         except Refused as refused:
             self._refuse(refused.status, str(refused))
@@ -218,6 +221,12 @@ class Handler(BaseHTTPRequestHandler):
         except OSError as error:
             print(f"git gate: a Git LFS object: {error}", file=sys.stderr, flush=True)
             self._refuse(507, f"the git gate cannot keep it: {error.strerror}")
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What http.server itself refuses, such as another method, is refused in JSON as well."""
+        # Its 501 is about the method alone, for which HTTP has a status of its own (RFC 9110, 15.5.6).
+        status, why = (405, "Git LFS needs GET, POST and PUT alone") if code == 501 else (code, message or "")
+        self._refuse(status, why)
 
     def _refuse(self, status: int, why: str) -> None:
         # What was sent along has perhaps not been read.
@@ -245,10 +254,10 @@ class Handler(BaseHTTPRequestHandler):
     def _batch(self, store: Store, path: str) -> None:
         length = self._length(_LONGEST_BATCH)
         if path != "objects/batch":
-            raise Refused(404, "this gate passes on objects of Git LFS, but no locks")
+            raise Refused(404, "there is only objects/batch here")
         try:
             asked = json.loads(self.rfile.read(length))
-            operation = asked["operation"]
+            operation, transfers = asked["operation"], list(asked.get("transfers") or ["basic"])
             objects = [Object(str(each["oid"]), int(each["size"])) for each in asked["objects"]]
         except (ValueError, KeyError, TypeError):
             raise Refused(422, "this is no batch of Git LFS") from None
@@ -257,6 +266,8 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(422, "this is no batch of Git LFS")
         if not all(_OID.fullmatch(each.oid) and 0 <= each.size < 10**15 for each in objects):
             raise Refused(422, "an object of Git LFS has a SHA-256 and a size")
+        if "basic" not in transfers:
+            raise Refused(422, "this gate has the transfer basic alone")
         if asked.get("hash_algo", "sha256") != "sha256":
             raise Refused(409, "objects are named by their SHA-256")
         wanted = store.wanted(objects) if operation == "upload" else {each.oid for each in objects}
