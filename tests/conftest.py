@@ -10,6 +10,7 @@ pytest_plugins = [
     "broker_process",
     "dashboard_process",
     "dashboard_browser",
+    "hostile_host",
     "transports",
     "git_pushes",
     "git_gates",

@@ -83,6 +83,7 @@ __all__ = [
     "bot_bottle_root",
     "canonical_host",
     "committed_decisions",
+    "committed_writes",
     "host_db_path",
     "new_id",
     "render_diff",
@@ -216,8 +217,14 @@ def host_db_path() -> str:
     """``<root>/bot-bottle.db``, the only database on a host: a symlink to ``<root>/db/bot-bottle.db``."""
 
 def committed_decisions() -> int:
-    """How many decisions this process has committed by :meth:`Inbox.decide`, those among them whose managed file is not
-    in effect yet. It counts before a signal's handler can run, so a handler can tell whether it comes too late.
+    """How many decisions and questions this process has committed by :meth:`Inbox.decide` and :meth:`Inbox.ask`,
+    decisions among them whose managed file is not in effect yet. It counts before a signal's handler can run, so a
+    handler can tell whether it comes too late.
+    """
+
+def committed_writes() -> int:
+    """How many writes this process has committed, to databases and keys. It counts before a signal's handler can
+    run.
     """
 
 def _rebuild(kind: str, fields: str, /) -> Any:

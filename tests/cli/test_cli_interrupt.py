@@ -156,12 +156,41 @@ def test_ctrl_c_undoes_a_decision_that_still_waits(
         eventually(lambda: command.poll() is not None or waits(command.pid))
         command.send_signal(signal.SIGINT)
         out, err = command.communicate(timeout=SOON)
-    assert (command.returncode, out, err) == (130, "", "")
+    assert (command.returncode, out, err) == (130, "", "bot-bottle: interrupted: nothing was decided\n")
     with Inbox() as inbox, AuditStore() as log:
         assert inbox.read(proposed.id).state == "pending"
         assert not [entry for entry in log.read_audit_entries() if entry.proposal_id]
     assert routes.read_text() == before
     host.run(*verb, proposed.id)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["modify", "{id}", "--file", "{file}"],
+        ["ask", "{id}", "what for?"],
+        ["grants", "revoke", "{grant}"],
+        ["bottle", "stop", "demo", "--yes"],
+        ["db", "rollback", "grant_store", "--to", "0", "--yes"],
+    ],
+    ids=" ".join,
+)
+def test_ctrl_c_says_that_what_still_waits_was_not_written(host: Host, tmp_path: Path, words: list[str]) -> None:
+    host.run("bottle", "start", "demo")
+    given = host.propose("a request", tool="egress-token-allow", fingerprint="host:1")
+    host.run("approve", given.id, "--yes", "--notes", "a test key", "--grant", "uses:3")
+    (file := tmp_path / "edited").write_text("routes: []\n")
+    names = {"id": host.propose().id, "file": file, "grant": host.json("grants", "list")[0]["id"]}
+    before = len(host.json("audit", "list"))
+    with sqlite_is_locked(host) as waits:
+        command = started(host, "bot-bottle", *(word.format(**names) for word in words))
+        eventually(lambda: command.poll() is not None or waits(command.pid))
+        command.send_signal(signal.SIGINT)
+        out, err = command.communicate(timeout=SOON)
+    done = {"modify": "decided", "ask": "asked"}.get(words[0], "written")
+    assert (command.returncode, out, err) == (130, "", f"bot-bottle: interrupted: nothing was {done}\n")
+    assert len(host.json("audit", "list")) == before
+    assert [item["id"] for item in host.json("pending")] == [names["id"]]
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
@@ -242,6 +271,6 @@ def test_ctrl_c_ends_a_restore_whose_backup_is_another_programs(host: Host, tmp_
         command.send_signal(signal.SIGINT)
         out, err = command.communicate(timeout=SOON)
         hold.communicate(b"")
-    assert (command.returncode, out, err) == (130, "", "")
+    assert (command.returncode, out, err) == (130, "", "bot-bottle: interrupted: nothing was written\n")
     with Inbox() as inbox, AuditStore() as log:
         assert inbox.read(proposed.id).state == "pending" and not log.read_audit_entries()

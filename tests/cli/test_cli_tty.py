@@ -168,6 +168,7 @@ def test_an_interrupt_at_the_question_approves_nothing(host: Host, terminal: Ter
     output, code = finish(child)
     assert code == 130
     assert "Traceback" not in output
+    assert "interrupted: nothing was decided" in output
     assert [item["id"] for item in host.json("pending")] == [proposal.id]
 
 

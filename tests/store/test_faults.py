@@ -317,6 +317,36 @@ def test_what_is_no_file_is_refused_by_its_name_at_once(host: Host, suffix: str,
         assert len(host.json("pending")) == 1
 
 
+@pytest.mark.parametrize("kind", ["FIFO", "directory", "symlink", "socket"])
+def test_what_is_planted_for_the_lock_of_managed_files_is_refused_by_its_name(host: Host, kind: str) -> None:
+    routes = host.routes_file()
+    proposed = host.propose(against=routes.read_text())
+    planted = host.root / "db" / "bot-bottle.db-apply"
+    plant(planted, kind)
+    said = host.run("approve", proposed.id, "--yes", code=1).stderr
+    assert f"{planted} cannot be used: it is a {kind} where a file of the database belongs; remove it" in said
+    planted.rmdir() if kind == "directory" else planted.unlink()
+    host.run("approve", proposed.id, "--yes")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(("bot-bottle.db-turn", kind) for kind in ("FIFO", "directory", "symlink", "socket")),
+        *(("bells", kind) for kind in ("FIFO", "file", "symlink", "socket")),
+    ],
+)
+def test_what_is_done_without_is_named_by_db_check(host: Host, name: str, kind: str) -> None:
+    QueueStore("dev").write_proposal(proposal())
+    assert host.json("db", "check") == []
+    planted = host.root / "db" / name
+    shutil.rmtree(planted) if planted.is_dir() else None
+    plant(planted, kind) if kind != "file" else planted.touch()
+    assert len(host.json("pending")) == 1
+    (finding,) = host.json("db", "check", code=8)
+    assert f"{planted} cannot be used: it is a {kind} where" in finding and "remove it" in finding
+
+
 def test_a_backup_with_a_fifo_beside_it_is_refused(host: Host) -> None:
     QueueStore("dev").write_proposal(proposal())
     Database().backup(host.root / "saved.db")

@@ -236,6 +236,21 @@ def test_planted_numbers_end_neither_the_log_nor_the_queue(
         AuditStore(db).verify()
 
 
+@pytest.mark.parametrize(
+    ("act", "kept", "counted"),
+    [("UPDATE tallies SET proposals = 7", 7, 2), ("DELETE FROM tallies", 0, 2), ("DELETE FROM proposals", 2, 0)],
+)
+def test_a_tally_that_is_not_what_there_is_is_named(
+    db: Path, queue: QueueStore, act: str, kept: int, counted: int
+) -> None:
+    for _ in range(2):
+        queue.write_proposal(proposal())
+    assert findings(db) == ""
+    tamper(db, act)
+    said = f"`stats` counts {kept} proposals of dev for capability-block that are pending, and there are {counted}"
+    assert said in findings(db)
+
+
 def test_on_the_command_line_both_say_so_with_their_exit_codes(host: Host) -> None:
     written = host.propose("a request", tool=TOOL, fingerprint="host:1")
     host.run("approve", written.id, "--yes", "--notes", "a test key", "--grant", "uses:3")

@@ -38,7 +38,8 @@ class Served:
     def end(self, number: int = signal.SIGTERM) -> int:
         """Sends a signal and returns the exit code."""
         self.process.send_signal(number)
-        self.process.communicate(timeout=30)
+        said, _ = self.process.communicate(timeout=30)
+        assert "Traceback" not in said
         return self.process.returncode
 
 

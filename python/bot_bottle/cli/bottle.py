@@ -34,7 +34,7 @@ def bottle() -> None:
     """
 
 
-@bottle.command(begins=True)
+@bottle.command(begins=True, writes=True)
 @argument("slug")
 @option("--backend", type=OneOf(*NAMES), default="docker", help="What runs the sidecars.")
 @option(
@@ -128,7 +128,7 @@ def start(
         say(f"# then its agent: {shlex.join(agent)}")
 
 
-@bottle.command()
+@bottle.command(writes=True)
 @argument("slug")
 @_run_option
 @yes_option

@@ -30,7 +30,7 @@ def bypass() -> None:
     """
 
 
-@bypass.command()
+@bypass.command(writes=True)
 @bottle_argument
 @option("--for", "seconds", type=duration, default="1h", metavar="TIME", help="For so long; 8h at most.")
 @option("--reason", required=True, metavar="TEXT", help="Why; it stands in the log, and the agent reads it.")
@@ -65,7 +65,7 @@ def start(slug: str, seconds: float, reason: str, tools: Sequence[str], yes: boo
     say_unapplied("alarm")
 
 
-@bypass.command()
+@bypass.command(writes=True)
 @argument("slug", optional=True)
 @json_option
 def end(slug: str | None, as_json: bool) -> None:

@@ -67,7 +67,7 @@ def status(as_json: bool) -> None:
     print_fields(fields)
 
 
-@db.command(begins=True)
+@db.command(begins=True, writes=True)
 @json_option
 def migrate(as_json: bool) -> None:
     """Create the database, or bring it to this release's schema.
@@ -90,7 +90,7 @@ def _is_module(name: str) -> None:
         raise known.missing("module", name, names, otherwise=f"there are {', '.join(names)}")
 
 
-@db.command()
+@db.command(writes=True)
 @argument("module", check=_is_module)
 @option("--to", type=Whole(0), required=True, metavar="N", help="The schema version to go back to.")
 @yes_option
@@ -130,7 +130,7 @@ def backup(dest: str, as_json: bool) -> None:
         say(f"{dest} has {size:,} bytes")
 
 
-@db.command(begins=True)
+@db.command(begins=True, writes=True)
 @argument("src")
 @yes_option
 @json_option
@@ -180,7 +180,7 @@ def check(as_json: bool) -> None:
         say("The database is sound.", "good")
 
 
-@db.command()
+@db.command(writes=True)
 @option(
     "--older-than", type=duration, required=True, metavar="DURATION", help="Ended longer ago than this, such as 30d."
 )

@@ -124,8 +124,12 @@ class Parameter:
 class Command:
     """A function that a command line runs."""
 
-    def __init__(self, function: Callable[..., Any], name: str | None, *, begins: bool = False) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str | None, *, begins: bool = False, writes: bool = False
+    ) -> None:
         self.function: Final = function
+        # Ended by Ctrl-C, it says whether anything was written.
+        self.writes: Final = writes
         # The command makes the root if it does not exist; any other command needs an existing one.
         self.begins: Final = begins
         self.name: Final = name or function.__name__.replace("_", "-")
@@ -145,7 +149,14 @@ class Command:
         for each in self.parameters:
             if each.check is not None and values[each.name] is not None:
                 each.check(values[each.name])
-        self.function(**values)
+        try:
+            self.function(**values)
+        except KeyboardInterrupt as interrupted:
+            if interrupted.args or not self.writes:
+                raise
+            from bot_bottle.cli.interrupt import what_was_written
+
+            raise KeyboardInterrupt(what_was_written()) from None
 
     def read(self, words: Sequence[str]) -> dict[str, Any] | None:
         """The function's arguments, or ``None`` if the words do not fit or ask for help."""
@@ -207,20 +218,25 @@ class Group:
         self.help: Final = function.__doc__ or ""
         self.commands: Final[dict[str, Command]] = {}
 
-    def command(self, name: str | None = None, *, begins: bool = False) -> Callable[[Callable[..., Any]], Command]:
+    def command(
+        self, name: str | None = None, *, begins: bool = False, writes: bool = False
+    ) -> Callable[[Callable[..., Any]], Command]:
         """Adds the function below as a command, as ``command`` makes one."""
 
         def add(function: Callable[..., Any]) -> Command:
-            made = Command(function, name, begins=begins)
+            made = Command(function, name, begins=begins, writes=writes)
             self.commands[made.name] = made
             return made
 
         return add
 
 
-def command(name: str | None = None, *, begins: bool = False) -> Callable[[Callable[..., Any]], Command]:
-    """Makes a command of the function below; its docstring is the help. ``begins``: it needs no root, or makes one."""
-    return lambda function: Command(function, name, begins=begins)
+def command(
+    name: str | None = None, *, begins: bool = False, writes: bool = False
+) -> Callable[[Callable[..., Any]], Command]:
+    """Makes a command of the function below; its docstring is the help. ``begins``: it needs no root, or makes one.
+    ``writes``: if Ctrl-C ends it, it says whether it had written."""
+    return lambda function: Command(function, name, begins=begins, writes=writes)
 
 
 def group(name: str | None = None) -> Callable[[Callable[..., Any]], Group]:

@@ -123,7 +123,7 @@ def _live_ids(incomplete: str) -> list[tuple[str, str]]:
     return [(grant.id, f"{grant.bottle_slug} {grant.tool}") for grant in found if grant.id.startswith(incomplete)]
 
 
-@grants.command()
+@grants.command(writes=True)
 @argument("grant_id", metavar="ID", complete=_live_ids)
 @json_option
 def revoke(grant_id: str, as_json: bool) -> None:

@@ -95,7 +95,7 @@ def show(proposal_id: str, as_json: bool) -> None:
     seat.note([views.View(review.item.proposal.id, review.review_sha256, "cli", at, at)])
 
 
-@command()
+@command(writes=True)
 @any_id
 @json_option
 def archive(proposal_id: str, as_json: bool) -> None:

@@ -1,11 +1,11 @@
-"""What does Ctrl-C do to a decision? It undoes it or, if that is too late, the command first prints the decision."""
+"""What does Ctrl-C do to what a command writes? It undoes it or, if that is too late, the operator is told so."""
 
 from __future__ import annotations
 
 # `signal` turns everything into enums, and importing it takes too long for a decision.
 import _signal  # type: ignore[import-not-found]
 
-from bot_bottle._native import committed_decisions
+from bot_bottle._native import committed_decisions, committed_writes
 
 
 class _Decisions:
@@ -26,9 +26,13 @@ _decisions = _Decisions()
 
 
 class undone_or_told:  # used like a function
-    """Inside, Ctrl-C hides no decision that was committed; :func:`told` says when the operator knows of it."""
+    """Inside, Ctrl-C hides no decision that was committed; :func:`told` says when the operator knows of it. One that
+    comes before a decision says that nothing was ``done``."""
 
     _is_set = False
+
+    def __init__(self, done: str = "decided") -> None:
+        self.done = done
 
     def __enter__(self) -> None:
         # A program with a handler of its own deals with it.
@@ -36,9 +40,20 @@ class undone_or_told:  # used like a function
             _signal.signal(_signal.SIGINT, _decisions.interrupt)
             self._is_set = True
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
         if self._is_set:
             _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+        if isinstance(error, KeyboardInterrupt) and not error.args:
+            if committed_decisions() > _decisions.told:
+                raise KeyboardInterrupt("interrupted twice: what had been decided stands, 'bot-bottle history' has it")
+            raise KeyboardInterrupt(f"interrupted: nothing {'more ' if _decisions.told else ''}was {self.done}")
+
+
+def what_was_written() -> str:
+    """What a command that writes says when Ctrl-C ends it."""
+    if committed_writes():
+        return "interrupted: what it had written by then stands; look at that before you run it again"
+    return "interrupted: nothing was written"
 
 
 def told() -> None:

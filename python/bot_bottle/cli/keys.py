@@ -40,7 +40,7 @@ def show(as_json: bool) -> None:
         say("There is no key yet; one is made when something is first signed.")
 
 
-@keys.command(begins=True)
+@keys.command(begins=True, writes=True)
 @json_option
 def rotate(as_json: bool) -> None:
     """Give this host a new key.
@@ -57,7 +57,7 @@ def rotate(as_json: bool) -> None:
         say(f"this host signs with {key.id} from now on")
 
 
-@keys.command(begins=True)
+@keys.command(begins=True, writes=True)
 @argument("file")
 @option("--name", required=True, help="What to call it.")
 @json_option
@@ -82,7 +82,7 @@ def _is_key(key_id: str) -> None:
         raise known.missing("key", key_id, [key.id for key in keys], otherwise="'bot-bottle keys show' lists them")
 
 
-@keys.command()
+@keys.command(writes=True)
 @argument("key_id", metavar="ID", check=_is_key)
 @option("--at", type=moment, metavar="TIME", help="Since when, as a time or an age such as 2h; now by default.")
 @json_option

@@ -35,7 +35,7 @@ def _is_operator(name: str) -> None:
         raise known.missing("operator", name, names, otherwise="'bot-bottle operator list' lists them")
 
 
-@operator.command(begins=True)
+@operator.command(begins=True, writes=True)
 @argument("name")
 @option(
     "--key",
@@ -81,7 +81,7 @@ def list_(as_json: bool) -> None:
         say("No operator has a key; decisions are signed with this host's.")
 
 
-@operator.command()
+@operator.command(writes=True)
 @argument("name", check=_is_operator)
 @json_option
 def remove(name: str, as_json: bool) -> None:
@@ -97,7 +97,7 @@ def remove(name: str, as_json: bool) -> None:
         say(f"{name} does not decide with {key.id} any more")
 
 
-@operator.command()
+@operator.command(writes=True)
 @argument("name")
 @option("--out", "file", metavar="FILE", required=True, help="Where to write it, 0600; - is standard output.")
 @option("--lasts", type=duration, metavar="TIME", default="30d", help="For how long it opens anything.")
@@ -153,7 +153,7 @@ def tokens(as_json: bool) -> None:
         say("Nobody decides with a token; 'bot-bottle operator token' makes one.")
 
 
-@operator.command()
+@operator.command(writes=True)
 @argument("name")
 @json_option
 def revoke(name: str, as_json: bool) -> None:

@@ -27,7 +27,7 @@ def ask(proposal_id: str, text: str | None, as_json: bool) -> None:
       bot-bottle ask 0199d2c4-1a2b "Only for GET, please: why POST?"
       bot-bottle ask 0199d2c4-1a2b    # write it in your editor
     """
-    with undone_or_told(), seat.inbox() as inbox:
+    with undone_or_told("asked"), seat.inbox() as inbox:
         item = inbox.read(proposal_id)
         if item.state == "pending" and text is None:
             text = _written()

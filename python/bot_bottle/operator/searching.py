@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 STATES: Final = ("pending", "approved", "modified", "rejected", "expired", "withdrawn")
 _TIMEOUT: Final = 20.0
 
-# The texts come last, so that they are read only in rows that match everything else.
+# A row whose id cannot be one is nothing that can be shown or decided; left out here, it ends no page. The texts come
+# last, so that they are read only in rows that match everything else.
 _FOUND_SQL = """\
 WITH moment AS (SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now)
 SELECT p.id FROM proposals p, moment
 LEFT JOIN responses r ON r.proposal_seq = p.seq
-WHERE (:before IS NULL OR p.seq < (SELECT seq FROM proposals WHERE id = :before))
+WHERE length(p.id) = 36 AND p.id NOT GLOB '*[^0-9a-f-]*'
+  AND (:before IS NULL OR p.seq < (SELECT seq FROM proposals WHERE id = :before))
   AND (:bottle IS NULL OR p.bottle_slug = :bottle)
   AND (:tool IS NULL OR p.tool = :tool)
   AND (:state IS NULL OR :state = CASE WHEN p.state = 'pending' AND p.expires_at <= now THEN 'expired' ELSE p.state END)

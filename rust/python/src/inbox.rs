@@ -20,11 +20,19 @@ const BATCH: u32 = 256;
 /// Counted before Python can run a signal's handler, which may ask for it.
 static COMMITTED: AtomicU64 = AtomicU64::new(0);
 
-/// How many decisions this process has committed by :meth:`Inbox.decide`, those among them whose managed file is not
-/// in effect yet. It counts before a signal's handler can run, so a handler can tell whether it comes too late.
+/// How many decisions and questions this process has committed by :meth:`Inbox.decide` and :meth:`Inbox.ask`,
+/// decisions among them whose managed file is not in effect yet. It counts before a signal's handler can run, so a
+/// handler can tell whether it comes too late.
 #[pyfunction]
 pub fn committed_decisions() -> u64 {
     COMMITTED.load(Ordering::SeqCst)
+}
+
+/// How many writes this process has committed, to databases and keys. It counts before a signal's handler can
+/// run.
+#[pyfunction]
+pub fn committed_writes() -> u64 {
+    store::committed_writes()
 }
 
 /// The operator's view across all bottles. Opening it finishes managed files that a crash left half done.
@@ -229,7 +237,11 @@ impl Inbox {
         #[pyo3(from_py_with = given)] message_id: Option<&str>,
     ) -> PyResult<Message> {
         let question = store::Question { proposal_id, text, asked_by, surface, id: message_id };
-        py.detach(|| self.0.ask(&question)).to_py().map(Message)
+        let asked = py.detach(|| self.0.ask(&question));
+        if asked.is_ok() {
+            COMMITTED.fetch_add(1, Ordering::SeqCst);
+        }
+        asked.to_py().map(Message)
     }
 
     /// An iterator of changes after ``since`` (a ``Change.seq``; ``None``: from now on, ``0``: all there are).

@@ -127,6 +127,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(host_db_path, module)?)?;
     module.add_function(wrap_pyfunction!(new_id, module)?)?;
     module.add_function(wrap_pyfunction!(inbox::committed_decisions, module)?)?;
+    module.add_function(wrap_pyfunction!(inbox::committed_writes, module)?)?;
     module.add_function(wrap_pyfunction!(values::_rebuild, module)?)?;
     module.add_class::<values::Proposal>()?;
     module.add_class::<values::Response>()?;

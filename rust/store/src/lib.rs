@@ -50,6 +50,7 @@ pub use error::{Error, Result};
 pub use file::database::Database;
 pub use file::layout::{DB_PATH_IN_CONTAINER, bot_bottle_root, host_db_path};
 pub use file::migrations::Step;
+pub use file::transaction::committed_writes;
 pub use grant::Grant;
 pub use patience::{ask_while_waiting, within};
 pub use queue::asking::Question;

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::file::anchor::Anchor;
 use crate::file::attest::{self, For};
 use crate::file::identity::{FileId, file_id};
-use crate::file::transaction::Transaction;
+use crate::file::transaction::{Transaction, count_write};
 use crate::file::turn::{Turn, Turns, lost_pages};
 use crate::file::wal::{Syncs, WAL_LIMIT, Wal};
 use crate::file::{migrations, mount};
@@ -139,6 +139,7 @@ impl Opened {
         let result = work(&tx)?;
         announce(&result);
         tx.commit()?;
+        count_write();
         Ok((result, turn))
     }
 

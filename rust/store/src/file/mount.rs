@@ -55,20 +55,47 @@ pub(crate) fn refuse_planted(file: &Path) -> Result<()> {
     for suffix in ["", "-journal", "-wal", "-shm"] {
         let mut path = file.as_os_str().to_owned();
         path.push(suffix);
-        let path = PathBuf::from(path);
-        let Ok(data) = path.symlink_metadata() else { continue };
-        let kind = data.file_type();
-        let what = match () {
-            () if kind.is_file() => continue,
-            () if kind.is_symlink() => "a symlink",
-            () if kind.is_dir() => "a directory",
-            () if kind.is_fifo() => "a FIFO",
-            () if kind.is_socket() => "a socket",
-            () => "a device",
-        };
-        return Err(Error::unavailable(&path, format!("it is {what} where a file of the database belongs; remove it")));
+        refuse_unless_file(Path::new(&path))?;
     }
     Ok(())
+}
+
+/// One of the database's own files may be missing, and nothing else than a file.
+pub(crate) fn refuse_unless_file(path: &Path) -> Result<()> {
+    match kind_of(path) {
+        None | Some("a file") => Ok(()),
+        Some(what) => Err(misplaced(path, what, "a file")),
+    }
+}
+
+/// What is done without where it cannot be used, turns and bells, but costs order and speed then: each is named.
+pub(crate) fn planted_beside(file: &Path) -> Vec<String> {
+    let mut turns = file.as_os_str().to_owned();
+    turns.push("-turn");
+    [(PathBuf::from(turns), "a file"), (file.with_file_name("bells"), "a directory")]
+        .iter()
+        .filter_map(|(path, belongs)| {
+            let what = kind_of(path).filter(|what| what != belongs)?;
+            Some(misplaced(path, what, belongs).to_string())
+        })
+        .collect()
+}
+
+fn misplaced(path: &Path, what: &str, belongs: &str) -> Error {
+    Error::unavailable(path, format!("it is {what} where {belongs} of the database belongs; remove it"))
+}
+
+/// `None` where there is nothing.
+fn kind_of(path: &Path) -> Option<&'static str> {
+    let kind = path.symlink_metadata().ok()?.file_type();
+    Some(match () {
+        () if kind.is_file() => "a file",
+        () if kind.is_symlink() => "a symlink",
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    })
 }
 
 /// Name of the filesystem that holds `file`, for people.

@@ -1,10 +1,24 @@
 //! What does everything that writes run in?
 
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::Connection;
 
 use crate::error::Result;
+
+static WRITES: AtomicU64 = AtomicU64::new(0);
+
+/// How many writes this process has committed, to databases and keys: whoever is interrupted can say whether anything
+/// was written.
+pub fn committed_writes() -> u64 {
+    WRITES.load(Ordering::SeqCst)
+}
+
+/// Called at once after each, before a signal's handler can run.
+pub(crate) fn count_write() {
+    WRITES.fetch_add(1, Ordering::SeqCst);
+}
 
 /// A write transaction; dropped, it is rolled back. As rusqlite's own, but for statements that stay prepared.
 pub(crate) struct Transaction<'c>(&'c Connection);

@@ -25,9 +25,9 @@ use crate::error::{Error, Reason, Result};
 use crate::file::bell::Rings;
 use crate::file::column::get;
 use crate::file::database::Database;
-use crate::file::layout;
 use crate::file::lock::Lock;
 use crate::file::transaction::Transaction;
+use crate::file::{layout, mount};
 use crate::patience;
 use crate::queue::changes;
 use crate::queue::item::{self, InboxItem};
@@ -370,6 +370,7 @@ fn lock_path(database: &Path) -> PathBuf {
 fn lock_file(db: &Database) -> Result<(File, PathBuf)> {
     let database = db.real_path()?;
     let path = lock_path(&database);
+    mount::refuse_unless_file(&path)?;
     let file = layout::open_beside(&path, &database).map_err(|error| Error::unavailable(&path, error))?;
     Ok((file, path))
 }

@@ -28,6 +28,7 @@ use crate::diff::sha256_hex;
 use crate::error::{Error, Reason, Result};
 use crate::file::database::Database;
 use crate::file::lock::Lock;
+use crate::file::transaction::count_write;
 use crate::patience;
 use crate::rules::{check_name, check_text, check_time};
 use crate::user::os_user;
@@ -364,7 +365,9 @@ impl Keys {
         write_new(Path::new(&fresh), content)
             .and_then(|()| fs::rename(&fresh, path))
             .and_then(|()| File::open(dir)?.sync_all())
-            .map_err(|error| Error::key(path, error.words()))
+            .map_err(|error| Error::key(path, error.words()))?;
+        count_write();
+        Ok(())
     }
 
     /// One process at a time makes or changes keys.

@@ -21,6 +21,7 @@ use crate::patience;
 use crate::queue::{item, message};
 use crate::statement::Keys;
 use crate::stores::reconcile::reconcile;
+use crate::stores::stats;
 use crate::{grant, registration};
 
 /// A backup in one step, so in one read transaction: in smaller ones every write by others would start it over.
@@ -103,7 +104,8 @@ impl Database {
         Ok(found.into_iter().map(|found| (found.module, found.version)).collect())
     }
 
-    /// SQLite's checks, the schema, the audit log against the rows, and what is not as it was signed; in sentences. What
+    /// SQLite's checks, the schema, the audit log and the tallies against the rows, what is not as it was signed, and what
+    /// lies in the place of files of the database; in sentences. What
     /// somebody else must have done to a row is left in the audit log, once.
     pub fn check(&self) -> Result<Vec<String>> {
         let _patience = patience::work();
@@ -111,7 +113,7 @@ impl Database {
         let keys = Keys::of(self);
         let look = || {
             let _snapshot = opened.conn.unchecked_transaction()?;
-            let (all, log) = findings(&opened.conn, |conn| reconcile(conn, None))?;
+            let (mut all, log) = findings(&opened.conn, |conn| reconcile(conn, None))?;
             let mismatches = log.map(|(_, mismatches)| mismatches).unwrap_or_default();
             let mut wrong: Vec<_> = mismatches.into_iter().map(|found| (found.bottle_slug, found.reason, "")).collect();
             for (slug, reason) in registration::damaged(&opened.conn, &keys)? {
@@ -120,9 +122,11 @@ impl Database {
             }
             let mut damaged = item::damaged_decisions(&opened.conn, &keys)?;
             damaged.extend(grant::damaged(&opened.conn, &keys)?);
+            wrong.extend(stats::miscounted(&opened.conn)?.into_iter().map(|(slug, reason)| (slug, reason, "")));
             let asked = message::damaged(&opened.conn, &keys)?;
             wrong.extend(asked.into_iter().map(|(slug, reason)| (slug, reason, "nobody is to believe it")));
             wrong.extend(damaged.into_iter().map(|(slug, reason)| (slug, reason, "it allows nothing")));
+            all.extend(mount::planted_beside(&opened.file));
             Ok((all, wrong))
         };
         let looked = look().map_err(|error: Error| error.at(&opened.file));

@@ -19,7 +19,7 @@ use crate::file::bell;
 use crate::file::connection::Opened;
 use crate::file::database::Database;
 use crate::file::migrations;
-use crate::file::transaction::Transaction;
+use crate::file::transaction::{Transaction, count_write};
 use crate::file::turn::Turns;
 use crate::file::wal::Syncs;
 use crate::patience;
@@ -79,6 +79,7 @@ impl Database {
             Err(Error::Corrupt { .. }) => self.replace_file(&staged, &file, &saved)?,
             replaced => replaced?,
         }
+        count_write();
         bell::ring_all(&file);
         Ok(saved.keep())
     }

@@ -89,6 +89,27 @@ fn tallies(conn: &Connection, now: &str) -> Result<Vec<Tally>> {
     Ok(all)
 }
 
+/// The tallies that are not what counting says, each with its bottle.
+pub(crate) fn miscounted(conn: &Connection) -> Result<Vec<(String, String)>> {
+    const MISCOUNTED_SQL: &str = "SELECT bottle_slug, tool, state, max(kept) AS kept, max(counted) AS counted FROM (
+             SELECT bottle_slug, tool, state, proposals AS kept, 0 AS counted FROM tallies UNION ALL
+             SELECT bottle_slug, tool, state, 0, count(*) FROM proposals GROUP BY bottle_slug, tool, state)
+         GROUP BY bottle_slug, tool, state HAVING max(kept) <> max(counted) OR min(kept) < 0";
+    let mut statement = conn.prepare(MISCOUNTED_SQL)?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (slug, tool, state): (String, String, String) =
+            (get(row, "bottle_slug")?, get(row, "tool")?, get(row, "state")?);
+        let (kept, counted): (i64, i64) = (get(row, "kept")?, get(row, "counted")?);
+        let reason = format!(
+            "`stats` counts {kept} proposals of {slug} for {tool} that are {state}, and there are {counted}: somebody else changed the tally, which nothing but `stats` goes by"
+        );
+        found.push((slug, reason));
+    }
+    Ok(found)
+}
+
 /// How long each of the newest decisions took, in seconds, the shortest first.
 fn times(conn: &Connection) -> Result<Vec<f64>> {
     const TIMES_SQL: &str = "SELECT p.arrival_timestamp AS asked, r.decided_at AS decided
