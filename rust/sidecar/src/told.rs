@@ -49,7 +49,7 @@ pub(crate) fn describe(item: &InboxItem) -> String {
     let proposal = &item.proposal;
     let mut lines = vec![
         format!("id             {}", one_line(&proposal.id)),
-        format!("state          {}", item.state),
+        format!("state          {}", item.state.as_str()),
         format!("tool           {}", one_line(&proposal.tool)),
         format!("arrived        {}", one_line(&proposal.arrival_timestamp)),
         format!("payload        {} bytes, sha256 {}", proposal.proposed_file.len(), proposal.payload_sha256),

@@ -1,5 +1,6 @@
 //! What does the register of bottles keep, and what ends with a bottle?
 
+use bot_bottle_store::State;
 use std::fs;
 use std::path::PathBuf;
 
@@ -35,7 +36,7 @@ fn stopping_withdraws_what_is_pending_and_leaves_what_is_decided() {
         let item = inbox.read(&asked.id).unwrap();
         assert_eq!((item.state.as_str(), item.withdrawn_reason.as_deref()), ("withdrawn", Some("bottle stopped")));
     }
-    assert_eq!(inbox.read(&decided.id).unwrap().state, "approved");
+    assert_eq!(inbox.read(&decided.id).unwrap().state, State::Approved);
     assert_eq!(place.audit().verify(None).unwrap().entries, 1);
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::Duration;
 
-use bot_bottle_store::{Database, Error, Inbox, QueueStore};
+use bot_bottle_store::{Database, Error, Inbox, QueueStore, State};
 use rustix::process::Signal;
 
 use crate::child::{Child, arg, hear, say};
@@ -174,8 +174,8 @@ fn a_decision_that_waits_for_its_turn_is_judged_when_it_has_it() {
     std::thread::scope(|scope| {
         let deciding = scope.spawn(|| decide(&inbox, &asked, "approved"));
         eventually(|| tickets(&place) == drawn + 2);
-        assert_eq!(inbox.read(&asked.id).unwrap().state, "pending");
-        eventually(|| inbox.read(&asked.id).unwrap().state == "expired");
+        assert_eq!(inbox.read(&asked.id).unwrap().state, State::Pending);
+        eventually(|| inbox.read(&asked.id).unwrap().state == State::Expired);
         holder.tell("let go");
         assert!(matches!(deciding.join().unwrap(), Err(Error::Expired { .. })));
     });

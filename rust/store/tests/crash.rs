@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use bot_bottle_store::Inbox;
+use bot_bottle_store::{ApplyState, Inbox, Stored};
 
 use crate::child::{Child, arg, say};
 use crate::place::{Place, decide, proposal};
@@ -86,7 +86,7 @@ fn a_decider_killed_at_any_moment_has_decided_or_not() {
         if state == "pending|" {
             decide(&inbox, &asked, "approved").unwrap();
         }
-        assert_eq!(inbox.read(&asked.id).unwrap().apply_state.as_deref(), Some("applied"));
+        assert_eq!(inbox.read(&asked.id).unwrap().apply_state, Some(Stored::Known(ApplyState::Applied)));
         assert_eq!(queue.wait_for_response(&asked.id, None, || false).unwrap().status, "approved");
         assert_eq!(crate::place::names(file.parent().unwrap()), ["routes.yaml"], "round {round}");
         assert_sound(&place);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bot_bottle_store::{
     Event, Inbox, Keys, MAX_MESSAGE_BYTES, MAX_QUESTIONS_PER_PROPOSAL, Message, Proposal, Question, Questions,
-    QueueStore, Result, Reviewed, Word,
+    QueueStore, Result, Reviewed, State, Word,
 };
 
 use crate::place::{Place, decide, decision, eventually, expiring, proposal};
@@ -47,7 +47,7 @@ fn a_waiter_is_asked_back_answers_and_waits_on() {
         eventually(|| inbox.read(&asked.id).unwrap().waiting);
         let put = ask(&inbox, &asked.id, "what for?").unwrap();
         eventually(|| inbox.read(&asked.id).unwrap().last_word.as_deref() == Some("requester"));
-        assert_eq!(inbox.pending(None).unwrap()[0].state, "pending");
+        assert_eq!(inbox.pending(None).unwrap()[0].state, State::Pending);
         let review = inbox.review(&asked.id).unwrap();
         let said: Vec<(&str, &str)> =
             review.item.thread.iter().map(|message| (message.sender.as_str(), message.text.as_str())).collect();
@@ -169,7 +169,7 @@ fn what_has_ended_is_neither_asked_about_nor_answered() {
     let withdrawn = write(&proposal("withdrawn"));
     queue.withdraw_proposal(&withdrawn, "no need").unwrap();
     let expired = write(&expiring("expired", Duration::from_secs(1)));
-    eventually(|| inbox.read(&expired).unwrap().state == "expired");
+    eventually(|| inbox.read(&expired).unwrap().state == State::Expired);
     for (id, class) in
         [(decided, "AlreadyDecidedError"), (withdrawn, "ProposalWithdrawnError"), (expired, "ProposalExpiredError")]
     {

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bot_bottle_store::{Database, Error, Inbox, Proposal, QueueStore};
+use bot_bottle_store::{Database, Error, Inbox, Proposal, QueueStore, State};
 
 use crate::child::{Child, arg, say};
 use crate::place::{Place, decide, names, proposal, shell, skip};
@@ -152,7 +152,7 @@ fn a_full_disk_is_an_error_that_loses_nothing() {
     // A decision is small: it may find room that the larger writes left in the WAL. It is there or an error, never both.
     let decided = decide(&inbox, last, "approved");
     assert_eq!(queue.read_response(&last.id).unwrap().is_some(), decided.is_ok());
-    assert_eq!(inbox.read(&last.id).unwrap().state, if decided.is_ok() { "approved" } else { "pending" });
+    assert_eq!(inbox.read(&last.id).unwrap().state, if decided.is_ok() { State::Approved } else { State::Pending });
     if let Err(error) = decided {
         assert_eq!(error.class(), "DatabaseUnavailableError", "{error}");
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bot_bottle_store::{Error, MAX_NOTES_BYTES, MAX_PENDING_PER_BOTTLE, Proposal};
+use bot_bottle_store::{Error, MAX_NOTES_BYTES, MAX_PENDING_PER_BOTTLE, Proposal, State};
 
 use crate::place::{Place, decide, eventually, expiring, proposal, proposal_of};
 
@@ -175,7 +175,7 @@ fn archiving_withdraws_what_is_pending_and_keeps_what_is_decided() {
         queue.archive_proposal(&asked.id).unwrap();
     }
     assert!(inbox.pending(None).unwrap().is_empty());
-    assert_eq!(inbox.read(&pending.id).unwrap().state, "withdrawn");
+    assert_eq!(inbox.read(&pending.id).unwrap().state, State::Withdrawn);
     assert_eq!(queue.read_proposal(&decided.id).unwrap(), Some(decided.clone()));
     assert_eq!(queue.read_response(&decided.id).unwrap().unwrap().status, "approved");
     assert_eq!(place.count("changes WHERE kind = 'archived'"), 2);
@@ -204,7 +204,7 @@ fn what_has_expired_is_so_wherever_it_is_read_before_anybody_says_so() {
     eventually(|| inbox.pending(None).unwrap().is_empty());
     assert_eq!(place.shell("SELECT state FROM proposals"), "pending");
     assert!(queue.list_pending_proposals().unwrap().is_empty() && inbox.pending(Some("dev")).unwrap().is_empty());
-    assert_eq!(queue.inspect(&written.id).unwrap().unwrap().state, "expired");
+    assert_eq!(queue.inspect(&written.id).unwrap().unwrap().state, State::Expired);
     assert_eq!(
         (&inbox.stats().unwrap()["pending"], &inbox.stats().unwrap()["by_state"]["expired"]),
         (&0.into(), &1.into())

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
-use bot_bottle_store::{Decision, Error, Proposal, Review, Reviewed, sha256_hex};
+use bot_bottle_store::{Decision, Error, Proposal, Review, Reviewed, State, sha256_hex};
 
 use crate::place::{Place, decision, eventually, names, proposal};
 
@@ -80,7 +80,7 @@ fn another_path_than_the_reviewed_one_is_not_decided_over() {
         place.shell(&format!("UPDATE managed_files SET path = '{}'", file.display()));
     }
     assert_eq!(fs::read_to_string(&other).unwrap(), "old\n");
-    assert_eq!(inbox.read(&asked.id).unwrap().state, "pending");
+    assert_eq!(inbox.read(&asked.id).unwrap().state, State::Pending);
     inbox.decide(&reviewed(&asked, &review, "approved")).unwrap();
 }
 

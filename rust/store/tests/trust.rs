@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bot_bottle_store::{Decision, Error, GrantStore, Keys, Proposal, QueueStore, Response, Result, Reviewed};
+use bot_bottle_store::{Decision, Error, GrantStore, Keys, Proposal, QueueStore, Response, Result, Reviewed, State};
 
 use crate::place::{Place, decide, decision, expiring, proposal};
 
@@ -301,7 +301,7 @@ fn what_nobody_answered_ends_as_without_keys() {
     let asked = queue.write_proposal(&proposal("y")).unwrap();
     queue.withdraw_proposal(&asked.id, "").unwrap();
     assert!(matches!(queue.wait_for_response(&asked.id, None, || false), Err(Error::Withdrawn { .. })));
-    assert_eq!(queue.inspect(&asked.id).unwrap().unwrap().state, "withdrawn");
+    assert_eq!(queue.inspect(&asked.id).unwrap().unwrap().state, State::Withdrawn);
     let none: Option<Response> = queue.read_response(&asked.id).unwrap();
     assert!(none.is_none());
 }

@@ -44,6 +44,20 @@ impl<'a> Read<'a> for Option<String> {
     }
 }
 
+impl<'a, T: store::Vocabulary> Read<'a> for store::Stored<T> {
+    type As = &'a str;
+    fn read(&'a self) -> &'a str {
+        self.as_str()
+    }
+}
+
+impl<'a, T: store::Vocabulary + 'a> Read<'a> for Option<store::Stored<T>> {
+    type As = Option<&'a str>;
+    fn read(&'a self) -> Option<&'a str> {
+        self.as_ref().map(store::Stored::as_str)
+    }
+}
+
 impl Read<'_> for store::Role {
     type As = &'static str;
     fn read(&self) -> &'static str {

@@ -16,6 +16,7 @@ use crate::grant::Grant;
 use crate::queue::item::{InboxItem, InboxSummary};
 use crate::queue::message::Message;
 use crate::queue::proposal::Proposal;
+use crate::state::State;
 use crate::verbs::QueueVerbs;
 use crate::wait::{Done, Event, Questions, WaitHandle, sleeper};
 
@@ -143,7 +144,7 @@ impl QueueVerbs for Client {
         for item in self.pending(queue_key)? {
             // One that has ended meanwhile is not listed.
             let whole = self.inspect(queue_key, &item.proposal.id)?;
-            listed.extend(whole.filter(|item| item.state == "pending").map(|item| item.proposal));
+            listed.extend(whole.filter(|item| item.state == State::Pending).map(|item| item.proposal));
         }
         Ok(listed)
     }

@@ -10,6 +10,8 @@ use std::cell::Cell;
 use rusqlite::types::ValueRef;
 use rusqlite::{Row, RowIndex};
 
+use crate::state::{Stored, Vocabulary};
+
 /// The column of a row, whatever is in it.
 pub(crate) fn get<T: Column>(row: &Row<'_>, index: impl RowIndex) -> rusqlite::Result<T> {
     row.get_ref(index).map(T::of)
@@ -61,6 +63,12 @@ impl Column for String {
             ValueRef::Real(number) => number.to_string(),
             ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         }
+    }
+}
+
+impl<T: Vocabulary> Column for Stored<T> {
+    fn of(value: ValueRef<'_>) -> Self {
+        String::of(value).into()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::queue::message::{ANSWERED, ASKED, Message, SENDER_OPERATOR, SENDER_RE
 use crate::queue::{changes, item};
 use crate::registration;
 use crate::rules::{MAX_MESSAGE_BYTES, MAX_QUESTIONS_PER_PROPOSAL, check_text, new_id};
-use crate::state::{ChangeKind, UNANSWERABLE_TOOLS, check_surface};
+use crate::state::{ChangeKind, State, UNANSWERABLE_TOOLS, check_surface};
 use crate::statement::{Keys, QuestionStatement, Signature};
 
 /// What an operator asks back, about what, and how.
@@ -122,7 +122,7 @@ pub(crate) fn answer(tx: &Transaction<'_>, found: &Found, id: &str, text: &str) 
     if let Some(known) = said.iter().find(|message| message.id == id && message.text == text) {
         return Ok(known.clone());
     }
-    if found.state != "pending" || found.archived_at.is_some() {
+    if found.state != State::Pending || found.archived_at.is_some() {
         return Err(item::why_not(tx, found)?);
     }
     if !said.last().is_some_and(Message::is_question) {

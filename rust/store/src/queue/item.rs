@@ -13,7 +13,7 @@ use crate::queue::message::{self, Message};
 use crate::queue::proposal::{Asked, PENDING, Proposal, ProposalSummary};
 use crate::queue::response::{Answered, Response, ResponseHead, ResponseSummary};
 use crate::registration::Registration;
-use crate::state::{STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED};
+use crate::state::{ApplyState, State, Stored};
 use crate::statement::Keys;
 
 /// A proposal with its payload, its answer with the file that runs instead, and where it stands.
@@ -30,7 +30,7 @@ pub struct Item<P, R> {
     #[serde(flatten)]
     pub proposal: P,
     pub queue_key: String,
-    pub state: String,
+    pub state: Stored<State>,
     pub waiting: bool,
     pub waiting_until: Option<String>,
     pub requests: i64,
@@ -39,7 +39,7 @@ pub struct Item<P, R> {
     pub archived_at: Option<String>,
     pub response: Option<R>,
     pub managed_file: Option<String>,
-    pub apply_state: Option<String>,
+    pub apply_state: Option<Stored<ApplyState>>,
     pub apply_error: Option<String>,
     pub base_sha256: Option<String>,
     /// How many in a row it is the last of, each in the place of the one before it.
@@ -64,23 +64,23 @@ impl<P: Asked, R: Answered> Item<P, R> {
     /// Why nothing can be decided here any more, or `None` while it can.
     pub fn ended(&self) -> Option<Error> {
         let id = self.proposal.id.clone();
-        match (self.state.as_str(), &self.response) {
-            ("pending", _) => None,
-            ("expired", _) => {
+        match (&self.state, &self.response) {
+            (Stored::Known(State::Pending), _) => None,
+            (Stored::Known(State::Expired), _) => {
                 Some(Error::Expired { id, expires_at: self.proposal.expires_at.clone().unwrap_or_default() })
             }
-            ("withdrawn", _) => Some(Error::Withdrawn {
+            (Stored::Known(State::Withdrawn), _) => Some(Error::Withdrawn {
                 id,
                 at: self.withdrawn_at.clone().unwrap_or_default(),
                 reason: self.withdrawn_reason.clone().unwrap_or_default(),
             }),
-            (status, response) => {
+            (state, response) => {
                 let of = |field: fn(&ResponseHead) -> Option<&String>| {
                     response.as_deref().and_then(field).cloned().unwrap_or_default()
                 };
                 Some(Error::AlreadyDecided {
                     id,
-                    status: status.to_owned(),
+                    status: state.as_str().to_owned(),
                     by: of(|r| r.decided_by.as_ref()),
                     surface: of(|r| r.surface.as_ref()),
                     at: of(|r| r.decided_at.as_ref()),
@@ -200,10 +200,12 @@ pub(crate) fn settle_all<P: Asked, R: Answered>(
 
 /// Why its decision does not count, if it has one that does not; as far as what was read of it shows.
 pub(crate) fn decision_damage<P: Asked, R: Answered>(keys: &Keys, item: &Item<P, R>) -> Result<Option<String>> {
-    let decided = matches!(item.state.as_str(), STATUS_APPROVED | STATUS_MODIFIED | STATUS_REJECTED);
+    let decided = item.state.known().is_some_and(State::is_decided);
     let what = || format!("the decision on proposal {}", item.proposal.id);
     let verified = match &item.response {
-        Some(response) if response.status == item.state => keys.keyring().and_then(|ring| response.verify(&ring)),
+        Some(response) if response.status == item.state.as_str() => {
+            keys.keyring().and_then(|ring| response.verify(&ring))
+        }
         None if !decided => return Ok(None),
         _ => Err(Error::Unverified { what: what(), reason: "it is not the one that was signed".to_owned() }),
     };

@@ -12,7 +12,7 @@ use crate::file::transaction::Transaction;
 use crate::queue::changes;
 use crate::queue::proposal::{Asked, PENDING, Proposal, ProposalHead};
 use crate::rules::MAX_PENDING_PER_BOTTLE;
-use crate::state::ChangeKind;
+use crate::state::{ChangeKind, State, Stored};
 
 /// The row an id leads to, be it its own or an alias's, with what decides over its fate.
 pub(crate) struct Found {
@@ -21,7 +21,7 @@ pub(crate) struct Found {
     pub queue_key: String,
     pub bottle_slug: String,
     pub tool: String,
-    pub state: String,
+    pub state: Stored<State>,
     pub alias: bool,
     pub archived_at: Option<String>,
 }

@@ -34,7 +34,7 @@ use crate::queue::item::{self, InboxItem};
 use crate::queue::life;
 use crate::registration::{Registration, record_damage};
 use crate::rules::MAX_PAYLOAD_BYTES;
-use crate::state::ChangeKind;
+use crate::state::{ApplyState, ChangeKind, Stored};
 use crate::statement::Keys;
 
 /// Hash of a file that is not there.
@@ -333,7 +333,7 @@ impl Applying {
         let mut left = Vec::new();
         for id in noted {
             match settled(db, &id)? {
-                Some(item) if item.apply_state.as_deref() == Some("intended") => left.push(id),
+                Some(item) if is_on_its_way(&item) => left.push(id),
                 Some(item) => item.managed_file.iter().for_each(|path| discard(path, &id)),
                 None => {}
             }
@@ -384,8 +384,8 @@ fn settle(db: &Database, id: &str, failure: Option<&str>) -> Result<()> {
     db.write(|tx| {
         let found = life::find(tx, id)?.ok_or_else(|| Error::not_found("proposal", id))?;
         let (state, kind) = match failure {
-            None => ("applied", ChangeKind::Applied),
-            Some(_) => ("failed", ChangeKind::ApplyFailed),
+            None => (ApplyState::Applied, ChangeKind::Applied),
+            Some(_) => (ApplyState::Failed, ChangeKind::ApplyFailed),
         };
         let settled: Option<String> = tx
             .prepare_cached(SETTLE_SQL)?
@@ -429,12 +429,16 @@ pub(crate) fn is_intended(tx: &Transaction<'_>, seq: i64) -> Result<bool> {
     Ok(tx.prepare_cached(IS_INTENDED_SQL)?.query_row(named_params! {":seq": seq}, |row| get(row, 0))?)
 }
 
+fn is_on_its_way(item: &InboxItem) -> bool {
+    item.apply_state == Some(Stored::Known(ApplyState::Intended))
+}
+
 /// Ends a decision's way to its file, for good: it is in effect by now, or it never will be. Until the lock is dropped no
 /// other begins one.
 pub(crate) fn call_off(db: &Database, id: &str) -> Result<Applying> {
     let _patience = patience::begin();
     let applying = Applying::take(db)?;
-    let Some(item) = settled(db, id)?.filter(|item| item.apply_state.as_deref() == Some("intended")) else {
+    let Some(item) = settled(db, id)?.filter(is_on_its_way) else {
         return Ok(applying);
     };
     let wanted = item.response.as_ref().and_then(|response| response.final_sha256.as_deref());

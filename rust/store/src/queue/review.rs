@@ -8,7 +8,7 @@ use crate::queue::item::InboxItem;
 use crate::queue::managed_file::{self, Current};
 use crate::queue::revision::Revised;
 use crate::rules::{MAX_JUSTIFICATION_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text};
-use crate::state::STATUS_REJECTED;
+use crate::state::{STATUS_REJECTED, State};
 use crate::statement::Canonical;
 use crate::visible::deceptions;
 
@@ -51,7 +51,7 @@ impl Review {
         let path = item.managed_file.as_deref();
         let current = path.map_or_else(Current::default, managed_file::look);
         let proposed = &item.proposal.proposed_file;
-        let pending = item.state == "pending";
+        let pending = item.state == State::Pending;
         let compared = match (&item.response, &current) {
             (Some(answer), _) => answer.final_file.as_deref().map(|last| hunks(proposed, last)),
             (None, Current { sha256: Some(_), problem: None, text }) if pending && path.is_some() => {

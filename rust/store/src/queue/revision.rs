@@ -11,6 +11,7 @@ use crate::queue::item::{self, InboxItem};
 use crate::queue::life::{find_in_queue, leave, others_ask, withdraw};
 use crate::queue::message::Message;
 use crate::queue::proposal::Proposal;
+use crate::state::State;
 use crate::statement::Keys;
 
 /// Takes the proposal that this one revises back, for its requester; how many in a row that makes, this one included. The
@@ -28,7 +29,7 @@ pub(crate) fn revise(tx: &Transaction<'_>, queue_key: &str, proposal: &Proposal,
     let asked = named_params! {":seq": found.seq, ":payload_sha256": proposal.payload_sha256, ":base": base};
     let (revision, same): (i64, bool) =
         tx.prepare_cached(REVISED_SQL)?.query_row(asked, |row| Ok((get(row, "revision")?, get(row, "same")?)))?;
-    if found.state != "pending" {
+    if found.state != State::Pending {
         return Err(item::why_not(tx, &found)?);
     }
     if same {

@@ -19,7 +19,7 @@ use crate::queue::managed_file::{Place, hash_of};
 use crate::queue::proposal::PENDING;
 use crate::registration::{Registration, note_damage, record_damage};
 use crate::rules::{MAX_NOTES_BYTES, check_name, check_text};
-use crate::state::check_transport;
+use crate::state::{State, check_transport};
 use crate::statement::Keys;
 use crate::{clock, grant};
 
@@ -130,7 +130,7 @@ impl BottleStore {
                 for id in &ids {
                     let Some(found) = life::find(tx, id)? else { continue };
                     life::expire(tx, &found.queue_key, &now)?;
-                    if life::find(tx, id)?.is_some_and(|found| found.state == "pending") {
+                    if life::find(tx, id)?.is_some_and(|found| found.state == State::Pending) {
                         life::withdraw(tx, &found, reason)?;
                         withdrawn += 1;
                     }

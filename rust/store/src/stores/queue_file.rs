@@ -21,7 +21,7 @@ use crate::queue::message::Message;
 use crate::queue::proposal::{Asked, PENDING, Proposal};
 use crate::queue::revision::revise;
 use crate::registration::Registration;
-use crate::state::ChangeKind;
+use crate::state::{ChangeKind, State, Stored};
 use crate::statement::Keys;
 use crate::verbs::QueueVerbs;
 use crate::wait::standing::Target;
@@ -104,9 +104,9 @@ impl QueueVerbs for Database {
         self.write(|tx| {
             expire(tx, queue_key, &clock::now())?;
             let found = find_in_queue(tx, queue_key, id)?;
-            match found.state.as_str() {
-                "pending" => {}
-                "withdrawn" => return Ok(((), Rings::NONE)),
+            match found.state {
+                Stored::Known(State::Pending) => {}
+                Stored::Known(State::Withdrawn) => return Ok(((), Rings::NONE)),
                 _ => return Err(why_not(tx, &found)?),
             }
             leave(tx, &found, id)?;
@@ -191,7 +191,7 @@ fn archive(db: &Database, queue_key: &str, id: &str, called_off: bool) -> Result
         if !called_off && managed_file::is_intended(tx, found.seq)? {
             return Ok((false, Rings::NONE));
         }
-        if found.state == "pending" {
+        if found.state == State::Pending {
             leave(tx, &found, id)?;
             if others_ask(tx, &found)? {
                 return Ok((true, Rings::queue(queue_key)));

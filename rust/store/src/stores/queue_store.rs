@@ -15,6 +15,7 @@ use crate::queue::response::Response;
 use crate::queue::review::Reviewed;
 use crate::registration::record_damage;
 use crate::rules::{MAX_NOTES_BYTES, check_name, check_text, new_id};
+use crate::state::{ApplyState, Stored};
 use crate::stores::transport::Transport;
 use crate::stores::trust::Trust;
 use crate::verbs::QueueVerbs;
@@ -158,8 +159,8 @@ impl QueueStore {
 
     /// The answer, once it is in effect.
     pub fn read_response(&self, id: &str) -> Result<Option<Response>> {
-        Ok(self.inspect(id)?.and_then(|item| match item.apply_state.as_deref() {
-            Some("intended" | "failed") => None,
+        Ok(self.inspect(id)?.and_then(|item| match item.apply_state {
+            Some(Stored::Known(ApplyState::Intended | ApplyState::Failed)) => None,
             _ => item.response,
         }))
     }

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::file::column::get;
 use crate::file::numbers;
 use crate::queue::proposal::PENDING;
+use crate::state::{State, Vocabulary};
 
 /// Of how many decisions, the newest, the times are told.
 const MOST_TIMED: i64 = 100;
@@ -83,8 +84,8 @@ fn tallies(conn: &Connection, now: &str) -> Result<Vec<Tally>> {
     while let Some(row) = rows.next()? {
         let (slug, tool): (String, String) = (get(row, "bottle_slug")?, get(row, "tool")?);
         let count: i64 = get(row, "proposals")?;
-        all.push((slug.clone(), tool.clone(), "pending".to_owned(), -count));
-        all.push((slug, tool, "expired".to_owned(), count));
+        all.push((slug.clone(), tool.clone(), State::Pending.as_str().to_owned(), -count));
+        all.push((slug, tool, State::Expired.as_str().to_owned(), count));
     }
     Ok(all)
 }

@@ -12,7 +12,7 @@ use crate::queue::item::{InboxSummary, Item};
 use crate::queue::message::Message;
 use crate::queue::proposal::Proposal;
 use crate::queue::response::Answered;
-use crate::state::{STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED};
+use crate::state::State;
 use crate::statement::{Keyring, keyring_at};
 
 /// So many questions of a process are remembered; it waits for far fewer at a time.
@@ -129,11 +129,11 @@ impl Trust {
         }
         let queue_key = item.queue_key.clone();
         self.thread(&queue_key, id, &mut item.thread)?;
-        let decided = [STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED].contains(&item.state.as_str());
+        let decided = item.state.known().is_some_and(State::is_decided);
         item.response = match item.response.take() {
             Some(response) => {
                 let response = self.answer(&item.queue_key, id, response)?;
-                let same = !decided || response.status == item.state;
+                let same = !decided || response.status == item.state.as_str();
                 if !same {
                     return Err(unsigned(id));
                 }

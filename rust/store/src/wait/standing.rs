@@ -11,6 +11,7 @@ use crate::file::column::{Fields, get};
 use crate::queue::managed_file::PUT_AWAY;
 use crate::queue::message;
 use crate::queue::response::{Answered, Response};
+use crate::state::{ApplyState, State, Stored};
 use crate::wait::{Event, Questions};
 
 #[derive(Clone)]
@@ -111,33 +112,35 @@ fn answer(row: &Row<'_>) -> rusqlite::Result<Seen> {
     let Some(id): Option<String> = row.get("id")? else {
         return Ok(Seen::Ended(Err(Error::not_found("proposal", &row.get::<String>("asked")?))));
     };
-    let state: String = row.get("state")?;
+    let state: Stored<State> = row.get("state")?;
     let expires_at: Option<String> = row.get("expires_at")?;
-    let has_expired = state == "pending" && expires_at.as_ref().is_some_and(|at| *at <= clock::now());
-    if state == "expired" || has_expired {
+    let has_expired = state == State::Pending && expires_at.as_ref().is_some_and(|at| *at <= clock::now());
+    if state == State::Expired || has_expired {
         return Ok(Seen::Ended(Err(Error::Expired { id, expires_at: expires_at.unwrap_or_default() })));
     }
     let left_at: Option<String> = row.get("left_at")?;
-    if let (Some(at), "pending") = (left_at, state.as_str()) {
+    if let (Some(at), Stored::Known(State::Pending)) = (left_at, &state) {
         let reason = "withdrawn by the requester".to_owned();
         return Ok(Seen::Ended(Err(Error::Withdrawn { id, at, reason })));
     }
-    if state == "withdrawn" {
+    if state == State::Withdrawn {
         let (at, reason) = (row.get::<Option<String>>("withdrawn_at")?, row.get::<Option<String>>("withdrawn_reason")?);
         let error = Error::Withdrawn { id, at: at.unwrap_or_default(), reason: reason.unwrap_or_default() };
         return Ok(Seen::Ended(Err(error)));
     }
-    match row.get::<Option<String>>("apply_state")?.as_deref() {
+    match row.get::<Option<Stored<_>>>("apply_state")?.and_then(|state| state.known()) {
         // Decided, but an approval the agent hears of is already in effect.
-        Some("intended") => return Ok(Seen::Open(Some(Pending { row: id, decided: true, expires_at: None }))),
-        Some("failed") if row.get::<Option<String>>("error")?.as_deref() == Some(PUT_AWAY) => {
+        Some(ApplyState::Intended) => {
+            return Ok(Seen::Open(Some(Pending { row: id, decided: true, expires_at: None })));
+        }
+        Some(ApplyState::Failed) if row.get::<Option<String>>("error")?.as_deref() == Some(PUT_AWAY) => {
             return Ok(Seen::Ended(Err(Error::Withdrawn {
                 id,
                 at: row.get("updated_at")?,
                 reason: PUT_AWAY.to_owned(),
             })));
         }
-        Some("failed") => {
+        Some(ApplyState::Failed) => {
             let (path, expected) = (row.get("path")?, row.get("expected_sha256")?);
             return Ok(Seen::Ended(Err(Error::StaleFile { id, path, expected: Some(expected), actual: None })));
         }
@@ -145,6 +148,6 @@ fn answer(row: &Row<'_>) -> rusqlite::Result<Seen> {
     }
     Ok(match Response::from_row(row, &id)? {
         Some(response) => Seen::Ended(Ok(Event::Answer(Box::new(response)))),
-        None => Seen::Open(Some(Pending { row: id, decided: state != "pending", expires_at })),
+        None => Seen::Open(Some(Pending { row: id, decided: state != State::Pending, expires_at })),
     })
 }
