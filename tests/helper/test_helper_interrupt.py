@@ -8,14 +8,14 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import trustme
 
 from accepting import accept
-from bot_bottle import Inbox, QueueStore
+from bot_bottle import Inbox, QueueStore, new_id
 from cli_process import PROGRAMS
 from store_process import eventually, proposal
 
@@ -166,15 +166,58 @@ def test_a_broker_that_does_not_end_the_handshake_holds_nobody(tmp_path: Path) -
     ended_by_ctrl_c(tmp_path, Broker(silent), ["--cert-file", cert])
 
 
-def ended_by_ctrl_c(tmp_path: Path, broker: Broker, more: list[str | Path]) -> None:
+@pytest.fixture
+def full_port() -> Iterator[int]:
+    """Of a listener that has no room for another connection: connecting to it is neither accepted nor refused."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        with socket.create_connection(listener.getsockname()):
+            yield listener.getsockname()[1]
+
+
+def is_connecting(port: int) -> bool:
+    """Somebody has sent a SYN to this port, and nothing came back."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(line[2].endswith(f":{port:04X}") and line[3] == "02" for line in lines)
+
+
+@linux_only
+def test_a_signal_ends_what_is_never_connected(tmp_path: Path, full_port: int) -> None:
+    process = asking(tmp_path, f"http://127.0.0.1:{full_port}")
+    eventually(lambda: process.poll() is not None or is_connecting(full_port))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=SOON)
+    assert (process.returncode, out) == (130, ""), err
+    assert err.splitlines()[-1] == "bot-bottle-sidecar: interrupted"
+
+
+@linux_only
+def test_a_wait_that_is_never_connected_ends_by_its_deadline(tmp_path: Path, full_port: int) -> None:
+    (tmp_path / "token").write_text("secret")
+    url = f"http://127.0.0.1:{full_port}"
+    wait = started(
+        "wait", new_id(), "--timeout", "0", "--bottle", "dev", "--url", url, "--token-file", tmp_path / "token"
+    )
+    out, err = wait.communicate(timeout=SOON)
+    assert (wait.returncode, out) == (1, ""), err
+    assert url in err
+
+
+def asking(tmp_path: Path, url: str, *more: str | Path) -> subprocess.Popen[str]:
+    """A helper that asks the broker there, and waits."""
     token = tmp_path / "token"
     token.write_text("secret")
-    url = f"{'https' if more else 'http'}://127.0.0.1:{broker.port}"
     process = started(*PROPOSE, "--url", url, "--token-file", token, *more)
     assert process.stdin
     process.stdin.write("x")
     process.stdin.close()
     process.stdin = None
+    return process
+
+
+def ended_by_ctrl_c(tmp_path: Path, broker: Broker, more: list[str | Path]) -> None:
+    process = asking(tmp_path, f"{'https' if more else 'http'}://127.0.0.1:{broker.port}", *more)
     try:
         eventually(lambda: process.poll() is not None or broker.met.is_set())
         process.send_signal(signal.SIGINT)
