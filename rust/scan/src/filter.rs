@@ -78,10 +78,11 @@ impl Filter {
         let mut rest = text.get(from..).unwrap_or_default();
         // Eight positions are asked at once: nearly always the answer is no for all of them.
         while let Some(bytes) = rest.first_chunk::<10>() {
-            let first: [u64; 8] = std::array::from_fn(|place| row(bytes[place])[0]);
-            let second: [u64; 8] = std::array::from_fn(|place| row(bytes[place + 1])[1]);
-            let third: [u64; 8] = std::array::from_fn(|place| row(bytes[place + 2])[2]);
-            let all: [u64; 8] = std::array::from_fn(|place| first[place] & second[place] & third[place]);
+            // Loops and no closures: not every build inlines those, and this is what a scan does most.
+            let mut all = [0; 8];
+            for (place, bits) in all.iter_mut().enumerate() {
+                *bits = row(bytes[place])[0] & row(bytes[place + 1])[1] & row(bytes[place + 2])[2];
+            }
             if all.iter().fold(0, |any, bits| any | bits) != 0 {
                 for (place, bits) in all.into_iter().enumerate() {
                     self.told(bits, at + place, &mut hit);

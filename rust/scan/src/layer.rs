@@ -728,14 +728,16 @@ impl Classes {
         let mut classes = Classes { base64: 0, hex: 0, has_nul: false, has_escape: false };
         let mut any = 0;
         for (chunk, bytes) in block.as_chunks::<8>().0.iter().enumerate() {
-            let kinds = bytes.map(|byte| KINDS[usize::from(byte)]);
-            let all = |kinds: &[u8]| kinds.iter().fold(u8::MAX, |all, kind| all & kind);
-            let (first, second) = (all(&kinds[..4]), all(&kinds[4..]));
+            // Loops and no closures: not every build inlines those.
+            let (mut first, mut second) = (u8::MAX, u8::MAX);
+            for place in 0..4 {
+                let kinds = (KINDS[usize::from(bytes[place])], KINDS[usize::from(bytes[place + 4])]);
+                (first, second, any) = (first & kinds.0, second & kinds.1, any | kinds.0 | kinds.1);
+            }
             let whole = first & second;
             let base64 = if halves { first | second } else { whole };
             classes.base64 |= (base64 & BASE64) << chunk;
             classes.hex |= (whole & HEX) >> 1 << chunk;
-            any |= kinds.iter().fold(0, |any, kind| any | kind);
         }
         (classes.has_nul, classes.has_escape) = (any & NUL != 0, any & ESCAPE != 0);
         classes
