@@ -1509,6 +1509,13 @@ class GrantStore:
         broker: Broker | None = None,
         operator_keys: str | PathLike[str] | None = None,
     ) -> GrantStore: ...
+    def find_grant(self, bottle_slug: str, tool: str, fingerprint: str) -> Grant | None:
+        """Returns the live grant whose use would be spent next, or ``None``. Spends nothing.
+
+        Raises:
+            AuditIntegrityError: there is one, and none of ``operator_keys`` signed it.
+        """
+
     def use_grant(self, bottle_slug: str, tool: str, fingerprint: str) -> Grant | None:
         """Spends one use of a live grant and returns it, or ``None``. Two processes never spend the same use.
 

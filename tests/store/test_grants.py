@@ -59,11 +59,13 @@ def test_a_grant_allows_what_was_decided(
     assert (grant.bottle_slug, grant.tool, grant.fingerprint, grant.created_by) == ("dev", TOOL, PRINT, "ann")
     assert grant.live
     assert grant.last_used_at is None
+    assert GrantStore(**way).find_grant("dev", TOOL, PRINT) == grant
     assert uses(GrantStore(**way)) == times
     (after,) = grants.list_grants(live=False)
     assert after.last_used_at is not None
     assert after.live == (times == 20)
     assert len(grants.list_grants()) == (times == 20)
+    assert (GrantStore(**way).find_grant("dev", TOOL, PRINT) is not None) == (times == 20)
 
 
 def test_an_approval_without_a_scope_grants_nothing(queue: QueueStore, inbox: Inbox, grants: GrantStore) -> None:

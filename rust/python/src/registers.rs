@@ -37,6 +37,20 @@ impl GrantStore {
         format!("GrantStore({:?})", self.0.location())
     }
 
+    /// Returns the live grant whose use would be spent next, or ``None``. Spends nothing.
+    ///
+    /// Raises:
+    ///     AuditIntegrityError: there is one, and none of ``operator_keys`` signed it.
+    fn find_grant(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = given)] bottle_slug: &str,
+        #[pyo3(from_py_with = given)] tool: &str,
+        #[pyo3(from_py_with = given)] fingerprint: &str,
+    ) -> PyResult<Option<Grant>> {
+        Ok(py.detach(|| self.0.find_grant(bottle_slug, tool, fingerprint)).to_py()?.map(Grant))
+    }
+
     /// Spends one use of a live grant and returns it, or ``None``. Two processes never spend the same use.
     ///
     /// Raises:

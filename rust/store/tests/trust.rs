@@ -283,9 +283,12 @@ fn a_forged_grant_does_not_keep_a_signed_one_from_its_use() {
         "INSERT INTO grants (id, bottle_slug, tool, fingerprint, scope, created_at, created_by, key_id, signature)
          VALUES ('0', 'dev', 'gitleaks-allow', 'rule/path/1', 'bottle', '2026-01-01T00:00:00.000000Z', 'ann', '', '')",
     );
-    for _ in 0..2 {
+    for left in [2, 1] {
+        let found = grants.find_grant("dev", "gitleaks-allow", "rule/path/1").unwrap();
+        assert_eq!(found.and_then(|grant| grant.uses_left), Some(left));
         assert!(grants.use_grant("dev", "gitleaks-allow", "rule/path/1").unwrap().is_some());
     }
+    assert!(refusal(grants.find_grant("dev", "gitleaks-allow", "rule/path/1")).contains("not signed"));
     assert!(refusal(grants.use_grant("dev", "gitleaks-allow", "rule/path/1")).contains("not signed"));
     assert_eq!(noted(&place), 1);
 }

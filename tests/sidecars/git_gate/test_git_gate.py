@@ -329,6 +329,35 @@ def test_a_grant_is_not_spent_by_a_push_of_something_else(world: World) -> None:
         assert GrantStore().list_grants() == [before]
 
 
+def test_a_grant_is_spent_only_by_a_push_that_goes_through(world: World) -> None:
+    clone = world.clone
+    clone.commit({"a": key("one")})
+    assert world.held("main:one", status="approved", grant="uses:3").code == 0
+    clone.pushed(":one")
+    (before,) = GrantStore().list_grants()
+    clone.commit({"b": key("two")})
+    refused = world.held("main:two")
+    assert refused.code != 0 and refused.findings == {(AWS, "b")}
+    assert GrantStore().list_grants() == [before]
+    assert world.held("main:two", status="approved").code == 0
+    (after,) = GrantStore().list_grants()
+    assert (before.uses_left, after.uses_left) == (2, 1)
+
+
+def test_a_grant_that_ends_while_its_push_is_held_lets_nothing_through(world: World) -> None:
+    world.clone.commit({"a": key("one")})
+    assert world.held("main:one", status="approved", grant="bottle").code == 0
+    world.clone.pushed(":one")
+    world.clone.commit({"b": key("two")})
+    with world.clone.pushing("main:two") as push:
+        item = world.operator.next(push)
+        GrantStore().revoke_grant(GrantStore().list_grants()[0].id)
+        world.operator.decide(item, "approved")
+        _, said = push.communicate(timeout=FAR)
+    assert push.returncode != 0 and "an earlier approval that this push needs has ended meanwhile" in said
+    assert world.ref("two") == ""
+
+
 def test_a_revoked_grant_is_none(world: World) -> None:
     world.clone.commit({"a": key("one")})
     assert world.held("main:one", status="approved", grant="bottle").code == 0

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from git_gates import KEY, Gate, free_port, listening, running, upstream_commit
+from bot_bottle import GrantStore
+from git_gates import KEY, Gate, free_port, listening, running, upstream_commit, upstream_hook
 from git_https import HttpsUpstream
 from git_pushes import BOTTLE, FAR, Clone, environment, eventually, make_world
 from needs import cannot
@@ -81,6 +82,18 @@ def test_a_grant_survives_an_upstream_that_refuses(gate: Gate) -> None:
     gate.clone.git("pull", "--quiet", "--rebase", "origin", "main")
     gate.clone.pushed("main")
     assert gate.upstream("main") == gate.clone.git("rev-parse", "main")
+
+
+def test_an_earlier_grant_is_spent_once_the_upstream_has_the_push(gate: Gate) -> None:
+    gate.clone.commit({"a": KEY})
+    assert gate.held("main:one", status="approved", grant="uses:3").code == 0
+    gate.clone.pushed(":one")
+    upstream_hook(gate, "pre-receive", "exit 1")
+    gate.clone.refused("main:two")
+    assert [grant.uses_left for grant in GrantStore().list_grants()] == [2]
+    (gate.world.bare / "hooks" / "pre-receive").unlink()
+    gate.clone.pushed("main:two")
+    assert [grant.uses_left for grant in GrantStore().list_grants()] == [1]
 
 
 def test_several_refs_reach_the_upstream_together_only_if_asked(gate: Gate) -> None:

@@ -34,6 +34,7 @@ ROUTES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/proposals/{id}/withdraw", {"reason": "mine"}),
     ("POST", "/v1/proposals/{id}/archive", None),
     ("POST", "/v1/audit", {"entries": [{**ENTRY, "proposal_id": "{id}"}]}),
+    ("POST", "/v1/grants/find", {"tool": "gitleaks-allow", "fingerprint": "f"}),
     ("POST", "/v1/grants/use", {"tool": "gitleaks-allow", "fingerprint": "f"}),
 ]
 route = pytest.mark.parametrize(

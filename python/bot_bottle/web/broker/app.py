@@ -27,6 +27,7 @@ from bot_bottle import (
     AccessDeniedError,
     AuditStore,
     BottleStore,
+    Grant,
     GrantStore,
     InvalidInputError,
     InvalidProposalError,
@@ -96,6 +97,7 @@ class Broker:
                 _at("/v1/proposals/{id}/withdraw", POST=answer(self._withdraw)),
                 _at("/v1/proposals/{id}/archive", POST=answer(self._archive)),
                 _at("/v1/audit", POST=answer(self._append)),
+                _at("/v1/grants/find", POST=answer(self._find_grant)),
                 _at("/v1/grants/use", POST=answer(self._use_grant)),
             ],
             redirect_slashes=False,
@@ -339,12 +341,19 @@ class Broker:
         written = await self._write(self._audit.write_audit_entries, entries)
         return _json({"entries": [entry.to_dict() for entry in written]})
 
+    async def _find_grant(self, request: Request, slug: str) -> Response:
+        given = bodies.texts(await self._body(request, slug), ("tool", "fingerprint"))
+        return _grant(await self._read(self._grants.find_grant, slug, given["tool"], given["fingerprint"]))
+
     async def _use_grant(self, request: Request, slug: str) -> Response:
         given = bodies.texts(await self._body(request, slug), ("tool", "fingerprint"))
-        grant = await self._write(self._grants.use_grant, slug, given["tool"], given["fingerprint"])
-        if grant is None:
-            raise NotFoundError("no live grant fits this tool and fingerprint; ask the operator")
-        return _json(grant.to_dict())
+        return _grant(await self._write(self._grants.use_grant, slug, given["tool"], given["fingerprint"]))
+
+
+def _grant(grant: Grant | None) -> Response:
+    if grant is None:
+        raise NotFoundError("no live grant fits this tool and fingerprint; ask the operator")
+    return _json(grant.to_dict())
 
 
 class _Endpoint:

@@ -150,6 +150,15 @@ def _paths(limits: Limits) -> dict[str, Any]:
                 errors=(400, 403, 404, 408, 413, 422),
             )
         },
+        "/v1/grants/find": {
+            "post": operation(
+                "findGrant",
+                "The live grant for this tool and fingerprint whose use would be spent next. Spends nothing.",
+                "Grant",
+                body="GrantUse",
+                errors=(400, 404, 408, 413, 422),
+            )
+        },
         "/v1/grants/use": {
             "post": operation(
                 "useGrant",

@@ -50,7 +50,7 @@ impl State {
     }
 
     /// The sets of findings that were asked about together.
-    fn sets(&self) -> Vec<(String, HashSet<String>)> {
+    pub fn sets(&self) -> Vec<(String, HashSet<String>)> {
         let files = fs::read_dir(self.0.join("sets")).into_iter().flatten().flatten();
         files
             .filter_map(|file| {
@@ -73,37 +73,6 @@ pub struct Operator<'a> {
 }
 
 impl Operator<'_> {
-    /// Takes what is granted off the list of open findings, and spends a use of each grant that it takes for that.
-    pub fn apply_grants(&self, mut open: Vec<String>) -> Outcome<Vec<String>> {
-        if open.is_empty() {
-            return Ok(open);
-        }
-        for (name, members) in self.state.sets() {
-            if open.iter().any(|fingerprint| members.contains(fingerprint)) && self.use_grant(&name)? {
-                open.retain(|fingerprint| !members.contains(fingerprint));
-            }
-        }
-        if open.len() > 200 {
-            return Err(Refusal::new(format!(
-                "gitleaks found {} possible secrets, more than anybody would look through; push fewer commits at once",
-                open.len()
-            )));
-        }
-        let mut left = Vec::new();
-        for fingerprint in open {
-            if !self.use_grant(&fingerprint)? {
-                left.push(fingerprint);
-            }
-        }
-        Ok(left)
-    }
-
-    pub fn use_grant(&self, fingerprint: &str) -> Outcome<bool> {
-        let used = self.place.grants().and_then(|g| g.use_grant(self.bottle, TOOL_GITLEAKS_ALLOW, fingerprint));
-        used.map(|grant| grant.is_some())
-            .map_err(|error| Refusal::new(format!("earlier approvals could not be looked up: {error}")))
-    }
-
     /// Returns if the operator approves.
     pub fn ask(&self, payload: &str, justification: &str, fingerprint: &str) -> Outcome<()> {
         let failed = |error: bot_bottle_store::Error| Refusal::new(format!("the operator could not be asked: {error}"));

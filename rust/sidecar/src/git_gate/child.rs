@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+/// Each pause is this part of the time that has passed, so that little is waited for nothing.
+const PART_OF_THE_WAIT: u32 = 50;
 
 /// Why a program was not waited for to its end.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,15 +29,14 @@ pub fn start(command: &mut Command) -> io::Result<Child> {
 
 /// Its exit status; or, if `deadline` passes or somebody interrupts before, it is killed and nothing of it is left.
 pub fn end(child: &mut Child, deadline: Instant, interrupted: &AtomicBool) -> io::Result<Result<ExitStatus, Ended>> {
-    let mut pause = Duration::from_millis(1);
+    let start = Instant::now();
     let why = loop {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(Ok(status)),
             Ok(None) if interrupted.load(Ordering::Relaxed) => break Ok(Err(Ended::Interrupted)),
             Ok(None) if Instant::now() >= deadline => break Ok(Err(Ended::TooLate)),
             Ok(None) => {
-                thread::sleep(pause);
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                thread::sleep((start.elapsed() / PART_OF_THE_WAIT).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
             }
             Err(error) => break Err(error),
         }

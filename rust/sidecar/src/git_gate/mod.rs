@@ -12,6 +12,7 @@ mod detector;
 mod files;
 mod findings;
 mod git;
+mod grants;
 mod known;
 mod lfs;
 mod lock;
@@ -40,7 +41,9 @@ use contents::Contents;
 use detector::Detector;
 use findings::{Redaction, findings};
 use git::Objects;
+use grants::{Cover, Grants};
 use known::Known;
+use proc_receive::Handed;
 use push::Push;
 use question::Question;
 use scan::Scan;
@@ -141,8 +144,8 @@ impl Hook {
         }
         withdraw_orphans(&state.0, &self.queue.place, &self.queue.bottle);
 
-        let mut approved = None;
-        let mut lfs = Vec::new();
+        let grants = self.grants();
+        let mut handed = Handed::default();
         if push.tips().next().is_some() {
             // git makes none for a push that only deletes.
             let quarantine = git::directory("GIT_QUARANTINE_PATH").ok_or(within)?;
@@ -152,7 +155,7 @@ impl Hook {
                 Scan { push: &push, contents: &contents, detector: &detector, max_file: self.max_file, interrupted };
             let scanned = scan.run(&mut objects, &quarantine.join("bot-bottle"))?;
             let leaks = scanned.leaks;
-            lfs = scanned.objects;
+            handed.lfs = scanned.objects;
             let known = Known::look(&leaks, &contents, &mut objects, &quarantine.join("bot-bottle-file"))?;
             let redaction = Redaction::of(&leaks);
             let found = findings(&leaks, &contents, &push, &known, &key, &redaction)?;
@@ -167,7 +170,8 @@ impl Hook {
             all.sort_unstable();
             all.dedup();
             let total = all.len();
-            let open = operator.apply_grants(all)?;
+            let Cover { open, granted: by } = grants.cover(&state, all)?;
+            handed.granted = by;
             let granted = total - open.len();
             if granted > 0 {
                 say(&format!("possible secrets that were allowed before: {granted}"));
@@ -190,36 +194,26 @@ impl Hook {
                 say(&question.told(&mut objects)?);
                 let fingerprint = state.name_of(&open)?;
                 operator.ask(&payload, &question.justification(), &fingerprint)?;
-                approved = Some(fingerprint);
+                handed.approved = Some(fingerprint);
             }
         }
-        match (self.upstream(interrupted), approved) {
-            // It is paid for once the upstream has it.
-            (Some(_), approved) => proc_receive::hand_over(&state, &push, approved.as_deref(), &lfs),
-            (None, Some(fingerprint)) => self.pay(&fingerprint),
-            (None, None) => Ok(()),
+        if self.upstream(interrupted).is_some() {
+            // Its grants are spent once the upstream has it.
+            return proc_receive::hand_over(&state, &push, &handed);
         }
-    }
-
-    /// A grant for so many pushes pays for this one only now that it goes through.
-    fn pay(&self, fingerprint: &str) -> Outcome<()> {
-        if let Err(error) =
-            self.queue.place.grants().and_then(|grants| {
-                grants.use_grant(&self.queue.bottle, bot_bottle_store::TOOL_GITLEAKS_ALLOW, fingerprint)
-            })
-        {
-            say(&format!("the grant for this push was not marked as used: {error}"));
-        }
+        grants.spend(&handed.granted)?;
+        grants.pay(&handed.approved);
         Ok(())
     }
 
     fn proc_receive(&self, interrupted: &Interrupted) -> Outcome<()> {
         let state = self.state()?;
         let upstream = self.upstream(interrupted).ok_or_else(|| Refusal::new("this repository has no upstream"))?;
-        if let Some(fingerprint) = proc_receive::run(&state, &upstream)? {
-            self.pay(&fingerprint)?;
-        }
-        Ok(())
+        proc_receive::run(&state, &upstream, &self.grants())
+    }
+
+    fn grants(&self) -> Grants<'_> {
+        Grants { place: &self.queue.place, bottle: &self.queue.bottle }
     }
 }
 

@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use super::ask::State;
 use super::git::git;
+use super::grants::Grants;
 use super::lock::{Lock, remove_stale_locks};
 use super::push::{Push, Update};
 use super::upstream::{Fate, Upstream, is_new_tag};
@@ -29,8 +32,19 @@ fn handed_over(state: &State) -> PathBuf {
     state.0.join("pushes").join(parent_id().to_string())
 }
 
-/// Lets the push go on, with these objects of Git LFS. `approved` is the fingerprint of the grant that it uses, if any.
-pub fn hand_over(state: &State, push: &Push, approved: Option<&str>, lfs: &[String]) -> Outcome<()> {
+/// What a push goes on with, besides its refs.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Handed {
+    /// What the operator has just approved, and may have granted.
+    pub approved: Option<String>,
+    /// The grants that it needs. Both are fingerprints.
+    pub granted: Vec<String>,
+    /// The ids of its objects of Git LFS.
+    pub lfs: Vec<String>,
+}
+
+/// Lets the push go on.
+pub fn hand_over(state: &State, push: &Push, handed: &Handed) -> Outcome<()> {
     let failed = |error: std::io::Error| Refusal::new(format!("the git gate cannot pass the push on: {error}"));
     let path = handed_over(state);
     let directory = path.parent().unwrap_or(Path::new("."));
@@ -45,7 +59,8 @@ pub fn hand_over(state: &State, push: &Push, approved: Option<&str>, lfs: &[Stri
             let _ = fs::remove_file(old.path()).or_else(|_| fs::remove_dir_all(old.path()));
         }
     }
-    let mut content = format!("{}\n{}\n", approved.unwrap_or_default(), lfs.join(" ")).into_bytes();
+    let mut content = serde_json::to_vec(handed).expect("it is text");
+    content.push(b'\n');
     for update in &push.updates {
         content.extend(line(update));
     }
@@ -61,8 +76,8 @@ fn line(update: &Update) -> Vec<u8> {
     line
 }
 
-/// Serves one push; returns the fingerprint of the grant that has paid for it.
-pub fn run(state: &State, upstream: &Upstream) -> Outcome<Option<String>> {
+/// Serves one push.
+pub fn run(state: &State, upstream: &Upstream, grants: &Grants<'_>) -> Outcome<()> {
     let mut packets = Packets { input: std::io::stdin().lock(), output: std::io::stdout().lock() };
     let hello = packets.read()?.unwrap_or_default();
     let features = hello.split(|byte| *byte == 0).nth(1).map(super::git::text).unwrap_or_default();
@@ -84,17 +99,12 @@ pub fn run(state: &State, upstream: &Upstream) -> Outcome<Option<String>> {
     let noted = fs::read(&path).unwrap_or_default();
     let _ = fs::remove_file(&path);
     let mut noted = noted.split_inclusive(|byte| *byte == b'\n');
-    let approved =
-        noted.next().map(|line| super::git::text(line).trim_end().to_owned()).filter(|line| !line.is_empty());
-    let lfs: Vec<String> =
-        noted.next().map(super::git::text).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    let handed: Option<Handed> = noted.next().and_then(|line| serde_json::from_slice(line).ok());
     let allowed: std::collections::HashSet<&[u8]> = noted.collect();
-    if !updates.iter().all(|update| allowed.contains(line(update).as_slice())) {
-        return Err(Refusal::new("this push was not looked at; install the git gate again"));
-    }
+    let handed = handed.filter(|_| updates.iter().all(|update| allowed.contains(line(update).as_slice())));
+    let handed = handed.ok_or_else(|| Refusal::new("this push was not looked at; install the git gate again"))?;
 
-    let fates = forward(state, upstream, &updates, atomic, &options, &lfs)?;
-    let mut gone_through = false;
+    let fates = forward(state, upstream, &updates, atomic, &options, &handed, grants)?;
     for (update, fate) in updates.iter().zip(fates) {
         let answer = match fate {
             Ok(()) => [b"ok ", &update.name[..]].concat(),
@@ -103,28 +113,35 @@ pub fn run(state: &State, upstream: &Upstream) -> Outcome<Option<String>> {
                 [b"ng ", &update.name[..], b" ", why.as_bytes()].concat()
             }
         };
-        gone_through |= answer.starts_with(b"ok ");
         packets.write(&answer)?;
     }
-    packets.flush()?;
-    Ok(approved.filter(|_| gone_through))
+    packets.flush()
 }
 
-/// Passes it on, and takes over into the mirror what the upstream has taken. Nobody fetches meanwhile.
+/// Passes it on, and takes over into the mirror what the upstream has taken. Nobody fetches meanwhile, and no other push
+/// spends what this one needs.
 fn forward(
     state: &State,
     upstream: &Upstream,
     updates: &[Update],
     atomic: bool,
     options: &[Vec<u8>],
-    lfs: &[String],
+    handed: &Handed,
+    grants: &Grants<'_>,
 ) -> Outcome<Vec<Fate>> {
+    let refused = |Refusal(why)| updates.iter().map(|_| Err(String::clone(&why))).collect();
     // As git-lfs does it: nobody is to find a pointer whose object is not there yet.
-    if let Err(Refusal(why)) = upstream.send_objects(lfs) {
-        return Ok(updates.iter().map(|_| Err(why.clone())).collect());
+    if let Err(why) = upstream.send_objects(&handed.lfs) {
+        return Ok(refused(why));
     }
     let lock = Lock::take(&state.0, TURN)?;
+    if let Err(why) = grants.check(&handed.granted) {
+        return Ok(refused(why));
+    }
     let fates = upstream.forward(updates, atomic, options, &lock);
+    if fates.iter().any(Result::is_ok) {
+        grants.pay(handed.granted.iter().chain(&handed.approved));
+    }
     let taken: Vec<&Update> =
         updates.iter().zip(&fates).filter(|(_, fate)| fate.is_ok()).map(|(update, _)| update).collect();
     if !mirror(&taken) {

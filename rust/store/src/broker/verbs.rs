@@ -83,6 +83,12 @@ impl Client {
         Ok(written.entries)
     }
 
+    /// The live grant whose use would be spent next.
+    pub(crate) fn find_grant(&self, bottle_slug: &str, tool: &str, fingerprint: &str) -> Result<Option<Grant>> {
+        self.speak_for(bottle_slug)?;
+        found(self.post("/v1/grants/find", &json!({"tool": tool, "fingerprint": fingerprint})))
+    }
+
     /// Spends a use, or finds none. One whose answer was lost is spent all the same: fewer uses than given, never more.
     pub(crate) fn use_grant(&self, bottle_slug: &str, tool: &str, fingerprint: &str) -> Result<Option<Grant>> {
         self.speak_for(bottle_slug)?;

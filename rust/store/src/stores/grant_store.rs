@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, named_params};
+use rusqlite::{Connection, OptionalExtension, ToSql, named_params};
 
 use crate::audit::entry as audit;
 use crate::broker::Broker;
@@ -11,6 +11,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::file::bell::Rings;
 use crate::file::column::get;
+use crate::file::database::Database;
 use crate::grant::{self, COLUMNS, Grant, LIVE, from_row};
 use crate::registration::record_damage;
 use crate::rules::{MAX_FINGERPRINT_BYTES, check_name, check_text};
@@ -18,6 +19,34 @@ use crate::statement::Keys;
 use crate::stores::transport::Transport;
 use crate::stores::trust::Trust;
 use crate::user::os_user;
+
+const FILTER: &str = "bottle_slug = :bottle_slug AND tool = :tool AND fingerprint = :fingerprint";
+
+/// What a grant would have to be about, and since when.
+struct Asked<'a> {
+    bottle_slug: &'a str,
+    tool: &'a str,
+    fingerprint: &'a str,
+    now: String,
+}
+
+impl<'a> Asked<'a> {
+    fn new(bottle_slug: &'a str, tool: &'a str, fingerprint: &'a str) -> Result<Self> {
+        check_name("bottle_slug", bottle_slug)?;
+        check_name("tool", tool)?;
+        check_text("fingerprint", fingerprint.as_bytes(), MAX_FINGERPRINT_BYTES)?;
+        Ok(Asked { bottle_slug, tool, fingerprint, now: clock::now() })
+    }
+
+    fn params(&self) -> [(&str, &dyn ToSql); 4] {
+        [
+            (":bottle_slug", &self.bottle_slug),
+            (":tool", &self.tool),
+            (":fingerprint", &self.fingerprint),
+            (":now", &self.now),
+        ]
+    }
+}
 
 /// All grants of the file.
 pub struct GrantStore {
@@ -52,71 +81,76 @@ impl GrantStore {
         self.transport.close();
     }
 
-    /// Spends one use of a live grant, with an audit entry, or finds none.
-    pub fn use_grant(&self, bottle_slug: &str, tool: &str, fingerprint: &str) -> Result<Option<Grant>> {
-        check_name("bottle_slug", bottle_slug)?;
-        check_name("tool", tool)?;
-        check_text("fingerprint", fingerprint.as_bytes(), MAX_FINGERPRINT_BYTES)?;
+    /// The live grant whose use would be spent next, which stays as it is.
+    pub fn find_grant(&self, bottle_slug: &str, tool: &str, fingerprint: &str) -> Result<Option<Grant>> {
+        let asked = Asked::new(bottle_slug, tool, fingerprint)?;
         let db = match &self.transport {
             Transport::Broker(broker) => {
-                let spent = broker.use_grant(bottle_slug, tool, fingerprint)?;
-                return spent
-                    .map(|grant| self.trust.grant(bottle_slug, tool, fingerprint, &grant).map(|()| grant))
-                    .transpose();
+                return self.trusted(&asked, broker.find_grant(bottle_slug, tool, fingerprint)?);
             }
             Transport::File(db) => db,
         };
-        const FILTER: &str = "bottle_slug = :bottle_slug AND tool = :tool AND fingerprint = :fingerprint";
-        let now = clock::now();
-        let params =
-            named_params! {":bottle_slug": bottle_slug, ":tool": tool, ":fingerprint": fingerprint, ":now": now};
+        let (found, refused) = db.read(|conn| self.candidate(conn, &asked))?.unwrap_or_default();
+        answered(db, &asked, found, refused)
+    }
+
+    /// Spends one use of a live grant, with an audit entry, or finds none.
+    pub fn use_grant(&self, bottle_slug: &str, tool: &str, fingerprint: &str) -> Result<Option<Grant>> {
+        let asked = Asked::new(bottle_slug, tool, fingerprint)?;
+        let db = match &self.transport {
+            Transport::Broker(broker) => {
+                return self.trusted(&asked, broker.use_grant(bottle_slug, tool, fingerprint)?);
+            }
+            Transport::File(db) => db,
+        };
         // Most requests have no grant: they need not stand in the writers' queue to learn it.
         let any = db.read(|conn| {
             let mut statement = conn.prepare_cached(&format!("SELECT 1 FROM grants WHERE {FILTER} AND {LIVE}"))?;
-            Ok(statement.exists(params)?)
+            Ok(statement.exists(&asked.params())?)
         })?;
         if any != Some(true) {
             return Ok(None);
         }
-        // Grants without a count go first, then the ones that end soonest: a use that was counted is kept.
-        let candidates = format!(
-            "SELECT {COLUMNS}, {LIVE} AS live FROM grants WHERE {FILTER} AND {LIVE}
-             ORDER BY uses_left IS NOT NULL, expires_at IS NULL, expires_at, id"
-        );
         let spend = format!(
             "UPDATE grants SET uses_left = uses_left - 1, last_used_at = :now WHERE id = :id AND {LIVE}
              RETURNING {COLUMNS}, {LIVE} AS live"
         );
         let (spent, refused) = db.write(|tx| {
-            let mut refused = None;
-            let mut statement = tx.prepare_cached(&candidates)?;
-            let mut rows = statement.query(params)?;
-            while let Some(row) = rows.next()? {
-                let found = from_row(row)?;
-                if let Err(error) = self.trust.grant(bottle_slug, tool, fingerprint, &found) {
-                    refused = Some(error);
-                    continue;
-                }
-                let params = named_params! {":id": found.id, ":now": now};
-                let spent = tx.prepare_cached(&spend)?.query_row(params, from_row).optional()?;
-                if let Some(grant) = &spent {
-                    // A policy's yes, never to be taken for a person's: it names the grant it rests on.
-                    let notes =
-                        format!("grant {} of proposal {}", grant.id, grant.proposal_id.as_deref().unwrap_or("-"));
-                    audit::note(tx, bottle_slug, tool, grant::USED, &notes, &grant.created_by, "policy")?;
-                }
-                return Ok(((spent, None), Rings::NONE));
+            let (found, refused) = self.candidate(tx, &asked)?;
+            let Some(found) = found else { return Ok(((None, refused), Rings::NONE)) };
+            let params = named_params! {":id": found.id, ":now": asked.now};
+            let spent = tx.prepare_cached(&spend)?.query_row(params, from_row).optional()?;
+            if let Some(grant) = &spent {
+                // A policy's yes, never to be taken for a person's: it names the grant it rests on.
+                let notes = format!("grant {} of proposal {}", grant.id, grant.proposal_id.as_deref().unwrap_or("-"));
+                audit::note(tx, bottle_slug, tool, grant::USED, &notes, &grant.created_by, "policy")?;
             }
-            Ok(((None, refused), Rings::NONE))
+            Ok(((spent, None), Rings::NONE))
         })?;
-        match refused {
-            Some(error) => {
-                // What is refused is refused, whether or not that can be written down.
-                let _ = record_damage(db, bottle_slug, &error.damage().unwrap_or_default());
-                Err(error)
+        answered(db, &asked, spent, refused)
+    }
+
+    fn trusted(&self, asked: &Asked<'_>, grant: Option<Grant>) -> Result<Option<Grant>> {
+        let Asked { bottle_slug, tool, fingerprint, .. } = *asked;
+        grant.map(|grant| self.trust.grant(bottle_slug, tool, fingerprint, &grant).map(|()| grant)).transpose()
+    }
+
+    /// The first live grant that is trusted; if there is none, why the last one is not.
+    fn candidate(&self, conn: &Connection, asked: &Asked<'_>) -> Result<(Option<Grant>, Option<Error>)> {
+        // Grants without a count go first, then the ones that end soonest: a use that was counted is kept.
+        let mut statement = conn.prepare_cached(&format!(
+            "SELECT {COLUMNS}, {LIVE} AS live FROM grants WHERE {FILTER} AND {LIVE}
+             ORDER BY uses_left IS NOT NULL, expires_at IS NULL, expires_at, id"
+        ))?;
+        let mut refused = None;
+        let mut rows = statement.query(&asked.params())?;
+        while let Some(row) = rows.next()? {
+            match self.trusted(asked, Some(from_row(row)?)) {
+                Ok(found) => return Ok((found, None)),
+                Err(error) => refused = Some(error),
             }
-            None => Ok(spent),
         }
+        Ok((None, refused))
     }
 
     /// Grants, newest first.
@@ -183,5 +217,16 @@ impl GrantStore {
             )?;
             Ok((grant, Rings::inbox()))
         })
+    }
+}
+
+fn answered(db: &Database, asked: &Asked<'_>, grant: Option<Grant>, refused: Option<Error>) -> Result<Option<Grant>> {
+    match refused {
+        Some(error) => {
+            // What is refused is refused, whether or not that can be written down.
+            let _ = record_damage(db, asked.bottle_slug, &error.damage().unwrap_or_default());
+            Err(error)
+        }
+        None => Ok(grant),
     }
 }
