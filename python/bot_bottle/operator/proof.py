@@ -46,7 +46,9 @@ def prove(inbox: Inbox, database: Database, proposal_id: str) -> dict[str, Any]:
     item = inbox.summary(proposal_id)
     about = {"id": item.proposal.id}
     if item.damaged:
-        raise AuditIntegrityError(f"there is no proof of {item.proposal.id}, because it is damaged: {item.damaged}")
+        raise AuditIntegrityError(
+            f"there is no proof of {item.proposal.id}, because it is damaged: {item.damaged}", seq=None
+        )
     if item.response is None:
         raise InvalidInputError(f"there is nothing to prove of {item.proposal.id}: it is {item.state}, not decided")
     (decision,) = database.query(_DECISION_SQL, about)

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use bot_bottle_routes::Refusal;
 use bot_bottle_store::{
-    Error, Event, GrantStore, Proposal, QueueStore, Response, Result as StoreResult, STATUS_APPROVED,
-    TOOL_EGRESS_TOKEN_ALLOW, WaitHandle,
+    Error, Event, GrantStore, Proposal, QueueStore, Response, Result as StoreResult, Status, Tool, Vocabulary,
+    WaitHandle,
 };
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -165,7 +165,8 @@ impl Leave {
     async fn granted(self: &Arc<Self>, question: &Question) -> bool {
         for about in [Some(&question.fingerprint), question.kind.as_ref()].into_iter().flatten() {
             let (leave, about) = (self.clone(), about.clone());
-            let used = spawn_blocking(move || leave.grants.use_grant(&leave.slug, TOOL_EGRESS_TOKEN_ALLOW, &about));
+            let used =
+                spawn_blocking(move || leave.grants.use_grant(&leave.slug, Tool::EgressTokenAllow.as_str(), &about));
             // An error is no leave: then it is asked, which says what is wrong.
             if matches!(used.await, Ok(Ok(Some(_)))) {
                 return true;
@@ -285,7 +286,7 @@ impl Leave {
                 return Err(self.refusal(&error, &id, question));
             }
         };
-        if response.status != STATUS_APPROVED {
+        if response.status != Status::Approved {
             let notes = if response.notes.is_empty() { "no reason given" } else { &response.notes };
             let refusal = Refusal {
                 more: vec![("proposal_id", id), ("fingerprint", question.fingerprint.clone())],
@@ -332,7 +333,7 @@ impl Leave {
         };
         let made = Proposal::new(
             &self.slug,
-            TOOL_EGRESS_TOKEN_ALLOW,
+            Tool::EgressTokenAllow.as_str(),
             question.payload.as_bytes(),
             &format!("{} {before}", question.justification),
             None,

@@ -191,6 +191,7 @@ impl Inbox {
                 return Err(PyTypeError::new_err(message));
             }
         };
+        let (status, surface) = (status.parse().to_py()?, surface.parse().to_py()?);
         let final_file = final_file.map(Text::into_bytes);
         // Checked as bytes, for the offset; what passes is text.
         store::Response::checked(proposal_id, status, notes, final_file.as_deref()).to_py()?;
@@ -236,7 +237,8 @@ impl Inbox {
         #[pyo3(from_py_with = given)] surface: &str,
         #[pyo3(from_py_with = given)] message_id: Option<&str>,
     ) -> PyResult<Message> {
-        let question = store::Question { proposal_id, text, asked_by, surface, id: message_id };
+        let question =
+            store::Question { proposal_id, text, asked_by, surface: surface.parse().to_py()?, id: message_id };
         let asked = py.detach(|| self.0.ask(&question));
         if asked.is_ok() {
             COMMITTED.fetch_add(1, Ordering::SeqCst);

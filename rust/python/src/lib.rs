@@ -17,6 +17,7 @@ mod scan;
 mod values;
 
 use bot_bottle_store as store;
+use bot_bottle_store::{Status, Tool, Vocabulary};
 use pyo3::prelude::*;
 
 use crate::convert::{Text, given};
@@ -112,14 +113,22 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("MAX_MESSAGE_BYTES", store::MAX_MESSAGE_BYTES)?;
     module.add("MAX_NOTES_BYTES", store::MAX_NOTES_BYTES)?;
     module.add("MAX_PENDING_PER_BOTTLE", store::MAX_PENDING_PER_BOTTLE)?;
-    module.add("TOOL_EGRESS_ALLOW", store::TOOL_EGRESS_ALLOW)?;
-    module.add("TOOL_EGRESS_BLOCK", store::TOOL_EGRESS_BLOCK)?;
-    module.add("TOOL_CAPABILITY_BLOCK", store::TOOL_CAPABILITY_BLOCK)?;
-    module.add("TOOL_GITLEAKS_ALLOW", store::TOOL_GITLEAKS_ALLOW)?;
-    module.add("TOOL_EGRESS_TOKEN_ALLOW", store::TOOL_EGRESS_TOKEN_ALLOW)?;
-    module.add("STATUS_APPROVED", store::STATUS_APPROVED)?;
-    module.add("STATUS_MODIFIED", store::STATUS_MODIFIED)?;
-    module.add("STATUS_REJECTED", store::STATUS_REJECTED)?;
+    for (name, tool) in [
+        ("TOOL_EGRESS_ALLOW", Tool::EgressAllow),
+        ("TOOL_EGRESS_BLOCK", Tool::EgressBlock),
+        ("TOOL_CAPABILITY_BLOCK", Tool::CapabilityBlock),
+        ("TOOL_GITLEAKS_ALLOW", Tool::GitleaksAllow),
+        ("TOOL_EGRESS_TOKEN_ALLOW", Tool::EgressTokenAllow),
+    ] {
+        module.add(name, tool.as_str())?;
+    }
+    for (name, status) in [
+        ("STATUS_APPROVED", Status::Approved),
+        ("STATUS_MODIFIED", Status::Modified),
+        ("STATUS_REJECTED", Status::Rejected),
+    ] {
+        module.add(name, status.as_str())?;
+    }
     module.add_function(wrap_pyfunction!(sha256_hex, module)?)?;
     module.add_function(wrap_pyfunction!(render_diff, module)?)?;
     module.add_function(wrap_pyfunction!(visible, module)?)?;

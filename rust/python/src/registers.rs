@@ -88,6 +88,7 @@ impl GrantStore {
         #[pyo3(from_py_with = given)] revoked_by: Option<&str>,
         #[pyo3(from_py_with = given)] surface: &str,
     ) -> PyResult<Grant> {
+        let surface = surface.parse().to_py()?;
         py.detach(|| self.0.revoke_grant(grant_id, revoked_by, surface)).to_py().map(Grant)
     }
 

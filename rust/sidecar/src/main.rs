@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bot_bottle_store::{
-    AuditEntry, AuditFields, Error, InboxSummary, MAX_PAYLOAD_BYTES, Proposal, Questions, QueueStore, Result,
-    STATUS_REJECTED, Word, ask_while_waiting, now, visible, within,
+    AuditEntry, AuditFields, Error, InboxSummary, MAX_PAYLOAD_BYTES, Proposal, Questions, QueueStore, Result, Status,
+    Word, ask_while_waiting, now, visible, within,
 };
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
@@ -416,7 +416,7 @@ fn await_answer(
     }
     let response = waited?;
     print(queue.place.json, &as_json(&response), || decided(&response));
-    Ok(if response.status == STATUS_REJECTED { REJECTED } else { 0 })
+    Ok(if response.status == Status::Rejected { REJECTED } else { 0 })
 }
 
 fn payload(file: &PathBuf) -> Result<Vec<u8>> {

@@ -35,7 +35,8 @@ pub(crate) fn one_line(text: &str) -> String {
 }
 
 pub(crate) fn decided(response: &Response) -> String {
-    let mut text = format!("{} by {}", response.status, one_line(response.decided_by.as_deref().unwrap_or("?")));
+    let mut text =
+        format!("{} by {}", response.status.as_str(), one_line(response.decided_by.as_deref().unwrap_or("?")));
     if !response.notes.is_empty() {
         text.push_str(&format!("\nnotes: {}", visible(&response.notes, true)));
     }

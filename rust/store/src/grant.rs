@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::file::column::get;
 use crate::file::transaction::Transaction;
 use crate::rules::{check_time, new_id};
+use crate::state::{GrantScope, Stored, Surface, Vocabulary};
 use crate::statement::{GrantStatement, Keyring, Keys, Signature, Signer};
 
 /// Leave to do a thing again without asking.
@@ -23,7 +24,7 @@ pub struct Grant {
     pub bottle_slug: String,
     pub tool: String,
     pub fingerprint: String,
-    pub scope: String,
+    pub scope: Stored<GrantScope>,
     /// As it was given; `uses_left` is what is left of it.
     #[serde(default)]
     pub uses: Option<i64>,
@@ -53,7 +54,7 @@ impl Grant {
             bottle_slug: &self.bottle_slug,
             tool: &self.tool,
             fingerprint: &self.fingerprint,
-            scope: &self.scope,
+            scope: self.scope.as_str(),
             uses: self.uses,
             expires_at: self.expires_at.as_deref(),
             proposal_id: self.proposal_id.as_deref(),
@@ -121,7 +122,7 @@ pub(crate) fn damaged(conn: &Connection, keys: &Keys) -> Result<Vec<(String, Str
 /// For how long an approval holds, and whether for all of its kind.
 pub(crate) struct Scope {
     pub(crate) of_kind: bool,
-    name: &'static str,
+    name: GrantScope,
     uses: Option<i64>,
     expires_at: Option<String>,
 }
@@ -138,10 +139,10 @@ impl Scope {
         let (of_kind, rest) = text.strip_prefix("kind:").map_or((false, text), |rest| (true, rest));
         let scope = |name, uses, expires_at| Ok(Scope { of_kind, name, uses, expires_at });
         match rest.split_once(':') {
-            None if rest == "once" => scope("once", Some(1), None),
-            None if rest == "bottle" => scope("bottle", None, None),
+            None if rest == "once" => scope(GrantScope::Once, Some(1), None),
+            None if rest == "bottle" => scope(GrantScope::Bottle, None, None),
             Some(("uses", count)) => match count.parse() {
-                Ok(count @ 1..=1_000_000) => scope("uses", Some(count), None),
+                Ok(count @ 1..=1_000_000) => scope(GrantScope::Uses, Some(count), None),
                 _ => Err(refused()),
             },
             Some(("until", at)) => {
@@ -149,10 +150,10 @@ impl Scope {
                 if at <= clock::now() {
                     return Err(Error::input("grant", format!("ends at {at}, which has passed")));
                 }
-                scope("until", None, Some(at))
+                scope(GrantScope::Until, None, Some(at))
             }
             Some(("for", seconds)) => match seconds.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok()) {
-                Some(span) if !span.is_zero() => scope("until", None, Some(clock::after(span))),
+                Some(span) if !span.is_zero() => scope(GrantScope::Until, None, Some(clock::after(span))),
                 _ => Err(refused()),
             },
             _ => Err(refused()),
@@ -178,7 +179,7 @@ pub(crate) struct Granted<'a> {
     pub(crate) scope: &'a Scope,
     pub(crate) proposal_id: &'a str,
     pub(crate) by: &'a str,
-    pub(crate) surface: &'a str,
+    pub(crate) surface: Surface,
     pub(crate) now: &'a str,
 }
 
@@ -200,7 +201,7 @@ pub(crate) fn create(tx: &Transaction<'_>, granted: &Granted<'_>, signer: &Signe
         bottle_slug: granted.bottle_slug,
         tool: granted.tool,
         fingerprint: granted.fingerprint,
-        scope: granted.scope.name,
+        scope: granted.scope.name.as_str(),
         uses: granted.scope.uses,
         expires_at: granted.scope.expires_at.as_deref(),
         proposal_id: Some(granted.proposal_id),
@@ -229,7 +230,7 @@ pub(crate) fn create(tx: &Transaction<'_>, granted: &Granted<'_>, signer: &Signe
         operator_action: GIVEN,
         operator_notes: &notes,
         decided_by: granted.by,
-        surface: granted.surface,
+        surface: granted.surface.as_str(),
         proposal_id: Some(granted.proposal_id),
         ..AuditFields::default()
     });

@@ -57,7 +57,7 @@ pub use queue::asking::Question;
 pub use queue::changes::Change;
 pub use queue::decide::Decision;
 pub use queue::item::{InboxItem, InboxSummary, Item};
-pub use queue::message::{Message, SENDER_OPERATOR, SENDER_REQUESTER, SignedQuestion};
+pub use queue::message::{Message, SignedQuestion};
 pub use queue::proposal::{Proposal, ProposalHead, ProposalSummary};
 pub use queue::response::{Difference, Response, ResponseHead, ResponseSummary, SignedDecision};
 pub use queue::review::{Odd, Review, Reviewed};
@@ -67,8 +67,7 @@ pub use rules::{
     MAX_QUESTIONS_PER_PROPOSAL, new_id,
 };
 pub use state::{
-    ApplyState, STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, State, Stored, TOOL_CAPABILITY_BLOCK,
-    TOOL_EGRESS_ALLOW, TOOL_EGRESS_BLOCK, TOOL_EGRESS_TOKEN_ALLOW, TOOL_GITLEAKS_ALLOW, Vocabulary,
+    ApplyState, ChangeKind, GrantScope, Sender, State, Status, Stored, Surface, Tool, Transport, Vocabulary,
 };
 pub use statement::{Keyring, Keys, Role, Signature, TrustedKey};
 pub use stores::audit_store::AuditStore;

@@ -14,6 +14,7 @@ use crate::file::database::Database;
 use crate::file::numbers;
 use crate::file::transaction::Transaction;
 use crate::rules::{MAX_NOTES_BYTES, check_name};
+use crate::state::Surface;
 use crate::statement::{Keys, RegistrationStatement, Signature, Signer};
 
 /// A bottle's rows, whoever wrote them.
@@ -174,7 +175,7 @@ pub(crate) fn note_damage(tx: &Transaction<'_>, slug: &str, reason: &str) -> Res
     if is_noted(tx, &slug, &reason)? {
         return Ok(());
     }
-    audit::note(tx, &slug, "host", DAMAGED, &reason, "bot-bottle", "policy")
+    audit::note(tx, &slug, "host", DAMAGED, &reason, "bot-bottle", Surface::Policy)
 }
 
 fn is_noted(conn: &Connection, slug: &str, reason: &str) -> Result<bool> {

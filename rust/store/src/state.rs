@@ -4,6 +4,7 @@
 //! as a row may have any text where such a word should be.
 
 use std::fmt;
+use std::str::FromStr;
 
 use rusqlite::types::{ToSql, ToSqlOutput};
 use serde::{Deserialize, Serialize};
@@ -146,79 +147,161 @@ vocabulary! {
     }
 }
 
-/// A new `routes.yaml` for the egress proxy, letting more through.
-pub const TOOL_EGRESS_ALLOW: &str = "egress-allow";
-/// A new `routes.yaml` for the egress proxy, letting less through.
-pub const TOOL_EGRESS_BLOCK: &str = "egress-block";
-/// A new Dockerfile for the agent.
-pub const TOOL_CAPABILITY_BLOCK: &str = "capability-block";
-/// A push in which gitleaks found something.
-pub const TOOL_GITLEAKS_ALLOW: &str = "gitleaks-allow";
-/// A request that carries a secret out.
-pub const TOOL_EGRESS_TOKEN_ALLOW: &str = "egress-token-allow";
-
-/// Tools whose payload is a finding, not a file: nothing to modify, and leave to pass needs a recorded reason.
-pub(crate) const FINDING_TOOLS: [&str; 2] = [TOOL_GITLEAKS_ALLOW, TOOL_EGRESS_TOKEN_ALLOW];
-
-/// Tools behind which nobody reads words: a held request, and an agent that stands still until it is let go on.
-pub(crate) const UNANSWERABLE_TOOLS: [&str; 2] = [TOOL_EGRESS_TOKEN_ALLOW, "run-command"];
-
-/// It runs as proposed.
-pub const STATUS_APPROVED: &str = "approved";
-/// Another text runs instead.
-pub const STATUS_MODIFIED: &str = "modified";
-/// It does not run.
-pub const STATUS_REJECTED: &str = "rejected";
-
-const SURFACES: [&str; 5] = ["cli", "tui", "web", "api", "policy"];
-
-pub(crate) fn check_surface(surface: &str) -> Result<()> {
-    if SURFACES.contains(&surface) {
-        return Ok(());
+vocabulary! {
+    /// What an operator decides.
+    Status {
+        /// It runs as proposed.
+        Approved = "approved",
+        /// Another text runs instead.
+        Modified = "modified",
+        /// It does not run.
+        Rejected = "rejected",
     }
-    Err(Error::input("surface", format!("must be one of {}, not {surface:?}", SURFACES.join(", "))))
 }
 
-/// How a bottle's sidecars reach the queue.
-const TRANSPORTS: [&str; 2] = ["mount", "broker"];
+impl FromStr for Status {
+    type Err = Error;
 
-pub(crate) fn check_transport(transport: &str) -> Result<()> {
-    if TRANSPORTS.contains(&transport) {
-        return Ok(());
+    fn from_str(text: &str) -> Result<Self> {
+        let refused = || Error::proposal("status", format!("must be approved, modified or rejected, not {text:?}"));
+        Status::of(text).ok_or_else(refused)
     }
-    Err(Error::input("transport", format!("must be mount or broker, not {transport:?}")))
 }
 
-/// The steps there are; the schema checks the same names.
-#[derive(Clone, Copy)]
-pub(crate) enum ChangeKind {
-    Proposed,
-    Approved,
-    Modified,
-    Rejected,
-    Expired,
-    Withdrawn,
-    Applied,
-    ApplyFailed,
-    Asked,
-    Answered,
-    Archived,
+vocabulary! {
+    /// Through what something was decided or said.
+    Surface {
+        /// The command line.
+        Cli = "cli",
+        /// The terminal app.
+        Tui = "tui",
+        /// The dashboard.
+        Web = "web",
+        /// A program.
+        Api = "api",
+        /// A rule, not a person.
+        Policy = "policy",
+    }
 }
 
-impl ChangeKind {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            ChangeKind::Proposed => "proposed",
-            ChangeKind::Approved => "approved",
-            ChangeKind::Modified => "modified",
-            ChangeKind::Rejected => "rejected",
-            ChangeKind::Expired => "expired",
-            ChangeKind::Withdrawn => "withdrawn",
-            ChangeKind::Applied => "applied",
-            ChangeKind::ApplyFailed => "apply_failed",
-            ChangeKind::Asked => "asked",
-            ChangeKind::Answered => "answered",
-            ChangeKind::Archived => "archived",
+impl FromStr for Surface {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Surface::of(text).ok_or_else(|| {
+            let all = Surface::ALL.iter().map(|surface| surface.as_str()).collect::<Vec<_>>().join(", ");
+            Error::input("surface", format!("must be one of {all}, not {text:?}"))
+        })
+    }
+}
+
+vocabulary! {
+    /// Who wrote a message.
+    Sender {
+        /// Who asks back.
+        Operator = "operator",
+        /// Who answers.
+        Requester = "requester",
+    }
+}
+
+vocabulary! {
+    /// How far a grant reaches.
+    GrantScope {
+        /// One use.
+        Once = "once",
+        /// So many.
+        Uses = "uses",
+        /// Any, until a time.
+        Until = "until",
+        /// Any, as long as the bottle runs.
+        Bottle = "bottle",
+    }
+}
+
+vocabulary! {
+    /// How a bottle's sidecars reach the queue.
+    Transport {
+        /// By the database as a mounted file.
+        Mount = "mount",
+        /// By the host's broker.
+        Broker = "broker",
+    }
+}
+
+impl FromStr for Transport {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let refused = || Error::input("transport", format!("must be mount or broker, not {text:?}"));
+        Transport::of(text).ok_or_else(refused)
+    }
+}
+
+vocabulary! {
+    /// The tools that have rules of their own. Any other name may be a tool's as well: a bottle registers its own.
+    Tool {
+        /// A new `routes.yaml` for the egress proxy, letting more through.
+        EgressAllow = "egress-allow",
+        /// A new `routes.yaml` for the egress proxy, letting less through.
+        EgressBlock = "egress-block",
+        /// A new Dockerfile for the agent.
+        CapabilityBlock = "capability-block",
+        /// A push in which gitleaks found something.
+        GitleaksAllow = "gitleaks-allow",
+        /// A request that carries a secret out.
+        EgressTokenAllow = "egress-token-allow",
+        /// A command of an agent on the host.
+        RunCommand = "run-command",
+    }
+}
+
+impl Tool {
+    /// Its payload is a finding, not a file: nothing to modify, and leave to pass needs a recorded reason.
+    pub(crate) fn shows_a_finding(self) -> bool {
+        matches!(self, Tool::GitleaksAllow | Tool::EgressTokenAllow)
+    }
+
+    /// Nobody reads words behind it: a held request, and an agent that stands still until it is let go on.
+    pub(crate) fn reads_no_words(self) -> bool {
+        matches!(self, Tool::EgressTokenAllow | Tool::RunCommand)
+    }
+}
+
+vocabulary! {
+    /// A step in a proposal's life.
+    ChangeKind {
+        /// It was written.
+        Proposed = "proposed",
+        /// It was decided: it runs as proposed.
+        Approved = "approved",
+        /// It was decided: another text runs.
+        Modified = "modified",
+        /// It was decided: it does not run.
+        Rejected = "rejected",
+        /// Nobody decided in time.
+        Expired = "expired",
+        /// It was taken back.
+        Withdrawn = "withdrawn",
+        /// Its file is in effect.
+        Applied = "applied",
+        /// Its file could not be put in place.
+        ApplyFailed = "apply_failed",
+        /// The operator asked back.
+        Asked = "asked",
+        /// The requester answered.
+        Answered = "answered",
+        /// It was put away.
+        Archived = "archived",
+    }
+}
+
+impl From<Status> for ChangeKind {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Approved => ChangeKind::Approved,
+            Status::Modified => ChangeKind::Modified,
+            Status::Rejected => ChangeKind::Rejected,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What does the register of bottles keep, and what ends with a bottle?
 
-use bot_bottle_store::State;
+use bot_bottle_store::{State, Status};
 use std::fs;
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ fn stopping_withdraws_what_is_pending_and_leaves_what_is_decided() {
     let inbox = place.inbox();
     place.bottles().register("dev", "docker", "mount", &[]).unwrap();
     let decided = place.queue("dev").write_proposal(&proposal("decided")).unwrap();
-    decide(&inbox, &decided, "approved").unwrap();
+    decide(&inbox, &decided, Status::Approved).unwrap();
     let pending = ["one", "another"].map(|text| place.queue("dev").write_proposal(&proposal(text)).unwrap());
     assert_eq!(place.bottles().stop("dev", "bottle stopped").unwrap(), 2);
     for asked in &pending {

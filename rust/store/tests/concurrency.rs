@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::Duration;
 
-use bot_bottle_store::{Database, Error, Inbox, QueueStore, State};
+use bot_bottle_store::{Database, Error, Inbox, QueueStore, State, Status};
 use rustix::process::Signal;
 
 use crate::child::{Child, arg, hear, say};
@@ -15,6 +15,7 @@ use crate::place::{Place, Sets, decide, eventually, expiring, proposal, proposal
 /// In a child: decides one proposal when told, and says how that went.
 pub fn decides(db: &Path, status: &str) {
     let inbox = Inbox::new(Some(db)).unwrap();
+    let status: Status = status.parse().unwrap();
     say("ready");
     loop {
         let proposal = inbox.read(&hear()).unwrap().proposal;
@@ -133,7 +134,7 @@ fn of_two_processes_that_decide_exactly_one_wins() {
         assert_eq!(said.iter().filter(|said| *said == "decided").count(), 1, "round {round}: {said:?}");
         let winner = said.iter().position(|said| said == "decided").unwrap();
         let stands = queue.read_response(&written.id).unwrap().unwrap().head.status;
-        assert_eq!(stands, ["approved", "rejected", "approved"][winner]);
+        assert_eq!(stands.as_str(), ["approved", "rejected", "approved"][winner]);
     }
     for what in ["responses", "audit_entries", "proposals WHERE state <> 'pending'", "changes WHERE kind <> 'proposed'"]
     {
@@ -152,7 +153,7 @@ fn of_many_threads_that_decide_exactly_one_wins() {
         for _ in 0..8 {
             scope.spawn(|| {
                 gate.wait();
-                match decide(&inbox, &written, "approved") {
+                match decide(&inbox, &written, Status::Approved) {
                     Ok(_) => *won.lock().unwrap() += 1,
                     Err(Error::AlreadyDecided { .. }) => {}
                     Err(error) => panic!("{error}"),
@@ -172,7 +173,7 @@ fn a_decision_that_waits_for_its_turn_is_judged_when_it_has_it() {
     let mut holder = Child::start("holds", &[arg(&place.db)]);
     assert_eq!(holder.says(), "held");
     std::thread::scope(|scope| {
-        let deciding = scope.spawn(|| decide(&inbox, &asked, "approved"));
+        let deciding = scope.spawn(|| decide(&inbox, &asked, Status::Approved));
         eventually(|| tickets(&place) == drawn + 2);
         assert_eq!(inbox.read(&asked.id).unwrap().state, State::Pending);
         eventually(|| inbox.read(&asked.id).unwrap().state == State::Expired);
@@ -192,7 +193,7 @@ fn a_decision_and_a_withdrawal_at_once_are_one_of_the_two() {
         let (decided, withdrawn) = std::thread::scope(|scope| {
             let decider = scope.spawn(|| {
                 gate.wait();
-                decide(&inbox, &written, "approved")
+                decide(&inbox, &written, Status::Approved)
             });
             gate.wait();
             let withdrawn = queue.withdraw_proposal(&written.id, "never mind");
@@ -367,7 +368,7 @@ fn a_wal_that_is_gone_is_not_written_to() {
     place.shell("UPDATE proposals SET waiting_until = NULL");
     let second = queue.write_proposal(&proposal("second")).unwrap();
     assert_eq!(place.shell("SELECT count(*) FROM proposals"), "2");
-    decide(&inbox, &second, "approved").unwrap();
+    decide(&inbox, &second, Status::Approved).unwrap();
     assert_eq!(place.shell("SELECT state FROM proposals ORDER BY seq"), "pending\napproved");
     // Nobody rings for this one, and the watcher's connection is another than before.
     place.shell("UPDATE proposals SET state = 'withdrawn', withdrawn_at = 'now' WHERE seq = 1");

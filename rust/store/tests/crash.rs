@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use bot_bottle_store::{ApplyState, Inbox, Stored};
+use bot_bottle_store::{ApplyState, Inbox, Status, Stored};
 
 use crate::child::{Child, arg, say};
 use crate::place::{Place, decide, proposal};
@@ -15,7 +15,7 @@ pub fn decides_all(db: &Path) {
     loop {
         for (n, item) in inbox.pending(None).unwrap().iter().enumerate() {
             say(&format!("deciding {}", item.proposal.id));
-            decide(&inbox, &item.proposal, if n % 2 == 0 { "approved" } else { "rejected" }).unwrap();
+            decide(&inbox, &item.proposal, if n % 2 == 0 { Status::Approved } else { Status::Rejected }).unwrap();
             say(&format!("decided {}", item.proposal.id));
         }
     }
@@ -84,10 +84,10 @@ fn a_decider_killed_at_any_moment_has_decided_or_not() {
         let inbox = place.inbox();
         assert_eq!(fs::read_to_string(&file).unwrap(), if state == "pending|" { before } else { after });
         if state == "pending|" {
-            decide(&inbox, &asked, "approved").unwrap();
+            decide(&inbox, &asked, Status::Approved).unwrap();
         }
         assert_eq!(inbox.read(&asked.id).unwrap().apply_state, Some(Stored::Known(ApplyState::Applied)));
-        assert_eq!(queue.wait_for_response(&asked.id, None, || false).unwrap().status, "approved");
+        assert_eq!(queue.wait_for_response(&asked.id, None, || false).unwrap().status, Status::Approved);
         assert_eq!(crate::place::names(file.parent().unwrap()), ["routes.yaml"], "round {round}");
         assert_sound(&place);
     }
@@ -155,7 +155,7 @@ fn a_database_whose_maker_was_killed_is_made_by_the_next() {
 fn crashed(place: &Place, from: &str, to: &str) -> (std::path::PathBuf, String) {
     let file = place.managed(from);
     let asked = place.queue("dev").write_proposal(&proposal(to)).unwrap();
-    decide(&place.inbox(), &asked, "approved").unwrap();
+    decide(&place.inbox(), &asked, Status::Approved).unwrap();
     // Back to the moment before the rename.
     place.shell(&format!(
         "UPDATE applies SET state = 'intended'
@@ -268,7 +268,7 @@ fn what_was_decided_first_is_in_effect_first() {
     let (file, _) = crashed(&place, "old\n", "new\n");
     let queue = place.queue("dev");
     let later = queue.write_proposal(&proposal("later\n")).unwrap(); // against the old file
-    let error = decide(&inbox, &later, "approved").unwrap_err();
+    let error = decide(&inbox, &later, Status::Approved).unwrap_err();
     assert_eq!(error.class(), "StaleReviewError", "{error}");
     assert_eq!((fs::read_to_string(&file).unwrap().as_str(), apply_state(&place).as_str()), ("new\n", "applied"));
 }

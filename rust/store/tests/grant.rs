@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bot_bottle_store::{Decision, GrantStore, Proposal};
+use bot_bottle_store::{Decision, GrantStore, Proposal, Status, Surface};
 
 use crate::child::{Child, arg, hear, say};
 use crate::place::{Place, decision};
@@ -23,7 +23,7 @@ pub fn spends(db: &Path) {
 fn granted(place: &Place, scope: &str) {
     let asked = Proposal::new("dev", "egress-token-allow", scope.as_bytes(), "", None, None, Some("token")).unwrap();
     place.queue("dev").write_proposal(&asked).unwrap();
-    place.inbox().decide(&Decision { grant: Some(scope), ..decision(&asked, "approved") }).unwrap();
+    place.inbox().decide(&Decision { grant: Some(scope), ..decision(&asked, Status::Approved) }).unwrap();
 }
 
 fn uses(place: &Place) -> usize {
@@ -94,13 +94,13 @@ fn a_revoked_grant_is_over_and_revoking_it_again_says_nothing_new() {
     granted(&place, "uses:5");
     let grants = place.grants();
     let id = grants.list_grants(Some("dev"), true).unwrap().remove(0).id;
-    let revoked = grants.revoke_grant(&id[..13], Some("bob"), "cli").unwrap();
+    let revoked = grants.revoke_grant(&id[..13], Some("bob"), Surface::Cli).unwrap();
     assert_eq!((revoked.live, revoked.revoked_by.as_deref()), (false, Some("bob")));
-    let again = grants.revoke_grant(&id, Some("carol"), "cli").unwrap();
+    let again = grants.revoke_grant(&id, Some("carol"), Surface::Cli).unwrap();
     assert_eq!(again, revoked);
     assert_eq!(uses(&place), 0);
     assert_eq!(place.shell("SELECT decided_by FROM audit_entries WHERE operator_action = 'grant-revoked'"), "bob");
     for unknown in ["", "012", "ffffffff"] {
-        assert_eq!(grants.revoke_grant(unknown, None, "cli").unwrap_err().class(), "NotFoundError");
+        assert_eq!(grants.revoke_grant(unknown, None, Surface::Cli).unwrap_err().class(), "NotFoundError");
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bot_bottle_store::{Error, Inbox};
+use bot_bottle_store::{Error, Inbox, Status};
 
 use crate::audit::entry;
 use crate::child::{Child, arg};
@@ -25,7 +25,7 @@ fn a_backup_is_one_moment_of_a_busy_database() {
                     break;
                 }
                 let asked = queue.write_proposal(&proposal(&format!("{n} {}", "x".repeat(5000)))).unwrap();
-                decide(&inbox, &asked, "approved").unwrap();
+                decide(&inbox, &asked, Status::Approved).unwrap();
             }
         });
         for n in 0..5 {
@@ -51,7 +51,7 @@ fn a_restored_backup_is_what_everybody_sees_and_what_was_there_is_kept() {
     let copy = place.dir.join("copy");
     db.backup(&copy).unwrap();
     let lost = queue.write_proposal(&proposal("lost")).unwrap();
-    decide(&inbox, &kept, "approved").unwrap();
+    decide(&inbox, &kept, Status::Approved).unwrap();
     let (done, end) = std::sync::mpsc::channel();
     let _wait = queue.begin_wait(&lost.id, None, move |result| done.send(result.map(drop)).unwrap()).unwrap();
     let head = place.audit().head().unwrap();
@@ -63,7 +63,7 @@ fn a_restored_backup_is_what_everybody_sees_and_what_was_there_is_kept() {
     let entries = place.audit().read_audit_entries(Some("database"), None, None, None).unwrap();
     assert_eq!(entries[0].fields().operator_action, "restored");
     assert!(entries[0].fields().operator_notes.contains(&head), "the log does not say what it replaced");
-    decide(&inbox, &kept, "rejected").unwrap();
+    decide(&inbox, &kept, Status::Rejected).unwrap();
     assert_eq!(
         place.shell("PRAGMA integrity_check; PRAGMA journal_mode; SELECT count(*) FROM responses"),
         "ok\nwal\n1"
@@ -160,7 +160,7 @@ fn pruning_forgets_what_ended_long_ago_and_nothing_else() {
         ["pending", "decided", "withdrawn", "archived"].map(|text| queue.write_proposal(&proposal(text)).unwrap());
     let intended = queue.write_proposal(&proposal("intended")).unwrap();
     for asked in [&decided, &archived, &intended] {
-        decide(&inbox, asked, "approved").unwrap();
+        decide(&inbox, asked, Status::Approved).unwrap();
     }
     place.shell("INSERT INTO applies SELECT seq, '/x', '', '', 'intended', NULL, '' FROM proposals WHERE proposed_file = 'intended'");
     queue.withdraw_proposal(&withdrawn.id, "").unwrap();
@@ -281,7 +281,7 @@ fn a_backup_never_takes_a_name_of_the_database_s_own() {
 fn a_backup_with_findings_is_refused_before_anything() {
     let place = Place::new();
     let (db, queue) = (place.database(), place.queue("dev"));
-    decide(&place.inbox(), &queue.write_proposal(&proposal("x")).unwrap(), "approved").unwrap();
+    decide(&place.inbox(), &queue.write_proposal(&proposal("x")).unwrap(), Status::Approved).unwrap();
     let (edited, torn) = (place.dir.join("edited"), place.dir.join("torn"));
     db.backup(&edited).unwrap();
     shell(&edited, "DROP TRIGGER audit_entries_no_update; UPDATE audit_entries SET decided_by = 'eve'").unwrap();
@@ -326,7 +326,7 @@ fn a_rollback_is_in_the_log_with_the_copy_it_leaves() {
 fn check_finds_what_is_wrong_and_says_so() {
     let place = Place::new();
     let (queue, inbox) = (place.queue("dev"), place.inbox());
-    decide(&inbox, &queue.write_proposal(&proposal("x")).unwrap(), "approved").unwrap();
+    decide(&inbox, &queue.write_proposal(&proposal("x")).unwrap(), Status::Approved).unwrap();
     assert!(place.database().check().unwrap().is_empty());
     place.shell("PRAGMA foreign_keys = OFF; DELETE FROM proposals");
     place.shell("DROP TRIGGER audit_entries_no_update; UPDATE audit_entries SET decided_by = 'eve'");

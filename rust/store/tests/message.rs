@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bot_bottle_store::{
     Event, Inbox, Keys, MAX_MESSAGE_BYTES, MAX_QUESTIONS_PER_PROPOSAL, Message, Proposal, Question, Questions,
-    QueueStore, Result, Reviewed, State, Word,
+    QueueStore, Result, Reviewed, Sender, State, Status, Stored, Surface, Word,
 };
 
 use crate::place::{Place, decide, decision, eventually, expiring, proposal};
@@ -14,7 +14,7 @@ use crate::place::{Place, decide, decision, eventually, expiring, proposal};
 const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
 
 fn ask(inbox: &Inbox, id: &str, text: &str) -> Result<Message> {
-    inbox.ask(&Question { proposal_id: id, text, asked_by: Some("ann"), surface: "cli", id: None })
+    inbox.ask(&Question { proposal_id: id, text, asked_by: Some("ann"), surface: Surface::Cli, id: None })
 }
 
 fn any() -> Questions {
@@ -46,18 +46,18 @@ fn a_waiter_is_asked_back_answers_and_waits_on() {
         });
         eventually(|| inbox.read(&asked.id).unwrap().waiting);
         let put = ask(&inbox, &asked.id, "what for?").unwrap();
-        eventually(|| inbox.read(&asked.id).unwrap().last_word.as_deref() == Some("requester"));
+        eventually(|| inbox.read(&asked.id).unwrap().last_word == Some(Stored::Known(Sender::Requester)));
         assert_eq!(inbox.pending(None).unwrap()[0].state, State::Pending);
         let review = inbox.review(&asked.id).unwrap();
         let said: Vec<(&str, &str)> =
             review.item.thread.iter().map(|message| (message.sender.as_str(), message.text.as_str())).collect();
         assert_eq!(said, [("operator", "what for?"), ("requester", "for the tests")]);
         assert!(review.item.thread.iter().all(|message| message.damaged.is_none()));
-        decide(&inbox, &asked, "approved").unwrap();
+        decide(&inbox, &asked, Status::Approved).unwrap();
         let (first, Word::Answer(last)) = waiter.join().unwrap() else { panic!("asked twice") };
         assert_eq!((first, last.status.as_str()), (put, "approved"));
     });
-    let kinds: Vec<String> = inbox.changes(0, 9).unwrap().into_iter().map(|change| change.kind).collect();
+    let kinds: Vec<String> = inbox.changes(0, 9).unwrap().into_iter().map(|change| change.kind.into()).collect();
     assert_eq!(kinds, ["proposed", "asked", "answered", "approved"]);
     let log =
         "SELECT operator_action, operator_notes, justification, decided_by FROM audit_entries ORDER BY seq LIMIT 2";
@@ -74,9 +74,9 @@ fn who_did_not_ask_for_questions_hears_the_answer_alone() {
     let _wait = queue.begin_wait(&asked.id, None, move |end| done.send(end).unwrap()).unwrap();
     ask(&inbox, &asked.id, "what for?").unwrap();
     assert_eq!(refused(queue.wait_for_response(&asked.id, Some(Duration::ZERO), || false)).0, "WaitTimeoutError");
-    decide(&inbox, &asked, "rejected").unwrap();
+    decide(&inbox, &asked, Status::Rejected).unwrap();
     let Ok(Event::Answer(answer)) = ends.recv_timeout(Duration::from_secs(60)).unwrap() else { panic!("a question") };
-    assert_eq!(answer.status, "rejected");
+    assert_eq!(answer.status, Status::Rejected);
 }
 
 #[test]
@@ -142,12 +142,13 @@ fn the_same_answer_again_is_written_once() {
     let id = bot_bottle_store::new_id();
     let written = queue.answer_as(&id, &asked.id, "this").unwrap();
     assert_eq!(queue.answer_as(&id, &asked.id, "this").unwrap(), written);
-    decide(&inbox, &asked, "approved").unwrap();
+    decide(&inbox, &asked, Status::Approved).unwrap();
     assert_eq!(queue.answer_as(&id, &asked.id, "this").unwrap(), written);
     assert_eq!(place.count("messages"), 2);
     assert_eq!(refused(queue.answer_as("x", &asked.id, "this")).0, "InvalidInputError");
     let other = queue.write_proposal(&proposal("y")).unwrap();
-    let question = Question { proposal_id: &other.id, text: "y?", asked_by: None, surface: "cli", id: Some(&id) };
+    let question =
+        Question { proposal_id: &other.id, text: "y?", asked_by: None, surface: Surface::Cli, id: Some(&id) };
     assert!(refused(inbox.ask(&question)).1.contains("was used for another message"));
     let fresh = bot_bottle_store::new_id();
     let question = Question { id: Some(&fresh), ..question };
@@ -165,7 +166,7 @@ fn what_has_ended_is_neither_asked_about_nor_answered() {
         proposal.id.clone()
     };
     let decided = write(&proposal("decided"));
-    decide(&inbox, &inbox.read(&decided).unwrap().proposal, "rejected").unwrap();
+    decide(&inbox, &inbox.read(&decided).unwrap().proposal, Status::Rejected).unwrap();
     let withdrawn = write(&proposal("withdrawn"));
     queue.withdraw_proposal(&withdrawn, "no need").unwrap();
     let expired = write(&expiring("expired", Duration::from_secs(1)));
@@ -222,13 +223,15 @@ fn an_answer_that_the_operator_has_not_seen_makes_a_review_stale() {
     seen.push(inbox.review(&asked.id).unwrap().review_sha256);
     queue.answer(&asked.id, "to leak it").unwrap();
     for hash in &seen {
-        let stale = inbox
-            .decide(&bot_bottle_store::Decision { reviewed: Reviewed::Review(hash), ..decision(&asked, "approved") });
+        let stale = inbox.decide(&bot_bottle_store::Decision {
+            reviewed: Reviewed::Review(hash),
+            ..decision(&asked, Status::Approved)
+        });
         assert_eq!(refused(stale).0, "StaleReviewError");
     }
     let hash = inbox.review(&asked.id).unwrap().review_sha256;
     let reviewed = Reviewed::Review(&hash);
-    inbox.decide(&bot_bottle_store::Decision { reviewed, ..decision(&asked, "approved") }).unwrap();
+    inbox.decide(&bot_bottle_store::Decision { reviewed, ..decision(&asked, Status::Approved) }).unwrap();
 }
 
 /// What another program does to the messages, with SQLite's checks and our triggers out of its way.
@@ -300,7 +303,7 @@ fn what_was_said_goes_with_its_proposal() {
     let asked = queue.write_proposal(&proposal("x")).unwrap();
     ask(&inbox, &asked.id, "what for?").unwrap();
     queue.answer(&asked.id, "this").unwrap();
-    decide(&inbox, &asked, "rejected").unwrap();
+    decide(&inbox, &asked, Status::Rejected).unwrap();
     assert_eq!(place.database().prune(Duration::ZERO).unwrap(), 1);
     assert_eq!(place.count("messages"), 0);
     assert_eq!(place.database().check().unwrap(), [""; 0]);

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use bot_bottle_store::{Database, Error, Inbox, QueueStore, Step};
+use bot_bottle_store::{Database, Error, Inbox, QueueStore, Status, Step};
 
 use crate::child::{Child, arg, hear, say};
 use crate::place::{Place, decide, proposal};
@@ -46,7 +46,7 @@ pub fn is_a_host() {
     managed.register("dev", "docker", "mount", &[("egress-block".to_owned(), PathBuf::from("routes.yaml"))]).unwrap();
     let other = bot_bottle_store::Proposal::new("dev", "egress-block", b"new", "", None, None, None).unwrap();
     queue.write_proposal(&other).unwrap();
-    decide(&inbox, &other, "approved").unwrap();
+    decide(&inbox, &other, Status::Approved).unwrap();
     say("in use");
     hear();
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bot_bottle_store::{Database, Error, Inbox, Proposal, QueueStore, State};
+use bot_bottle_store::{Database, Error, Inbox, Proposal, QueueStore, State, Status};
 
 use crate::child::{Child, arg, say};
 use crate::place::{Place, decide, names, proposal, shell, skip};
@@ -83,8 +83,8 @@ fn a_directory_that_is_mounted_is_shared() {
             scope.spawn(|| queue.wait_for_response(&asked.id, Some(std::time::Duration::from_secs(20)), || false));
         crate::place::eventually(|| inbox.read(&asked.id).unwrap().waiting);
         let start = std::time::Instant::now();
-        decide(&inbox, &asked, "approved").unwrap();
-        assert_eq!(waiting.join().unwrap().unwrap().status, "approved");
+        decide(&inbox, &asked, Status::Approved).unwrap();
+        assert_eq!(waiting.join().unwrap().unwrap().status, Status::Approved);
         assert!(start.elapsed() < std::time::Duration::from_millis(500), "{:?}", start.elapsed());
     });
 }
@@ -150,7 +150,7 @@ fn a_full_disk_is_an_error_that_loses_nothing() {
     }
     let last = written.last().unwrap();
     // A decision is small: it may find room that the larger writes left in the WAL. It is there or an error, never both.
-    let decided = decide(&inbox, last, "approved");
+    let decided = decide(&inbox, last, Status::Approved);
     assert_eq!(queue.read_response(&last.id).unwrap().is_some(), decided.is_ok());
     assert_eq!(inbox.read(&last.id).unwrap().state, if decided.is_ok() { State::Approved } else { State::Pending });
     if let Err(error) = decided {
@@ -164,7 +164,7 @@ fn a_full_disk_is_an_error_that_loses_nothing() {
         fs::remove_file(filler).unwrap();
     }
     written.push(ask(1000).unwrap());
-    decide(&inbox, &written[0], "rejected").unwrap();
+    decide(&inbox, &written[0], Status::Rejected).unwrap();
     assert_eq!(
         shell(&db, "SELECT count(*) FROM proposals; PRAGMA integrity_check").unwrap(),
         format!("{}\nok", written.len())
@@ -197,7 +197,7 @@ fn a_full_disk_under_a_managed_file_decides_nothing() {
     let (queue, inbox, filler) = (place.queue("dev"), place.inbox(), point.join("filler"));
     let asked = queue.write_proposal(&proposal(&"new\n".repeat(10_000))).unwrap();
     let _ = fs::write(&filler, vec![1; 2 << 20]);
-    let error = decide(&inbox, &asked, "approved").unwrap_err();
+    let error = decide(&inbox, &asked, Status::Approved).unwrap_err();
     assert_eq!(error.class(), "DatabaseUnavailableError", "{error}");
     assert_eq!(
         (fs::read_to_string(&file).unwrap().as_str(), names(&point)),
@@ -205,7 +205,7 @@ fn a_full_disk_under_a_managed_file_decides_nothing() {
     );
     assert_eq!(queue.list_pending_proposals().unwrap(), std::slice::from_ref(&asked));
     fs::remove_file(filler).unwrap();
-    decide(&inbox, &asked, "approved").unwrap();
+    decide(&inbox, &asked, Status::Approved).unwrap();
 }
 
 #[test]

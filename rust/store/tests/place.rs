@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bot_bottle_store::{
     AuditStore, BottleStore, Database, Decision, GrantStore, Inbox, Proposal, ProposalHead, QueueStore, Response,
-    Result, Reviewed,
+    Result, Reviewed, Status, Surface,
 };
 
 /// A directory that goes with the test, and the database in it.
@@ -114,11 +114,11 @@ pub fn expiring(text: &str, after: Duration) -> Proposal {
 }
 
 /// A decision by Ann that names what is there.
-pub fn decide(inbox: &Inbox, proposal: &ProposalHead, status: &str) -> Result<Response> {
+pub fn decide(inbox: &Inbox, proposal: &ProposalHead, status: Status) -> Result<Response> {
     inbox.decide(&decision(proposal, status))
 }
 
-pub fn decision<'a>(proposal: &'a ProposalHead, status: &'a str) -> Decision<'a> {
+pub fn decision(proposal: &ProposalHead, status: Status) -> Decision<'_> {
     Decision {
         proposal_id: &proposal.id,
         status,
@@ -126,7 +126,7 @@ pub fn decision<'a>(proposal: &'a ProposalHead, status: &'a str) -> Decision<'a>
         notes: "as agreed",
         final_file: None,
         decided_by: Some("ann"),
-        surface: "cli",
+        surface: Surface::Cli,
         grant: None,
     }
 }

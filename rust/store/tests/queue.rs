@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bot_bottle_store::{Error, MAX_NOTES_BYTES, MAX_PENDING_PER_BOTTLE, Proposal, State};
+use bot_bottle_store::{Error, MAX_NOTES_BYTES, MAX_PENDING_PER_BOTTLE, Proposal, State, Status};
 
 use crate::place::{Place, decide, eventually, expiring, proposal, proposal_of};
 
@@ -37,7 +37,7 @@ fn writing_the_same_id_again_changes_nothing() {
         assert_eq!(queue.write_proposal(&twin).unwrap(), asked);
     }
     assert_eq!((place.count("proposals"), place.count("aliases"), place.count("changes")), (1, 1, 1));
-    decide(&place.inbox(), &asked, "rejected").unwrap();
+    decide(&place.inbox(), &asked, Status::Rejected).unwrap();
     assert_eq!(queue.write_proposal(&asked).unwrap(), asked);
     assert_eq!(queue.list_pending_proposals().unwrap(), []);
 
@@ -105,10 +105,10 @@ fn a_stale_proposal_does_not_swallow_its_successor() {
     let (queue, inbox) = (place.queue("dev"), place.inbox());
     let stale = queue.write_proposal(&proposal("new\n")).unwrap();
     std::fs::write(&file, "changed\n").unwrap();
-    assert_eq!(decide(&inbox, &stale, "approved").unwrap_err().class(), "StaleReviewError");
+    assert_eq!(decide(&inbox, &stale, Status::Approved).unwrap_err().class(), "StaleReviewError");
     let again = queue.write_proposal(&proposal("new\n")).unwrap();
     assert_ne!(again.id, stale.id);
-    decide(&inbox, &again, "approved").unwrap();
+    decide(&inbox, &again, Status::Approved).unwrap();
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "new\n");
 }
 
@@ -121,8 +121,8 @@ fn an_alias_leads_to_the_row_everywhere() {
     assert_eq!(queue.read_proposal(&twin.id).unwrap().as_ref(), Some(&row));
     assert_eq!(inbox.read(&twin.id).unwrap().proposal, row);
     assert_eq!(inbox.read(&twin.id[..twin.id.len() - 1]).unwrap().proposal, row);
-    decide(&inbox, &twin, "approved").unwrap();
-    assert_eq!(queue.read_response(&twin.id).unwrap().unwrap().status, "approved");
+    decide(&inbox, &twin, Status::Approved).unwrap();
+    assert_eq!(queue.read_response(&twin.id).unwrap().unwrap().status, Status::Approved);
     assert_eq!(queue.withdraw_proposal(&twin.id, "").unwrap_err().class(), "AlreadyDecidedError");
     queue.archive_proposal(&twin.id).unwrap();
     assert!(inbox.read(&row.id).unwrap().archived_at.is_some());
@@ -169,7 +169,7 @@ fn archiving_withdraws_what_is_pending_and_keeps_what_is_decided() {
     for asked in [&pending, &decided] {
         queue.write_proposal(asked).unwrap();
     }
-    decide(&inbox, &decided, "approved").unwrap();
+    decide(&inbox, &decided, Status::Approved).unwrap();
     for asked in [&pending, &decided] {
         queue.archive_proposal(&asked.id).unwrap();
         queue.archive_proposal(&asked.id).unwrap();
@@ -177,7 +177,7 @@ fn archiving_withdraws_what_is_pending_and_keeps_what_is_decided() {
     assert!(inbox.pending(None).unwrap().is_empty());
     assert_eq!(inbox.read(&pending.id).unwrap().state, State::Withdrawn);
     assert_eq!(queue.read_proposal(&decided.id).unwrap(), Some(decided.clone()));
-    assert_eq!(queue.read_response(&decided.id).unwrap().unwrap().status, "approved");
+    assert_eq!(queue.read_response(&decided.id).unwrap().unwrap().status, Status::Approved);
     assert_eq!(place.count("changes WHERE kind = 'archived'"), 2);
     let unknown = proposal("never written").head.id;
     assert_eq!(queue.archive_proposal(&unknown).unwrap_err().class(), "NotFoundError");
@@ -231,7 +231,7 @@ fn a_clock_that_was_set_back_loses_nothing() {
     queue.write_proposal(&proposal("y")).unwrap();
     let listed = queue.list_pending_proposals().unwrap().into_iter().map(|asked| asked.proposed_file);
     assert_eq!(listed.collect::<Vec<_>>(), ["x", "y"], "the order is that of arrival");
-    let answer = decide(&inbox, &asked, "approved").unwrap();
+    let answer = decide(&inbox, &asked, Status::Approved).unwrap();
     // Evidence has this clock's time, whatever a requester's clock said.
     assert!(answer.head.decided_at.unwrap() < asked.arrival_timestamp);
     assert_eq!(inbox.changes(0, 10).unwrap().len(), 3);
@@ -252,7 +252,7 @@ fn a_clock_that_was_set_back_loses_nothing() {
     )
     .unwrap();
     queue.write_proposal(&asked).unwrap();
-    decide(&inbox, &asked, "approved").unwrap();
+    decide(&inbox, &asked, Status::Approved).unwrap();
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn a_queue_has_a_limit_and_says_so() {
     // The same once more needs no room, another queue has its own, and an answer makes some.
     queue.write_proposal(&proposal("0")).unwrap();
     place.queue("other").write_proposal(&proposal_of("other", "one more")).unwrap();
-    decide(&place.inbox(), &queue.list_pending_proposals().unwrap()[0], "rejected").unwrap();
+    decide(&place.inbox(), &queue.list_pending_proposals().unwrap()[0], Status::Rejected).unwrap();
     queue.write_proposal(&proposal("one more")).unwrap();
 }
 
@@ -302,7 +302,7 @@ fn sql_itself_refuses_to_change_what_was_asked_or_answered() {
     let (queue, inbox) = (place.queue("dev"), place.inbox());
     let asked = queue.write_proposal(&proposal("x")).unwrap();
     queue.write_proposal(&proposal("y")).unwrap();
-    decide(&inbox, &asked, "approved").unwrap();
+    decide(&inbox, &asked, Status::Approved).unwrap();
     for sql in [
         "UPDATE proposals SET proposed_file = 'evil'",
         "UPDATE proposals SET payload_sha256 = hex(zeroblob(32))",

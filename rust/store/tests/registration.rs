@@ -1,5 +1,6 @@
 //! What may rows lead to that this host did not sign?
 
+use bot_bottle_store::Status;
 use std::fs;
 
 use crate::place::{Place, decide, proposal};
@@ -21,7 +22,7 @@ fn a_path_that_somebody_else_wrote_is_neither_read_nor_written() {
     let seen = inbox.read(&asked.id).unwrap();
     assert_eq!(seen.managed_file, None);
     assert!(seen.damaged.unwrap().contains("is not what key"));
-    for status in ["rejected", "approved"] {
+    for status in [Status::Rejected, Status::Approved] {
         let error = decide(&inbox, &asked, status).unwrap_err();
         assert_eq!((error.class(), error.exit_code()), ("AuditIntegrityError", 7), "{error}");
     }
@@ -32,7 +33,7 @@ fn a_path_that_somebody_else_wrote_is_neither_read_nor_written() {
     assert_eq!(damaged(&place).len(), 1, "said twice: {:?}", damaged(&place));
     // What the host writes anew is taken.
     let file = place.managed("old\n");
-    decide(&inbox, &asked, "approved").unwrap();
+    decide(&inbox, &asked, Status::Approved).unwrap();
     assert_eq!(fs::read_to_string(file).unwrap(), "new\n");
 }
 

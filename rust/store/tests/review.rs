@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
-use bot_bottle_store::{Decision, Error, Proposal, Review, Reviewed, State, sha256_hex};
+use bot_bottle_store::{Decision, Error, Proposal, Review, Reviewed, State, Status, sha256_hex};
 
 use crate::place::{Place, decision, eventually, names, proposal};
 
@@ -20,7 +20,7 @@ fn by_the_page(fields: &[Option<&str>]) -> String {
     sha256_hex(fields.collect::<String>())
 }
 
-fn reviewed<'a>(asked: &'a Proposal, review: &'a Review, status: &'a str) -> Decision<'a> {
+fn reviewed<'a>(asked: &'a Proposal, review: &'a Review, status: Status) -> Decision<'a> {
     Decision { reviewed: Reviewed::Review(&review.review_sha256), ..decision(asked, status) }
 }
 
@@ -42,7 +42,7 @@ fn a_review_has_the_file_as_it_is_and_the_change() {
     let fields = ["bot-bottle/review/1", &asked.id, "dev", "egress-allow", &asked.payload_sha256, path, &base];
     let fields: Vec<_> = fields.into_iter().map(Some).chain([None, None, Some("0")]).collect();
     assert_eq!(review.review_sha256, by_the_page(&fields));
-    let answer = inbox.decide(&reviewed(&asked, &review, "approved")).unwrap();
+    let answer = inbox.decide(&reviewed(&asked, &review, Status::Approved)).unwrap();
     assert_eq!(answer.review_sha256.as_ref(), Some(&review.review_sha256));
     assert_eq!(fs::read_to_string(&file).unwrap(), "host: pypi.com\n");
 }
@@ -59,7 +59,7 @@ fn a_review_without_a_managed_file_covers_what_a_grant_would_be_about() {
         by_the_page(&[&fields[..], &[None, None, Some("rule:abc"), None, Some("0")]].concat())
     );
     assert_eq!((review.hunks, review.current_sha256), (None, None));
-    place.inbox().decide(&reviewed(&asked, &place.inbox().review(&asked.id).unwrap(), "approved")).unwrap();
+    place.inbox().decide(&reviewed(&asked, &place.inbox().review(&asked.id).unwrap(), Status::Approved)).unwrap();
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn another_path_than_the_reviewed_one_is_not_decided_over() {
     let inbox = place.inbox();
     let review = inbox.review(&asked.id).unwrap();
     let swap = format!("UPDATE managed_files SET path = '{}'", other.display());
-    for status in ["approved", "rejected"] {
+    for status in [Status::Approved, Status::Rejected] {
         place.shell(&swap);
         let error = inbox.decide(&reviewed(&asked, &review, status)).unwrap_err();
         assert!(matches!(&error, Error::Unverified { .. }), "{error}");
@@ -81,7 +81,7 @@ fn another_path_than_the_reviewed_one_is_not_decided_over() {
     }
     assert_eq!(fs::read_to_string(&other).unwrap(), "old\n");
     assert_eq!(inbox.read(&asked.id).unwrap().state, State::Pending);
-    inbox.decide(&reviewed(&asked, &review, "approved")).unwrap();
+    inbox.decide(&reviewed(&asked, &review, Status::Approved)).unwrap();
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn another_payload_or_tool_than_the_reviewed_one_is_not_decided_over() {
         place.shell(&format!(
             "{saved}; DROP TRIGGER IF EXISTS proposals_content_is_immutable; UPDATE proposals SET {change}"
         ));
-        let error = inbox.decide(&reviewed(&asked, &review, "approved")).unwrap_err();
+        let error = inbox.decide(&reviewed(&asked, &review, Status::Approved)).unwrap_err();
         assert_eq!(error.class(), "StaleReviewError", "{change}: {error}");
         place.shell(
             "UPDATE proposals SET (proposed_file, payload_sha256, tool, bottle_slug, fingerprint) =
@@ -110,7 +110,7 @@ fn another_payload_or_tool_than_the_reviewed_one_is_not_decided_over() {
              DROP TABLE saved",
         );
     }
-    inbox.decide(&reviewed(&asked, &review, "approved")).unwrap();
+    inbox.decide(&reviewed(&asked, &review, Status::Approved)).unwrap();
 }
 
 #[test]
@@ -121,9 +121,9 @@ fn a_payload_that_does_not_fit_its_hash_is_damaged_and_can_only_be_rejected() {
     let inbox = place.inbox();
     let review = inbox.review(&asked.id).unwrap();
     assert_eq!(odd(&review), ["damaged"]);
-    let error = inbox.decide(&reviewed(&asked, &review, "approved")).unwrap_err();
+    let error = inbox.decide(&reviewed(&asked, &review, Status::Approved)).unwrap_err();
     assert!(matches!(error, Error::StalePayload { .. }), "{error}");
-    inbox.decide(&reviewed(&asked, &review, "rejected")).unwrap();
+    inbox.decide(&reviewed(&asked, &review, Status::Rejected)).unwrap();
 }
 
 #[test]
@@ -135,10 +135,10 @@ fn without_a_base_the_file_as_it_was_reviewed_is_what_is_replaced() {
     let review = inbox.review(&asked.id).unwrap();
     assert_eq!(review.item.base_sha256, None);
     fs::write(&file, "somebody else's\n").unwrap();
-    let error = inbox.decide(&reviewed(&asked, &review, "approved")).unwrap_err();
+    let error = inbox.decide(&reviewed(&asked, &review, Status::Approved)).unwrap_err();
     assert!(matches!(error, Error::StaleReview { .. }), "{error}");
     let review = inbox.review(&asked.id).unwrap();
-    inbox.decide(&reviewed(&asked, &review, "approved")).unwrap();
+    inbox.decide(&reviewed(&asked, &review, Status::Approved)).unwrap();
     assert_eq!(fs::read_to_string(&file).unwrap(), "new\n");
 }
 
@@ -153,8 +153,8 @@ fn a_changed_file_is_said_to_be_stale_and_the_question_can_still_be_rejected() {
     let review = inbox.review(&asked.id).unwrap();
     assert_eq!(odd(&review), ["stale"]);
     assert_eq!(review.review_sha256, before.review_sha256);
-    assert!(matches!(inbox.decide(&reviewed(&asked, &review, "approved")), Err(Error::StaleFile { .. })));
-    inbox.decide(&reviewed(&asked, &review, "rejected")).unwrap();
+    assert!(matches!(inbox.decide(&reviewed(&asked, &review, Status::Approved)), Err(Error::StaleFile { .. })));
+    inbox.decide(&reviewed(&asked, &review, Status::Rejected)).unwrap();
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_review_of_a_modification_shows_what_the_operator_changed() {
     let place = Place::new();
     let asked = place.queue("dev").write_proposal(&proposal("one\ntwo\n")).unwrap();
     let inbox = place.inbox();
-    inbox.decide(&Decision { final_file: Some("one\n2\n"), ..decision(&asked, "modified") }).unwrap();
+    inbox.decide(&Decision { final_file: Some("one\n2\n"), ..decision(&asked, Status::Modified) }).unwrap();
     let hunks = inbox.review(&asked.id).unwrap().hunks.unwrap();
     let parts: Vec<_> = hunks[0].parts.iter().map(|part| (&*part.kind, &*part.text)).collect();
     assert_eq!(parts, [("same", "one\n"), ("removed", "two\n"), ("added", "2\n")]);
@@ -228,7 +228,7 @@ fn what_changes_between_the_look_and_the_commit_is_not_decided_over() {
     from.read_line(&mut line).unwrap();
     assert_eq!(line, "locked\n");
     let error = std::thread::scope(|scope| {
-        let deciding = scope.spawn(|| inbox.decide(&reviewed(&asked, &review, "approved")).unwrap_err());
+        let deciding = scope.spawn(|| inbox.decide(&reviewed(&asked, &review, Status::Approved)).unwrap_err());
         eventually(|| names(file.parent().unwrap()).iter().any(|name| name.contains(&asked.id)));
         writeln!(to, "UPDATE managed_files SET path = '{}'; COMMIT;", other.display()).unwrap();
         drop(to);

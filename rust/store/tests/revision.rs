@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bot_bottle_store::{Error, Proposal, Question, Result, new_id};
+use bot_bottle_store::{Error, Proposal, Question, Result, Status, Surface, new_id};
 
 use crate::place::{Place, decide, proposal, proposal_of};
 
@@ -20,7 +20,8 @@ fn the_older_one_is_withdrawn_and_what_was_said_about_it_is_shown() {
     let place = Place::new();
     let (queue, inbox) = (place.queue("dev"), place.inbox());
     let first = queue.write_proposal(&proposal("a\nb\n")).unwrap();
-    let question = Question { proposal_id: &first.id, text: "without b?", asked_by: None, surface: "cli", id: None };
+    let question =
+        Question { proposal_id: &first.id, text: "without b?", asked_by: None, surface: Surface::Cli, id: None };
     inbox.ask(&question).unwrap();
     let second = queue.write_proposal(&revising("a\n", &first.id)).unwrap();
     let waited = queue.wait_for_response(&first.id, Some(Duration::from_secs(60)), || false).unwrap_err();
@@ -36,7 +37,7 @@ fn the_older_one_is_withdrawn_and_what_was_said_about_it_is_shown() {
     assert_eq!(inbox.read(&third.id).unwrap().revision, 3);
     // Sent again, after a lost answer say.
     assert_eq!(queue.write_proposal(&third).unwrap(), third);
-    let kinds: Vec<String> = inbox.changes(0, 9).unwrap().into_iter().map(|change| change.kind).collect();
+    let kinds: Vec<String> = inbox.changes(0, 9).unwrap().into_iter().map(|change| change.kind.into()).collect();
     assert_eq!(kinds, ["proposed", "asked", "withdrawn", "proposed", "withdrawn", "proposed"]);
     assert_eq!(place.database().check().unwrap(), [""; 0]);
 }
@@ -46,7 +47,7 @@ fn what_is_not_there_to_revise_is_said() {
     let place = Place::new();
     let (queue, inbox) = (place.queue("dev"), place.inbox());
     let decided = queue.write_proposal(&proposal("decided")).unwrap();
-    decide(&inbox, &decided, "approved").unwrap();
+    decide(&inbox, &decided, Status::Approved).unwrap();
     let withdrawn = queue.write_proposal(&proposal("withdrawn")).unwrap();
     queue.withdraw_proposal(&withdrawn.id, "no need").unwrap();
     let foreign = place.queue("other").write_proposal(&proposal_of("other", "theirs")).unwrap();
@@ -81,7 +82,7 @@ fn one_that_others_ask_for_too_stays_theirs() {
         queue.list_pending_proposals().unwrap().into_iter().map(|asked| asked.id.clone()).collect();
     assert_eq!(pending, [first.id.clone(), second.id.clone()]);
     assert_eq!(queue.wait_for_response(&twin.id, None, || false).unwrap_err().class(), "ProposalWithdrawnError");
-    decide(&inbox, &first, "approved").unwrap();
-    assert_eq!(queue.wait_for_response(&first.id, None, || false).unwrap().status, "approved");
+    decide(&inbox, &first, Status::Approved).unwrap();
+    assert_eq!(queue.wait_for_response(&first.id, None, || false).unwrap().status, Status::Approved);
     assert_eq!(inbox.review(&second.id).unwrap().revised.unwrap().id, first.id);
 }

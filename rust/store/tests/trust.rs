@@ -4,7 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bot_bottle_store::{Decision, Error, GrantStore, Keys, Proposal, QueueStore, Response, Result, Reviewed, State};
+use bot_bottle_store::{
+    Decision, Error, GrantStore, Keys, Proposal, QueueStore, Response, Result, Reviewed, State, Status, Vocabulary,
+};
 
 use crate::place::{Place, decide, decision, expiring, proposal};
 
@@ -44,11 +46,11 @@ fn noted(place: &Place) -> usize {
 #[test]
 fn what_an_operator_decided_is_taken_and_carries_its_proof() {
     let place = Place::new();
-    for status in ["approved", "modified", "rejected"] {
+    for status in Status::ALL {
         let queue = trusting(&place, "dev");
-        let asked = queue.write_proposal(&proposal(status)).unwrap();
-        let final_file = (status == "modified").then_some("other\n");
-        let decided = place.inbox().decide(&Decision { final_file, ..decision(&asked, status) }).unwrap();
+        let asked = queue.write_proposal(&proposal(status.as_str())).unwrap();
+        let final_file = (*status == Status::Modified).then_some("other\n");
+        let decided = place.inbox().decide(&Decision { final_file, ..decision(&asked, *status) }).unwrap();
         let answer = queue.wait_for_response(&asked.id, None, || false).unwrap();
         assert_eq!(answer.answer(), decided.answer());
         assert_eq!(answer.signed.as_ref().unwrap().bottle_slug, "dev");
@@ -107,7 +109,7 @@ fn no_part_of_a_signed_decision_can_be_changed() {
         let place = Place::new();
         let queue = trusting(&place, "dev");
         let asked = queue.write_proposal(&proposal("x")).unwrap();
-        let modified = Decision { final_file: Some("mine"), ..decision(&asked, "modified") };
+        let modified = Decision { final_file: Some("mine"), ..decision(&asked, Status::Modified) };
         place.inbox().decide(&modified).unwrap();
         place.shell(&format!("DROP TRIGGER responses_are_final; UPDATE responses SET {change}"));
         place.shell("UPDATE proposals SET archived_at = archived_at");
@@ -123,9 +125,9 @@ fn a_decision_answers_its_own_question_alone() {
     let (queue, evil) = (trusting(&place, "dev"), place.queue("evil"));
     let harmless = Proposal::new("evil", "egress-allow", b"harmless", "", None, None, None).unwrap();
     let harmless = evil.write_proposal(&harmless).unwrap();
-    decide(&place.inbox(), &harmless, "approved").unwrap();
+    decide(&place.inbox(), &harmless, Status::Approved).unwrap();
     let earlier = queue.write_proposal(&proposal("harmless too")).unwrap();
-    decide(&place.inbox(), &earlier, "approved").unwrap();
+    decide(&place.inbox(), &earlier, Status::Approved).unwrap();
     let asked = queue.write_proposal(&proposal("rm -rf")).unwrap();
     // Another's signed answer under this question.
     for from in [&harmless, &earlier] {
@@ -166,7 +168,10 @@ fn an_answer_to_other_content_than_was_asked_about_is_refused() {
     ));
     place
         .inbox()
-        .decide(&Decision { reviewed: Reviewed::Payload(&harmless.payload_sha256), ..decision(&asked, "approved") })
+        .decide(&Decision {
+            reviewed: Reviewed::Payload(&harmless.payload_sha256),
+            ..decision(&asked, Status::Approved)
+        })
         .unwrap();
     assert!(refusal(queue.wait_for_response(&asked.id, None, || false)).contains("something else"));
 }
@@ -178,9 +183,9 @@ fn who_asked_the_same_gets_the_same_answer() {
     let asked = first.write_proposal(&proposal("x")).unwrap();
     let again = proposal("x");
     assert_eq!(second.write_proposal(&again).unwrap().id, asked.id);
-    decide(&place.inbox(), &asked, "approved").unwrap();
+    decide(&place.inbox(), &asked, Status::Approved).unwrap();
     for id in [&again.id, &asked.id] {
-        assert_eq!(second.wait_for_response(id, None, || false).unwrap().status, "approved");
+        assert_eq!(second.wait_for_response(id, None, || false).unwrap().status, Status::Approved);
     }
 }
 
@@ -189,7 +194,7 @@ fn keys_that_are_missing_unreadable_or_not_trusted_keep_the_gate_shut() {
     let place = Place::new();
     let queue = trusting(&place, "dev");
     let asked = queue.write_proposal(&proposal("x")).unwrap();
-    decide(&place.inbox(), &asked, "approved").unwrap();
+    decide(&place.inbox(), &asked, Status::Approved).unwrap();
     let good = fs::read(keyring(&place)).unwrap();
     assert!(queue.read_response(&asked.id).is_ok());
     for bad in [&b""[..], b"nonsense", b"bot-bottle/keyring/1\n"] {
@@ -210,10 +215,10 @@ fn what_a_rotated_key_signed_stands_and_a_revoked_one_signs_nothing_later() {
     let place = Place::new();
     let (queue, keys) = (trusting(&place, "dev"), Keys::new(Some(&place.db)).unwrap());
     let asked: Vec<_> = ["a", "b"].map(|text| queue.write_proposal(&proposal(text)).unwrap()).into();
-    decide(&place.inbox(), &asked[0], "approved").unwrap();
+    decide(&place.inbox(), &asked[0], Status::Approved).unwrap();
     let first = keys.keyring().unwrap().keys()[0].id.clone();
     keys.rotate().unwrap();
-    decide(&place.inbox(), &asked[1], "approved").unwrap();
+    decide(&place.inbox(), &asked[1], Status::Approved).unwrap();
     for asked in &asked {
         assert!(queue.read_response(&asked.id).is_ok());
     }
@@ -227,7 +232,7 @@ fn granted(place: &Place, scope: &str) -> GrantStore {
     let text = format!("a push, {scope}");
     let asked = Proposal::new("dev", "gitleaks-allow", text.as_bytes(), "", None, None, Some("rule/path/1")).unwrap();
     let asked = queue.write_proposal(&asked).unwrap();
-    place.inbox().decide(&Decision { grant: Some(scope), ..decision(&asked, "approved") }).unwrap();
+    place.inbox().decide(&Decision { grant: Some(scope), ..decision(&asked, Status::Approved) }).unwrap();
     place.grants().trusting(Some(&keyring(place)))
 }
 

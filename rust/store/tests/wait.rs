@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use bot_bottle_store::{Error, Inbox, QueueStore, Response, WaitHandle};
+use bot_bottle_store::{Error, Inbox, QueueStore, Response, Status, WaitHandle};
 
 use crate::child::{Child, arg, hear, say};
 use crate::place::{Place, decide, decision, eventually, expiring, proposal, proposal_of, skip};
@@ -23,7 +23,7 @@ pub fn answers(db: &Path) {
         let line = hear();
         let (id, after) = line.split_once(' ').unwrap();
         std::thread::sleep(Duration::from_micros(after.parse().unwrap()));
-        decide(&inbox, &inbox.read(id).unwrap().proposal, "approved").unwrap();
+        decide(&inbox, &inbox.read(id).unwrap().proposal, Status::Approved).unwrap();
         say(id);
     }
 }
@@ -34,7 +34,7 @@ pub fn waits(db: &Path, queue_key: &str) {
     let inotify = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::empty()).is_ok();
     say(if inotify { "with inotify" } else { "without inotify" });
     loop {
-        say(&queue.wait_for_response(&hear(), LIMIT, || false).unwrap().status);
+        say(&queue.wait_for_response(&hear(), LIMIT, || false).unwrap().status.as_str());
     }
 }
 
@@ -67,7 +67,7 @@ pub fn blocks_in_threads(db: &Path) {
         let (queue, inbox) = (&queue, Inbox::new(Some(db)).unwrap());
         let wait = |id: &String| {
             let id = id.clone();
-            scope.spawn(move || queue.wait_for_response(&id, LIMIT, || false).unwrap().status == "approved")
+            scope.spawn(move || queue.wait_for_response(&id, LIMIT, || false).unwrap().status == Status::Approved)
         };
         let threads: Vec<_> = ids.iter().map(wait).collect();
         eventually(|| inbox.pending(None).unwrap().iter().all(|item| item.waiting));
@@ -126,7 +126,7 @@ fn many_blocked_threads_are_woken_with_few_inotify_instances() {
     let instances: usize = waiter.says().parse().unwrap();
     assert!((1..=5).contains(&instances), "{instances} of the 128 that a user has");
     for item in inbox.pending(None).unwrap() {
-        decide(&inbox, &item.proposal, "approved").unwrap();
+        decide(&inbox, &item.proposal, Status::Approved).unwrap();
     }
     let start = Instant::now(); // twelve decisions have the disk to thank for their time
     assert_eq!(waiter.says(), "12");
@@ -155,7 +155,7 @@ fn without_inotify_it_glances_and_is_woken_all_the_same() {
         let written = inbox.pending(None).unwrap().remove(0).proposal;
         eventually(|| inbox.read(&written.id).unwrap().waiting);
         let start = Instant::now();
-        decide(&inbox, &written, "rejected").unwrap();
+        decide(&inbox, &written, Status::Rejected).unwrap();
         assert_eq!(waiter.says(), "rejected");
         assert!(start.elapsed() < WOKEN, "round {round}: {:?}", start.elapsed());
         waiter.tell(&queue.write_proposal(&proposal(&round.to_string())).unwrap().id);
@@ -190,7 +190,7 @@ fn bells_that_somebody_removed_are_hung_again() {
     fs::remove_dir_all(place.dir.join("bells")).unwrap();
     eventually(|| place.dir.join("bells/dev").exists());
     let start = Instant::now();
-    decide(&inbox, &first, "rejected").unwrap();
+    decide(&inbox, &first, Status::Rejected).unwrap();
     end.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
     assert!(start.elapsed() < WOKEN, "{:?}", start.elapsed());
 }
@@ -218,7 +218,7 @@ fn an_answer_that_is_there_is_returned_at_once_after_archiving_too() {
     let place = Place::new();
     let (queue, inbox) = (place.queue("dev"), place.inbox());
     let written = queue.write_proposal(&proposal("x")).unwrap();
-    decide(&inbox, &written, "rejected").unwrap();
+    decide(&inbox, &written, Status::Rejected).unwrap();
     queue.archive_proposal(&written.id).unwrap();
     for timeout in [None, LIMIT, Some(Duration::ZERO)] {
         let answer = queue.wait_for_response(&written.id, timeout, || false).unwrap();
@@ -253,7 +253,7 @@ fn an_expiry_ends_a_wait_on_time_and_stays_true() {
     assert!((Duration::from_millis(299)..Duration::from_millis(800)).contains(&took), "{took:?}");
     // In the file, so a clock that is set back does not revive it.
     assert_eq!(place.shell("SELECT state FROM proposals"), "expired");
-    assert!(matches!(decide(&inbox, &written, "approved"), Err(Error::Expired { .. })));
+    assert!(matches!(decide(&inbox, &written, Status::Approved), Err(Error::Expired { .. })));
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn all_who_ask_the_same_get_the_one_answer() {
         assert_eq!(queue.write_proposal(one).unwrap().id, asked[0].id);
     }
     let waits: Vec<_> = asked.iter().map(|one| waiting(&queue, &one.id)).collect();
-    decide(&inbox, &asked[0], "approved").unwrap();
+    decide(&inbox, &asked[0], Status::Approved).unwrap();
     for (_wait, end) in waits {
         end.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
     }
@@ -299,7 +299,7 @@ fn who_leaves_ends_their_own_wait_only() {
     let end = first.recv_timeout(Duration::from_secs(20)).unwrap();
     assert!(matches!(end, Err(Error::Withdrawn { .. })), "{end:?}");
     assert_eq!(inbox.pending(None).unwrap()[0].requests, 1);
-    decide(&inbox, &one, "approved").unwrap();
+    decide(&inbox, &one, Status::Approved).unwrap();
     second.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
 }
 
@@ -387,7 +387,7 @@ fn a_cancelled_wait_is_never_called_back() {
     let ((wait, cancelled), (_wait, stays)) = (waiting(&queue, &written.id), waiting(&queue, &written.id));
     wait.cancel();
     wait.cancel();
-    decide(&inbox, &written, "approved").unwrap();
+    decide(&inbox, &written, Status::Approved).unwrap();
     stays.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
     assert_eq!(cancelled.try_recv(), Err(mpsc::TryRecvError::Disconnected));
 }
@@ -444,14 +444,14 @@ fn a_watcher_of_the_inbox_is_woken_by_every_step() {
             assert!(seen == 0 || start.elapsed() < WOKEN, "{kind}: {:?}", start.elapsed());
         });
         let changes = inbox.changes(seen, 10).unwrap();
-        assert_eq!(changes.last().unwrap().kind, kind);
+        assert_eq!(changes.last().unwrap().kind.as_str(), kind);
         seen = changes.last().unwrap().seq;
     };
     let (one, two) = (proposal("one"), proposal("two"));
     // The first one creates the database: its watcher had no bell yet.
     steps(&mut || drop(queue.write_proposal(&one).unwrap()), "proposed");
     steps(&mut || drop(queue.write_proposal(&two).unwrap()), "proposed");
-    steps(&mut || drop(decide(&inbox, &one, "approved").unwrap()), "approved");
+    steps(&mut || drop(decide(&inbox, &one, Status::Approved).unwrap()), "approved");
     steps(&mut || queue.withdraw_proposal(&two.id, "").unwrap(), "withdrawn");
     steps(&mut || queue.archive_proposal(&one.id).unwrap(), "archived");
     let error = inbox.wait_for_change(seen, Some(Duration::from_millis(50)), || false).unwrap_err();
@@ -476,7 +476,7 @@ fn a_decision_with_a_grant_wakes_like_any_other() {
         bot_bottle_store::Proposal::new("dev", "egress-token-allow", b"x", "", None, None, Some("token")).unwrap();
     queue.write_proposal(&asked).unwrap();
     let (_wait, end) = waiting(&queue, &asked.id);
-    let granted = bot_bottle_store::Decision { grant: Some("uses:2"), ..decision(&asked, "approved") };
+    let granted = bot_bottle_store::Decision { grant: Some("uses:2"), ..decision(&asked, Status::Approved) };
     inbox.decide(&granted).unwrap();
     end.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
     assert_eq!(place.grants().list_grants(None, true).unwrap().len(), 1);

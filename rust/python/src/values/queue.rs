@@ -202,6 +202,7 @@ Response, store::Response {
         applied_at: Option<Moment>,
         #[pyo3(from_py_with = given)] review_sha256: Option<String>,
     ) -> PyResult<Self> {
+        let status = status.parse().to_py()?;
         let final_file = final_file.map(Text::into_bytes);
         let mut response = store::Response::checked(proposal_id, status, notes, final_file.as_deref()).to_py()?;
         response.diff = diff.map(Into::into);
@@ -209,7 +210,7 @@ Response, store::Response {
         head.payload_sha256 = payload_sha256;
         head.review_sha256 = review_sha256;
         head.decided_by = decided_by;
-        head.surface = surface;
+        head.surface = surface.map(Into::into);
         head.decided_at = decided_at.map(Moment::into_string);
         head.final_sha256 = final_sha256;
         head.applied_at = applied_at.map(Moment::into_string);

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bot_bottle_store::{
-    Proposal, Questions, QueueStore, Response, STATUS_REJECTED, TOOL_GITLEAKS_ALLOW, Word, sha256_hex,
-};
+use bot_bottle_store::{Proposal, Questions, QueueStore, Response, Status, Tool, Vocabulary, Word, sha256_hex};
 
 use super::question::{asked, waiting};
 use super::{Outcome, Refusal, say};
@@ -83,7 +81,7 @@ impl Operator<'_> {
             let left = deadline.saturating_duration_since(Instant::now());
             let asked = Proposal::new(
                 self.bottle,
-                TOOL_GITLEAKS_ALLOW,
+                Tool::GitleaksAllow.as_str(),
                 payload.as_bytes(),
                 justification,
                 None,
@@ -96,7 +94,7 @@ impl Operator<'_> {
             say(&waiting(&queued.id, self.bottle, left));
             let waited = self.wait(&store, &proposal.id, deadline + Duration::from_secs(5));
             return match waited {
-                Ok(response) if response.status == STATUS_REJECTED => Err(Refusal::new(decided(&response))),
+                Ok(response) if response.status == Status::Rejected => Err(Refusal::new(decided(&response))),
                 Ok(response) => {
                     say(&decided(&response));
                     Ok(())

@@ -1,6 +1,6 @@
 //! Which findings were allowed before, and when is a use of that spent? Only by a push that goes through.
 
-use bot_bottle_store::TOOL_GITLEAKS_ALLOW;
+use bot_bottle_store::{Tool, Vocabulary};
 
 use super::ask::State;
 use super::{Outcome, Refusal, say};
@@ -64,7 +64,8 @@ impl Grants<'_> {
     pub fn spend(&self, granted: &[String]) -> Outcome<()> {
         self.check(granted)?;
         for fingerprint in granted {
-            let used = self.place.grants().and_then(|g| g.use_grant(self.bottle, TOOL_GITLEAKS_ALLOW, fingerprint));
+            let used =
+                self.place.grants().and_then(|g| g.use_grant(self.bottle, Tool::GitleaksAllow.as_str(), fingerprint));
             used.map_err(not_looked_up)?.ok_or_else(gone)?;
         }
         Ok(())
@@ -73,7 +74,8 @@ impl Grants<'_> {
     /// The same for a push that has gone through, whatever becomes of it.
     pub fn pay<'f>(&self, fingerprints: impl IntoIterator<Item = &'f String>) {
         for fingerprint in fingerprints {
-            let used = self.place.grants().and_then(|g| g.use_grant(self.bottle, TOOL_GITLEAKS_ALLOW, fingerprint));
+            let used =
+                self.place.grants().and_then(|g| g.use_grant(self.bottle, Tool::GitleaksAllow.as_str(), fingerprint));
             if let Err(error) = used {
                 say(&format!("the grant for this push was not marked as used: {error}"));
             }
@@ -81,7 +83,8 @@ impl Grants<'_> {
     }
 
     fn has(&self, fingerprint: &str) -> Outcome<bool> {
-        let found = self.place.grants().and_then(|g| g.find_grant(self.bottle, TOOL_GITLEAKS_ALLOW, fingerprint));
+        let found =
+            self.place.grants().and_then(|g| g.find_grant(self.bottle, Tool::GitleaksAllow.as_str(), fingerprint));
         found.map(|grant| grant.is_some()).map_err(not_looked_up)
     }
 }

@@ -15,7 +15,7 @@ use crate::file::{column, numbers};
 use crate::rules::{
     MAX_JUSTIFICATION_BYTES, MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text, check_time,
 };
-use crate::state::check_surface;
+use crate::state::{Surface, Vocabulary};
 
 /// `prev_hash` of the first entry, and the head of an empty log.
 pub const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -94,7 +94,7 @@ impl AuditEntry {
         check_text("justification", fields.justification.as_bytes(), MAX_JUSTIFICATION_BYTES)?;
         check_text("diff", fields.diff.as_bytes(), MAX_DIFF_BYTES)?;
         check_text("decided_by", fields.decided_by.as_bytes(), 256)?;
-        check_surface(fields.surface)?;
+        fields.surface.parse::<Surface>()?;
         if let Some(id) = fields.proposal_id {
             check_text("proposal_id", id.as_bytes(), 64)?;
         }
@@ -300,7 +300,7 @@ pub(crate) fn note(
     action: &str,
     notes: &str,
     by: &str,
-    surface: &str,
+    surface: Surface,
 ) -> Result<()> {
     append(
         tx,
@@ -311,7 +311,7 @@ pub(crate) fn note(
             operator_action: action,
             operator_notes: notes,
             decided_by: by,
-            surface,
+            surface: surface.as_str(),
             ..AuditFields::default()
         }),
     )

@@ -17,11 +17,11 @@ use crate::file::numbers;
 use crate::file::transaction::Transaction;
 use crate::queue::item::InboxSummary;
 use crate::queue::life::{self, Found};
-use crate::queue::message::{ANSWERED, ASKED, Message, SENDER_OPERATOR, SENDER_REQUESTER, thread};
+use crate::queue::message::{ANSWERED, ASKED, Message, thread};
 use crate::queue::{changes, item};
 use crate::registration;
 use crate::rules::{MAX_MESSAGE_BYTES, MAX_QUESTIONS_PER_PROPOSAL, check_text, new_id};
-use crate::state::{ChangeKind, State, UNANSWERABLE_TOOLS, check_surface};
+use crate::state::{ChangeKind, Sender, State, Surface, Tool, Vocabulary};
 use crate::statement::{Keys, QuestionStatement, Signature};
 
 /// What an operator asks back, about what, and how.
@@ -33,7 +33,7 @@ pub struct Question<'a> {
     /// Who; `None` is the operating system's user.
     pub asked_by: Option<&'a str>,
     /// Through what.
-    pub surface: &'a str,
+    pub surface: Surface,
     /// A UUID for it: the same question under the same id again changes nothing. `None` makes one.
     pub id: Option<&'a str>,
 }
@@ -41,7 +41,6 @@ pub struct Question<'a> {
 /// Puts the question to whoever waits, with its audit entry; the proposal stays pending.
 pub(crate) fn ask(db: &Database, question: &Question<'_>) -> Result<Message> {
     check_words("question", question.text)?;
-    check_surface(question.surface)?;
     let id = question.id.map_or_else(|| Ok(new_id()), check_id)?;
     let keys = Keys::of(db);
     let read = |conn: &Connection| item::settle(conn, &keys, item::read(conn, question.proposal_id)?);
@@ -56,7 +55,7 @@ pub(crate) fn ask(db: &Database, question: &Question<'_>) -> Result<Message> {
     }
     item.refuse_damaged()?;
     let proposal = &item.proposal;
-    if UNANSWERABLE_TOOLS.contains(&proposal.tool.as_str()) {
+    if Tool::of(&proposal.tool).is_some_and(Tool::reads_no_words) {
         let reason = format!(
             "finds nobody who could answer: what waits for {} is held and reads no words; approve it, or reject it with notes",
             proposal.tool
@@ -94,7 +93,7 @@ pub(crate) fn ask(db: &Database, question: &Question<'_>) -> Result<Message> {
             payload_sha256: &proposal.payload_sha256,
             text_sha256: &sha256_hex(question.text),
             asked_by: &asked_by,
-            surface: question.surface,
+            surface: question.surface.as_str(),
             asked_at: &now,
         });
         let fields = AuditFields {
@@ -104,7 +103,7 @@ pub(crate) fn ask(db: &Database, question: &Question<'_>) -> Result<Message> {
             operator_action: ASKED,
             operator_notes: question.text,
             decided_by: &asked_by,
-            surface: question.surface,
+            surface: question.surface.as_str(),
             proposal_id: Some(&proposal.id),
             payload_sha256: Some(&proposal.payload_sha256),
             ..AuditFields::default()
@@ -139,7 +138,7 @@ pub(crate) fn answer(tx: &Transaction<'_>, found: &Found, id: &str, text: &str) 
         operator_action: ANSWERED,
         justification: text,
         decided_by: &found.bottle_slug,
-        surface: "api",
+        surface: Surface::Api.as_str(),
         proposal_id: Some(&found.id),
         payload_sha256: Some(&payload_sha256),
         ..AuditFields::default()
@@ -183,8 +182,8 @@ fn write(
         return Err(Error::input("id", format!("{id} was used for another message; take a fresh one")));
     }
     let (sender, text) = match signature {
-        Some(_) => (SENDER_OPERATOR, entry.operator_notes),
-        None => (SENDER_REQUESTER, entry.justification),
+        Some(_) => (Sender::Operator, entry.operator_notes),
+        None => (Sender::Requester, entry.justification),
     };
     tx.prepare_cached(&sql)?.execute(named_params! {
         ":id": id,

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::file::column::get;
 use crate::file::numbers;
 use crate::file::transaction::Transaction;
-use crate::state::ChangeKind;
+use crate::state::{ChangeKind, Stored};
 
 /// One step of a proposal's life.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ use crate::state::ChangeKind;
 #[allow(missing_docs)]
 pub struct Change {
     pub seq: i64,
-    pub kind: String,
+    pub kind: Stored<ChangeKind>,
     pub proposal_id: String,
     pub bottle_slug: String,
     pub tool: String,
@@ -33,7 +33,7 @@ pub(crate) fn record(tx: &Transaction<'_>, kind: ChangeKind, id: &str, bottle_sl
             "INSERT INTO changes (seq, kind, proposal_id, bottle_slug, tool, at) VALUES ({next}, ?1, ?2, ?3, ?4, ?5)"
         )
     });
-    tx.prepare_cached(&RECORD_SQL)?.execute((kind.name(), id, bottle_slug, tool, clock::now()))?;
+    tx.prepare_cached(&RECORD_SQL)?.execute((kind, id, bottle_slug, tool, clock::now()))?;
     Ok(())
 }
 

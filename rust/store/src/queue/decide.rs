@@ -20,15 +20,15 @@ use crate::queue::proposal::Proposal;
 use crate::queue::response::Response;
 use crate::queue::review::{self, Reviewed};
 use crate::registration;
-use crate::state::{ChangeKind, FINDING_TOOLS, STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, check_surface};
+use crate::state::{Status, Surface, Tool, Vocabulary};
 use crate::statement::{DecisionStatement, Keys, Signature, Signer};
 
 /// What an operator decides, about what, and how.
 pub struct Decision<'a> {
     /// Which proposal, by its full id.
     pub proposal_id: &'a str,
-    /// `approved`, `modified` or `rejected`.
-    pub status: &'a str,
+    /// Whether it runs, and as what.
+    pub status: Status,
     /// What the operator saw.
     pub reviewed: Reviewed<'a>,
     /// The operator's words.
@@ -38,7 +38,7 @@ pub struct Decision<'a> {
     /// Who; `None` is the operating system's user.
     pub decided_by: Option<&'a str>,
     /// Through what.
-    pub surface: &'a str,
+    pub surface: Surface,
     /// What the approval allows again, such as `uses:3`.
     pub grant: Option<&'a str>,
 }
@@ -54,7 +54,6 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
         decision.final_file.map(str::as_bytes),
     )?;
     decision.reviewed.check()?;
-    check_surface(decision.surface)?;
     let scope = decision.grant.map(Scope::parse).transpose()?;
     let keys = Keys::of(db);
     let item = db
@@ -67,15 +66,15 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
         registration::record_damage(db, &item.proposal.bottle_slug, reason)?;
     }
     item.refuse_damaged()?;
-    check_rules(&item.proposal, &answer, scope.as_ref())?;
+    check_rules(&item.proposal, decision, scope.as_ref())?;
     let payload_sha256 = sha256_hex(&item.proposal.proposed_file);
     let base = base_of(&item);
     let review_sha256 = review::hash(&item, &payload_sha256, base.as_deref());
-    decision.reviewed.covers(&item, &payload_sha256, &review_sha256, &answer.status)?;
+    decision.reviewed.covers(&item, &payload_sha256, &review_sha256, decision.status)?;
     // Before the turn, as the first time a key is made; after all that can refuse without one.
     let signer = keys.decider()?;
     let decided_by = signer.author("decided_by", decision.decided_by)?;
-    let runs = answer.status != STATUS_REJECTED;
+    let runs = decision.status != Status::Rejected;
     let text = answer.final_file.as_deref().unwrap_or(&item.proposal.proposed_file);
     let staged = match item.managed_file.as_deref().filter(|_| runs) {
         Some(path) => Some(Staged::prepare(db, &item.proposal.id, path, text, base.as_deref())?),
@@ -90,6 +89,7 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
         base: base.as_deref(),
         review_sha256: &review_sha256,
         answer: &answer,
+        status: decision.status,
         decided_by: &decided_by,
         surface: decision.surface,
         diff: &diff,
@@ -120,16 +120,16 @@ pub(crate) fn decide(db: &Database, decision: &Decision<'_>) -> Result<Response>
     }
 }
 
-fn check_rules(proposal: &Proposal, answer: &Response, scope: Option<&Scope>) -> Result<()> {
-    let finding = FINDING_TOOLS.contains(&proposal.tool.as_str());
-    match answer.status.as_str() {
-        STATUS_MODIFIED if finding => {
+fn check_rules(proposal: &Proposal, decision: &Decision<'_>, scope: Option<&Scope>) -> Result<()> {
+    let finding = Tool::of(&proposal.tool).is_some_and(Tool::shows_a_finding);
+    match decision.status {
+        Status::Modified if finding => {
             return Err(Error::input(
                 "modify",
                 format!("has nothing to change for {}; approve or reject it", proposal.tool),
             ));
         }
-        STATUS_APPROVED if finding && answer.notes.trim().is_empty() => {
+        Status::Approved if finding && decision.notes.trim().is_empty() => {
             return Err(Error::input(
                 "notes",
                 format!("are needed to approve {}: record why it may pass", proposal.tool),
@@ -137,7 +137,7 @@ fn check_rules(proposal: &Proposal, answer: &Response, scope: Option<&Scope>) ->
         }
         _ => {}
     }
-    if scope.is_some() && answer.status == STATUS_REJECTED {
+    if scope.is_some() && decision.status == Status::Rejected {
         return Err(Error::input("grant", "goes with an approval, not with a rejection"));
     }
     if let Some(scope) = scope
@@ -182,8 +182,9 @@ struct Made<'a> {
     base: Option<&'a str>,
     review_sha256: &'a str,
     answer: &'a Response,
+    status: Status,
     decided_by: &'a str,
-    surface: &'a str,
+    surface: Surface,
     diff: &'a str,
     asked_scope: Option<&'a str>,
     signer: &'a Signer,
@@ -201,7 +202,7 @@ impl Made<'_> {
         let mut statement = tx.prepare_cached(DECIDE_SQL)?;
         let mut decided = statement.query(named_params! {
             ":id": proposal.id,
-            ":status": answer.status,
+            ":status": self.status,
             ":now": now,
             ":payload_sha256": proposal.payload_sha256,
         })?;
@@ -211,10 +212,10 @@ impl Made<'_> {
         };
         drop(decided);
         self.check_unchanged(tx)?;
-        let final_sha256 = match answer.status.as_str() {
-            STATUS_MODIFIED => answer.final_file.as_deref().map(sha256_hex),
-            STATUS_APPROVED => Some(proposal.payload_sha256.clone()),
-            _ => None,
+        let final_sha256 = match self.status {
+            Status::Modified => answer.final_file.as_deref().map(sha256_hex),
+            Status::Approved => Some(proposal.payload_sha256.clone()),
+            Status::Rejected => None,
         };
         self.insert(tx, seq, &now, final_sha256.as_deref())?;
         audit::append(
@@ -223,12 +224,12 @@ impl Made<'_> {
                 timestamp: now.as_str(),
                 bottle_slug: &proposal.bottle_slug,
                 component: &proposal.tool,
-                operator_action: &answer.status,
+                operator_action: self.status.as_str(),
                 operator_notes: &answer.notes,
                 justification: &proposal.justification,
                 diff: self.diff,
                 decided_by: self.decided_by,
-                surface: self.surface,
+                surface: self.surface.as_str(),
                 proposal_id: Some(&proposal.id),
                 payload_sha256: Some(&proposal.payload_sha256),
                 final_sha256: final_sha256.as_deref(),
@@ -249,12 +250,7 @@ impl Made<'_> {
             };
             grant::create(tx, &granted, self.signer)?;
         }
-        let kind = match answer.status.as_str() {
-            STATUS_APPROVED => ChangeKind::Approved,
-            STATUS_MODIFIED => ChangeKind::Modified,
-            _ => ChangeKind::Rejected,
-        };
-        changes::record(tx, kind, &proposal.id, &proposal.bottle_slug, &proposal.tool)?;
+        changes::record(tx, self.status.into(), &proposal.id, &proposal.bottle_slug, &proposal.tool)?;
         match staged {
             // Its waiters go on once the file is in effect, not before.
             Some(staged) => staged.intend(tx, seq, &now).map(|()| Rings::inbox()),
@@ -289,17 +285,17 @@ impl Made<'_> {
             tool: &self.item.proposal.tool,
             payload_sha256: &self.item.proposal.payload_sha256,
             review_sha256: self.review_sha256,
-            status: &self.answer.status,
+            status: self.status.as_str(),
             final_sha256,
             notes_sha256: &sha256_hex(&self.answer.notes),
             scope: self.asked_scope,
             decided_by: self.decided_by,
-            surface: self.surface,
+            surface: self.surface.as_str(),
             decided_at: now,
         });
         tx.prepare_cached(INSERT_SQL)?.execute(named_params! {
             ":seq": seq,
-            ":status": self.answer.status,
+            ":status": self.status,
             ":notes": self.answer.notes,
             ":payload_sha256": self.item.proposal.payload_sha256,
             ":final_sha256": final_sha256,
@@ -338,12 +334,12 @@ mod tests {
         let inbox = Inbox::new(Some(&path)).unwrap();
         let decision = Decision {
             proposal_id: &asked.id,
-            status: STATUS_APPROVED,
+            status: Status::Approved,
             reviewed: Reviewed::Payload(&asked.payload_sha256),
             notes: "a test key",
             final_file: None,
             decided_by: Some("ann"),
-            surface: "cli",
+            surface: Surface::Cli,
             grant: Some("once"),
         };
         let count = |what: &str| {

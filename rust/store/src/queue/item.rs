@@ -13,7 +13,7 @@ use crate::queue::message::{self, Message};
 use crate::queue::proposal::{Asked, PENDING, Proposal, ProposalSummary};
 use crate::queue::response::{Answered, Response, ResponseHead, ResponseSummary};
 use crate::registration::Registration;
-use crate::state::{ApplyState, State, Stored};
+use crate::state::{ApplyState, Sender, State, Stored};
 use crate::statement::Keys;
 
 /// A proposal with its payload, its answer with the file that runs instead, and where it stands.
@@ -47,7 +47,7 @@ pub struct Item<P, R> {
     pub revision: i64,
     /// Who wrote the newest message about it: `operator`, `requester`, or nobody.
     #[serde(default)]
-    pub last_word: Option<String>,
+    pub last_word: Option<Stored<Sender>>,
     /// What was said about it. In a list it is empty: read one to see it.
     #[serde(default)]
     pub thread: Vec<Message>,
@@ -82,7 +82,7 @@ impl<P: Asked, R: Answered> Item<P, R> {
                     id,
                     status: state.as_str().to_owned(),
                     by: of(|r| r.decided_by.as_ref()),
-                    surface: of(|r| r.surface.as_ref()),
+                    surface: response.as_deref().and_then(|r| r.surface.clone()).map(String::from).unwrap_or_default(),
                     at: of(|r| r.decided_at.as_ref()),
                     archived: self.archived_at.is_some(),
                 })
@@ -203,7 +203,7 @@ pub(crate) fn decision_damage<P: Asked, R: Answered>(keys: &Keys, item: &Item<P,
     let decided = item.state.known().is_some_and(State::is_decided);
     let what = || format!("the decision on proposal {}", item.proposal.id);
     let verified = match &item.response {
-        Some(response) if response.status == item.state.as_str() => {
+        Some(response) if response.status.as_str() == item.state.as_str() => {
             keys.keyring().and_then(|ring| response.verify(&ring))
         }
         None if !decided => return Ok(None),

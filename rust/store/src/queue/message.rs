@@ -8,13 +8,8 @@ use crate::diff::sha256_hex;
 use crate::error::{Error, Result};
 use crate::file::column::get;
 use crate::rules::{MAX_MESSAGE_BYTES, MAX_QUESTIONS_PER_PROPOSAL, check_text, check_time};
-use crate::state::check_surface;
+use crate::state::{Sender, Stored, Surface};
 use crate::statement::{Keyring, Keys, QuestionStatement, Signature};
-
-/// Who asks back.
-pub const SENDER_OPERATOR: &str = "operator";
-/// Who answers.
-pub const SENDER_REQUESTER: &str = "requester";
 
 /// What the audit log says of a question and of its answer.
 pub(crate) const ASKED: &str = "asked";
@@ -27,10 +22,10 @@ pub(crate) const ANSWERED: &str = "answered";
 pub struct Message {
     pub id: String,
     pub proposal_id: String,
-    pub sender: String,
+    pub sender: Stored<Sender>,
     pub text: String,
     pub written_by: String,
-    pub surface: String,
+    pub surface: Stored<Surface>,
     pub written_at: String,
     /// Of a question: what else it says, and who signed it.
     pub signed: Option<SignedQuestion>,
@@ -54,7 +49,7 @@ pub struct SignedQuestion {
 impl Message {
     /// Whether the operator wrote it, as far as it says.
     pub fn is_question(&self) -> bool {
-        self.sender == SENDER_OPERATOR
+        self.sender == Sender::Operator
     }
 
     /// Whether one of these keys signed all of it.
@@ -72,7 +67,7 @@ impl Message {
             payload_sha256: &signed.payload_sha256,
             text_sha256: &sha256_hex(&self.text),
             asked_by: &self.written_by,
-            surface: &self.surface,
+            surface: self.surface.as_str(),
             asked_at: &self.written_at,
         };
         let signature = Signature { key_id: signed.key_id.clone(), signature: signed.signature.clone() };
@@ -89,13 +84,13 @@ impl Message {
         if Uuid::try_parse(&self.id).is_err() {
             return Some("its id is no UUID".to_owned());
         }
-        if self.is_question() != self.signed.is_some() || !(self.is_question() || self.sender == SENDER_REQUESTER) {
+        if self.is_question() != self.signed.is_some() || !(self.is_question() || self.sender == Sender::Requester) {
             return Some("it does not say who wrote it".to_owned());
         }
         let rules = [
             check_text("text", self.text.as_bytes(), MAX_MESSAGE_BYTES).map(drop),
             check_text("written_by", self.written_by.as_bytes(), 256).map(drop),
-            check_surface(&self.surface),
+            self.surface.as_str().parse::<Surface>().map(drop),
             check_time("written_at", &self.written_at).map(drop),
         ];
         rules.into_iter().find_map(|rule| rule.err()).map(|broken| broken.to_string())
@@ -107,9 +102,9 @@ const COLUMNS: &str = "m.id, p.id AS proposal_id, m.sender, m.text, m.written_by
 
 /// Reads [`COLUMNS`]. A message that breaks a rule says so, and nothing longer than a message may be is carried along.
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Message> {
-    let sender: String = get(row, "sender")?;
-    let signed = match (sender.as_str(), get(row, "key_id")?, get(row, "signature")?) {
-        (SENDER_OPERATOR, key_id, signature) => Some(SignedQuestion {
+    let sender: Stored<Sender> = get(row, "sender")?;
+    let signed = match (sender.known(), get(row, "key_id")?, get(row, "signature")?) {
+        (Some(Sender::Operator), key_id, signature) => Some(SignedQuestion {
             bottle_slug: get(row, "bottle_slug")?,
             tool: get(row, "tool")?,
             payload_sha256: get(row, "payload_sha256")?,
@@ -131,7 +126,11 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Message> {
     };
     message.damaged = message.broken();
     if message.damaged.is_some() {
-        for text in [&mut message.id, &mut message.sender, &mut message.text, &mut message.written_by] {
+        let mut texts = vec![&mut message.id, &mut message.text, &mut message.written_by];
+        if let Stored::Strange(sender) = &mut message.sender {
+            texts.push(sender);
+        }
+        for text in texts {
             let end = (0..=MAX_MESSAGE_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
             text.truncate(end.unwrap_or_default());
         }
@@ -155,7 +154,7 @@ pub(crate) fn thread(conn: &Connection, proposal_id: &str) -> Result<Vec<Message
 /// The first question about a proposal that is not answered, of those that came after `after`.
 pub(crate) fn open_question(conn: &Connection, proposal_id: &str, after: &str) -> Result<Option<Message>> {
     let mut thread = thread(conn, proposal_id)?;
-    let answered = thread.iter().rposition(|message| message.sender == SENDER_REQUESTER);
+    let answered = thread.iter().rposition(|message| message.sender == Sender::Requester);
     let seen = thread.iter().rposition(|message| message.id == after);
     let from = answered.max(seen).map_or(0, |last| last + 1);
     Ok(thread.drain(from..).find(Message::is_question))

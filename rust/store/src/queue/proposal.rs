@@ -15,7 +15,7 @@ use crate::rules::{
     MAX_FINGERPRINT_BYTES, MAX_JUSTIFICATION_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text, check_time,
     new_id,
 };
-use crate::state::TOOL_EGRESS_TOKEN_ALLOW;
+use crate::state::{Tool, Vocabulary};
 
 /// Stands in a fingerprint between this very thing and its kind.
 const KIND: &str = " | ";
@@ -180,7 +180,7 @@ impl ProposalHead {
     fn parts(&self) -> (&str, Option<&str>) {
         let whole = self.about();
         match whole.split_once(KIND) {
-            Some((this, kind)) if self.tool == TOOL_EGRESS_TOKEN_ALLOW => (this, Some(kind)),
+            Some((this, kind)) if Tool::of(&self.tool) == Some(Tool::EgressTokenAllow) => (this, Some(kind)),
             _ => (whole, None),
         }
     }
@@ -282,14 +282,14 @@ mod tests {
         let about = |proposal: &Proposal, scope: &str| {
             proposal.granted(&Scope::parse(scope).expect("valid")).map(str::to_owned)
         };
-        let egress = asked(TOOL_EGRESS_TOKEN_ALLOW, Some("h.example:00ff | h.example: a key in the query"));
+        let egress = asked(Tool::EgressTokenAllow.as_str(), Some("h.example:00ff | h.example: a key in the query"));
         assert_eq!(about(&egress, "bottle").as_deref(), Some("h.example:00ff"));
         assert_eq!(about(&egress, "kind:bottle").as_deref(), Some("h.example: a key in the query"));
-        let plain = asked(TOOL_EGRESS_TOKEN_ALLOW, Some("h.example:00ff"));
+        let plain = asked(Tool::EgressTokenAllow.as_str(), Some("h.example:00ff"));
         assert_eq!((about(&plain, "once").as_deref(), about(&plain, "kind:once")), (Some("h.example:00ff"), None));
         let other = asked("gitleaks-allow", Some("rule a | b.txt 00ff"));
         assert_eq!((about(&other, "once").as_deref(), about(&other, "kind:once")), (Some("rule a | b.txt 00ff"), None));
-        assert_eq!(about(&asked(TOOL_EGRESS_TOKEN_ALLOW, None), "once"), None);
+        assert_eq!(about(&asked(Tool::EgressTokenAllow.as_str(), None), "once"), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::diff::{render_diff, sha256_hex};
 use crate::error::{Error, Result};
 use crate::file::column::Fields;
 use crate::rules::{MAX_NOTES_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_text, check_time};
-use crate::state::{STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED, check_surface};
+use crate::state::{Status, Stored, Surface, Vocabulary};
 use crate::statement::{DecisionStatement, Keyring, Signature};
 
 /// The operator's answer.
@@ -39,13 +39,13 @@ pub struct ResponseSummary {
 #[allow(missing_docs)] // named and explained in the Python stub and the schema
 pub struct ResponseHead {
     pub proposal_id: String,
-    pub status: String,
+    pub status: Stored<Status>,
     pub notes: String,
     pub payload_sha256: Option<String>,
     pub review_sha256: Option<String>,
     pub final_sha256: Option<String>,
     pub decided_by: Option<String>,
-    pub surface: Option<String>,
+    pub surface: Option<Stored<Surface>>,
     pub decided_at: Option<String>,
     pub applied_at: Option<String>,
     /// What else the decision says, and who signed it.
@@ -122,27 +122,21 @@ pub struct SignedDecision {
 
 impl Response {
     /// The bare answer, checked; the store fills in the rest.
-    pub fn checked(proposal_id: &str, status: &str, notes: &str, final_file: Option<&[u8]>) -> Result<Self> {
+    pub fn checked(proposal_id: &str, status: Status, notes: &str, final_file: Option<&[u8]>) -> Result<Self> {
         check_text("notes", notes.as_bytes(), MAX_NOTES_BYTES)?;
         let final_file = final_file.map(|bytes| check_text("final_file", bytes, MAX_PAYLOAD_BYTES)).transpose()?;
         match (status, final_file) {
-            (STATUS_MODIFIED, None | Some("")) => {
+            (Status::Modified, None | Some("")) => {
                 return Err(Error::proposal("final_file", "is what runs instead; modified needs it"));
             }
-            (STATUS_APPROVED | STATUS_REJECTED, Some(_)) => {
-                return Err(Error::proposal("final_file", format!("goes with modified, not with {status}")));
+            (Status::Approved | Status::Rejected, Some(_)) => {
+                return Err(Error::proposal("final_file", format!("goes with modified, not with {}", status.as_str())));
             }
-            (STATUS_MODIFIED | STATUS_APPROVED | STATUS_REJECTED, _) => {}
-            _ => {
-                return Err(Error::proposal(
-                    "status",
-                    format!("must be approved, modified or rejected, not {status:?}"),
-                ));
-            }
+            _ => {}
         }
         let head = ResponseHead {
             proposal_id: proposal_id.to_owned(),
-            status: status.to_owned(),
+            status: Stored::Known(status),
             notes: notes.to_owned(),
             payload_sha256: None,
             review_sha256: None,
@@ -158,7 +152,7 @@ impl Response {
 
     /// The answer itself, which is what equality is about.
     pub fn answer(&self) -> (&str, &str, &str, Option<&str>) {
-        (&self.proposal_id, &self.status, &self.notes, self.final_file.as_deref())
+        (&self.proposal_id, self.status.as_str(), &self.notes, self.final_file.as_deref())
     }
 
     /// Checks what a caller filled in beside the answer.
@@ -171,7 +165,7 @@ impl Response {
             hash.as_deref().map_or(Ok(()), |hash| check_hash(what, hash))?;
         }
         if let Some(surface) = &self.surface {
-            check_surface(surface)?;
+            surface.as_str().parse::<Surface>()?;
         }
         let head = &mut self.head;
         for (what, at) in [("decided_at", &mut head.decided_at), ("applied_at", &mut head.applied_at)] {
@@ -273,9 +267,9 @@ impl ResponseHead {
     /// Whether one of these keys signed what it says, the notes too; and it has a final file where it says so.
     fn verify(&self, keyring: &Keyring, has_final_file: bool) -> Result<()> {
         let signed = self.signed.as_ref().ok_or_else(|| self.refused("it is not signed"))?;
-        let fits = match self.status.as_str() {
-            STATUS_MODIFIED => has_final_file && self.final_sha256.is_some(),
-            STATUS_APPROVED => !has_final_file && self.final_sha256 == self.payload_sha256,
+        let fits = match self.status.known() {
+            Some(Status::Modified) => has_final_file && self.final_sha256.is_some(),
+            Some(Status::Approved) => !has_final_file && self.final_sha256 == self.payload_sha256,
             _ => !has_final_file && self.final_sha256.is_none(),
         };
         if !fits {
@@ -284,19 +278,20 @@ impl ResponseHead {
         let text = |field: &'_ Option<String>| field.clone().unwrap_or_default();
         let (payload_sha256, review_sha256) = (text(&self.payload_sha256), text(&self.review_sha256));
         let decided_by = text(&self.decided_by);
-        let (surface, decided_at) = (text(&self.surface), text(&self.decided_at));
+        let surface = self.surface.as_ref().map_or("", Stored::as_str);
+        let decided_at = text(&self.decided_at);
         let statement = DecisionStatement {
             proposal_id: &self.proposal_id,
             bottle_slug: &signed.bottle_slug,
             tool: &signed.tool,
             payload_sha256: &payload_sha256,
             review_sha256: &review_sha256,
-            status: &self.status,
+            status: self.status.as_str(),
             final_sha256: self.final_sha256.as_deref(),
             notes_sha256: &sha256_hex(&self.notes),
             scope: signed.scope.as_deref(),
             decided_by: &decided_by,
-            surface: &surface,
+            surface,
             decided_at: &decided_at,
         };
         let signature = Signature { key_id: signed.key_id.clone(), signature: signed.signature.clone() };

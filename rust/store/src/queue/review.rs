@@ -8,7 +8,7 @@ use crate::queue::item::InboxItem;
 use crate::queue::managed_file::{self, Current};
 use crate::queue::revision::Revised;
 use crate::rules::{MAX_JUSTIFICATION_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text};
-use crate::state::{STATUS_REJECTED, State};
+use crate::state::{State, Status};
 use crate::statement::Canonical;
 use crate::visible::deceptions;
 
@@ -148,7 +148,7 @@ pub(crate) fn hash(item: &InboxItem, payload_sha256: &str, base: Option<&str>) -
     to.maybe(item.proposal.revises.as_deref());
     to.text(&item.thread.len().to_string());
     for message in &item.thread {
-        to.text(&message.sender);
+        to.text(message.sender.as_str());
         to.text(&sha256_hex(&message.text));
     }
     to.sha256()
@@ -172,7 +172,7 @@ impl Reviewed<'_> {
     }
 
     /// What was reviewed is what is there; `review` is the hash of that. A damaged one can still be rejected.
-    pub(crate) fn covers(self, item: &InboxItem, payload_sha256: &str, review: &str, status: &str) -> Result<()> {
+    pub(crate) fn covers(self, item: &InboxItem, payload_sha256: &str, review: &str, status: Status) -> Result<()> {
         let id = || item.proposal.id.clone();
         let stale = |expected: &str| Error::StalePayload {
             id: id(),
@@ -184,7 +184,7 @@ impl Reviewed<'_> {
             Reviewed::Review(seen) if seen != review => {
                 Err(Error::StaleReview { id: id(), expected: seen.to_owned(), actual: review.to_owned() })
             }
-            _ if status != STATUS_REJECTED && item.proposal.payload_sha256 != payload_sha256 => {
+            _ if status != Status::Rejected && item.proposal.payload_sha256 != payload_sha256 => {
                 Err(stale(&item.proposal.payload_sha256))
             }
             _ => Ok(()),

@@ -19,7 +19,7 @@ use crate::queue::managed_file::{Place, hash_of};
 use crate::queue::proposal::PENDING;
 use crate::registration::{Registration, note_damage, record_damage};
 use crate::rules::{MAX_NOTES_BYTES, check_name, check_text};
-use crate::state::{State, check_transport};
+use crate::state::{State, Transport, Vocabulary};
 use crate::statement::Keys;
 use crate::{clock, grant};
 
@@ -45,7 +45,7 @@ impl BottleStore {
              VALUES (:slug, :tool, :path, :known)";
         check_name("bottle_slug", slug)?;
         check_name("backend", backend)?;
-        check_transport(transport)?;
+        let transport: Transport = transport.parse()?;
         let mut declared = Vec::new();
         for (tool, path) in files {
             check_name("tool", tool)?;
@@ -65,7 +65,7 @@ impl BottleStore {
                 let registration = Registration {
                     slug: slug.to_owned(),
                     backend: backend.to_owned(),
-                    transport: transport.to_owned(),
+                    transport: transport.as_str().to_owned(),
                     started_at: clock::now(),
                     files: declared.iter().map(|(tool, path, _)| ((*tool).clone(), path.clone())).collect(),
                     tokens,
@@ -103,7 +103,7 @@ impl BottleStore {
                     // What its rows say is somebody else's: nothing of it is signed.
                     _ => {
                         tx.execute("DELETE FROM managed_files WHERE bottle_slug = ?1", [slug])?;
-                        let (backend, transport) = ("unknown".to_owned(), "mount".to_owned());
+                        let (backend, transport) = ("unknown".to_owned(), Transport::Mount.as_str().to_owned());
                         Registration {
                             slug: slug.to_owned(),
                             backend,

@@ -13,7 +13,7 @@ use crate::file::bell::Rings;
 use crate::file::database::Database;
 use crate::{
     AuditEntry, AuditFields, AuditStore, BottleStore, Decision, GrantStore, Inbox, Proposal, QueueStore, Response,
-    Reviewed, STATUS_APPROVED,
+    Reviewed, Status, Surface,
 };
 
 /// Everything of the past that the queries must not walk through: `:n` decided and archived proposals with all that
@@ -97,12 +97,12 @@ fn costs(past: usize, analyzed: bool) -> Vec<(&'static str, i64)> {
     let since = inbox.last_change().unwrap() - 5;
     let decision = Decision {
         proposal_id: one,
-        status: STATUS_APPROVED,
+        status: Status::Approved,
         reviewed: Reviewed::Payload(&proposals[0].payload_sha256),
         notes: "",
         final_file: None,
         decided_by: Some("me"),
-        surface: "cli",
+        surface: Surface::Cli,
         grant: None,
     };
     let look = |id: &str| queue.wait_for_response(id, Some(Duration::ZERO), || false);
@@ -125,11 +125,11 @@ fn costs(past: usize, analyzed: bool) -> Vec<(&'static str, i64)> {
     cost("failed", &mut || assert!(inbox.failed().unwrap().is_empty()));
     cost("recover", &mut || assert_eq!(inbox.recover().unwrap(), 0));
     cost("look for an answer", &mut || assert!(look(one).is_err()));
-    cost("decide", &mut || assert_eq!(inbox.decide(&decision).unwrap().status, STATUS_APPROVED));
+    cost("decide", &mut || assert_eq!(inbox.decide(&decision).unwrap().status, Status::Approved));
     cost("find the answer", &mut || assert!(look(one).is_ok()));
     cost("read_response", &mut || assert!(queue.read_response(one).unwrap().is_some()));
     cost("write_response", &mut || {
-        drop(queue.write_response(&Response::checked(two, "rejected", "", None).unwrap()).unwrap());
+        drop(queue.write_response(&Response::checked(two, Status::Rejected, "", None).unwrap()).unwrap());
     });
     cost("archive", &mut || queue.archive_proposal(two).unwrap());
     cost("withdraw", &mut || queue.withdraw_proposal(three, "").unwrap());

@@ -15,6 +15,7 @@ use crate::file::database::Database;
 use crate::grant::{self, COLUMNS, Grant, LIVE, from_row};
 use crate::registration::record_damage;
 use crate::rules::{MAX_FINGERPRINT_BYTES, check_name, check_text};
+use crate::state::Surface;
 use crate::statement::Keys;
 use crate::stores::transport::Transport;
 use crate::stores::trust::Trust;
@@ -123,7 +124,7 @@ impl GrantStore {
             if let Some(grant) = &spent {
                 // A policy's yes, never to be taken for a person's: it names the grant it rests on.
                 let notes = format!("grant {} of proposal {}", grant.id, grant.proposal_id.as_deref().unwrap_or("-"));
-                audit::note(tx, bottle_slug, tool, grant::USED, &notes, &grant.created_by, "policy")?;
+                audit::note(tx, bottle_slug, tool, grant::USED, &notes, &grant.created_by, Surface::Policy)?;
             }
             Ok(((spent, None), Rings::NONE))
         })?;
@@ -179,7 +180,7 @@ impl GrantStore {
     }
 
     /// Ends a grant, by its id or a unique beginning of it.
-    pub fn revoke_grant(&self, prefix: &str, revoked_by: Option<&str>, surface: &str) -> Result<Grant> {
+    pub fn revoke_grant(&self, prefix: &str, revoked_by: Option<&str>, surface: Surface) -> Result<Grant> {
         let db = self.transport.host_only("revoke grants")?;
         let by = revoked_by.map_or_else(os_user, str::to_owned);
         let revoke = format!(

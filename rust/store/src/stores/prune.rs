@@ -11,6 +11,7 @@ use crate::file::bell::Rings;
 use crate::file::column::get;
 use crate::file::database::Database;
 use crate::file::transaction::Transaction;
+use crate::state::Surface;
 use crate::user::os_user;
 
 /// How long one transaction may delete before others get their turn: a row of 1 MiB takes as long as hundreds of small ones,
@@ -34,7 +35,7 @@ impl Database {
                 let (looked, gone) = self.write(|tx| {
                     if !noted {
                         let notes = format!("proposals that ended before {before}");
-                        audit::note(tx, "host", "database", "pruning", &notes, &os_user(), "cli")?;
+                        audit::note(tx, "host", "database", "pruning", &notes, &os_user(), Surface::Cli)?;
                     }
                     Ok((delete(tx, left, &before)?, Rings::NONE))
                 })?;

@@ -15,7 +15,7 @@ use crate::queue::response::Response;
 use crate::queue::review::Reviewed;
 use crate::registration::record_damage;
 use crate::rules::{MAX_NOTES_BYTES, check_name, check_text, new_id};
-use crate::state::{ApplyState, Stored};
+use crate::state::{ApplyState, Stored, Surface};
 use crate::stores::transport::Transport;
 use crate::stores::trust::Trust;
 use crate::verbs::QueueVerbs;
@@ -128,7 +128,7 @@ impl QueueStore {
             db,
             &Decision {
                 proposal_id: &response.proposal_id,
-                status: &response.status,
+                status: response.status.as_str().parse()?,
                 reviewed: match response.review_sha256.as_deref() {
                     Some(hash) => Reviewed::Review(hash),
                     None => {
@@ -139,7 +139,7 @@ impl QueueStore {
                 notes: &response.notes,
                 final_file: response.final_file.as_deref(),
                 decided_by: response.decided_by.as_deref(),
-                surface: response.surface.as_deref().unwrap_or("api"),
+                surface: response.surface.as_ref().map_or(Ok(Surface::Api), |surface| surface.as_str().parse())?,
                 grant: None,
             },
         )

@@ -10,8 +10,8 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use crate::audit::entry::{self as audit, AuditFields, AuditReport};
 use crate::error::Result;
 use crate::grant::{GIVEN, REVOKED, USED};
-use crate::queue::message::{ANSWERED, ASKED, SENDER_OPERATOR, SENDER_REQUESTER};
-use crate::state::{STATUS_APPROVED, STATUS_MODIFIED, STATUS_REJECTED};
+use crate::queue::message::{ANSWERED, ASKED};
+use crate::state::{Sender, Status, Vocabulary};
 
 /// What is not as the log says, and of which bottle.
 pub(crate) struct Mismatch {
@@ -107,10 +107,10 @@ impl Books<'_> {
 
     fn entry(&mut self, entry: &AuditFields<&str>) -> Result<()> {
         match (entry.operator_action, entry.proposal_id) {
-            (STATUS_APPROVED | STATUS_MODIFIED | STATUS_REJECTED, Some(id)) => self.decision(entry, id),
+            (action, Some(id)) if Status::of(action).is_some() => self.decision(entry, id),
             // Without a payload's hash it is a sidecar's own note that has the same word.
-            (ASKED, Some(id)) if entry.payload_sha256.is_some() => self.message(entry, id, SENDER_OPERATOR),
-            (ANSWERED, Some(id)) if entry.payload_sha256.is_some() => self.message(entry, id, SENDER_REQUESTER),
+            (ASKED, Some(id)) if entry.payload_sha256.is_some() => self.message(entry, id, Sender::Operator),
+            (ANSWERED, Some(id)) if entry.payload_sha256.is_some() => self.message(entry, id, Sender::Requester),
             (GIVEN, Some(proposal_id)) => {
                 let Some(id) = named(entry.operator_notes) else { return Ok(()) };
                 let text = |text: &str| Some(text.to_owned());
@@ -212,11 +212,11 @@ impl Books<'_> {
     }
 
     /// An entry of a message, and its row.
-    fn message(&mut self, entry: &AuditFields<&str>, id: &str, sender: &str) -> Result<()> {
+    fn message(&mut self, entry: &AuditFields<&str>, id: &str, sender: Sender) -> Result<()> {
         const ROW_SQL: &str = "SELECT m.seq FROM proposals p JOIN messages m ON m.proposal_seq = p.seq
              WHERE p.id = :id AND p.bottle_slug = :slug AND p.tool = :tool AND m.sender = :sender
                AND m.written_at = :at AND m.written_by = :by AND m.surface = :surface AND m.text = :text";
-        let text = if sender == SENDER_OPERATOR { entry.operator_notes } else { entry.justification };
+        let text = if sender == Sender::Operator { entry.operator_notes } else { entry.justification };
         let told = named_params! {
             ":id": id,
             ":slug": entry.bottle_slug,

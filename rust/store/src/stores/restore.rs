@@ -24,6 +24,7 @@ use crate::file::turn::Turns;
 use crate::file::wal::Syncs;
 use crate::patience;
 use crate::queue::changes::{self, Change};
+use crate::state::Surface;
 use crate::stores::maintenance::{ALL_PAGES, copy, copy_pages, create_private, findings, open_read_only, with_suffix};
 use crate::user::os_user;
 
@@ -139,7 +140,7 @@ fn locked(step: rusqlite::Result<StepResult>, file: &Path) -> Result<()> {
 }
 
 fn note(tx: &Transaction<'_>, action: &str, notes: &str) -> Result<()> {
-    audit::note(tx, "host", "database", action, notes, &os_user(), "cli")
+    audit::note(tx, "host", "database", action, notes, &os_user(), Surface::Cli)
 }
 
 fn sync_directory(file: &Path) -> std::io::Result<()> {

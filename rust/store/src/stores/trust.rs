@@ -133,7 +133,7 @@ impl Trust {
         item.response = match item.response.take() {
             Some(response) => {
                 let response = self.answer(&item.queue_key, id, response)?;
-                let same = !decided || response.status == item.state.as_str();
+                let same = !decided || response.status.as_str() == item.state.as_str();
                 if !same {
                     return Err(unsigned(id));
                 }
