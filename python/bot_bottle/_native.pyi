@@ -321,6 +321,9 @@ class Proposal:
     def kind(self) -> str | None:
         """What a grant with ``kind:`` would be about, where the fingerprint names a kind; else ``None``."""
     @property
+    def words(self) -> str | None:
+        """Its command's first words (``git status``), where a grant with ``prefix:`` is possible; else ``None``."""
+    @property
     def payload_bytes(self) -> int:
         """How many bytes of UTF-8 ``proposed_file`` has."""
 
@@ -626,6 +629,9 @@ class ProposalSummary:
     @property
     def kind(self) -> str | None:
         """What a grant with ``kind:`` would be about, where the fingerprint names a kind; else ``None``."""
+    @property
+    def words(self) -> str | None:
+        """Its command's first words (``git status``), where a grant with ``prefix:`` is possible; else ``None``."""
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, JSON-ready."""
 
@@ -1379,7 +1385,8 @@ class Inbox:
             decided_by: who; ``None`` is the operating system's user name.
             grant: ``once``, ``uses:N``, ``until:<RFC 3339>``, ``for:<seconds>`` or ``bottle`` (until it stops);
                 needs an approval of a proposal with a fingerprint. After ``kind:``: for all of
-                :attr:`Proposal.kind`.
+                :attr:`Proposal.kind`. As ``prefix:for:<seconds> git status``: for commands that begin with these
+                words, which are the first ones of :attr:`Proposal.words`.
 
         Raises:
             NotFoundError, AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError: not to be decided.

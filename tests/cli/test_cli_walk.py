@@ -117,6 +117,32 @@ def test_a_grant_is_chosen_before_the_yes_and_is_in_the_question(host: Host, ter
     assert grant.scope == "until"
 
 
+RUNS = {"tool": "run-command", "fingerprint": "run-command:00ff | codex Bash: git status --short"}
+
+
+def test_a_prefix_is_typed_and_is_in_the_question(host: Host, terminal: Terminal) -> None:
+    host.propose("git status --short", **RUNS)
+    child = terminal("review")
+    answer(child, f"[y]es [g]rant {SKIP}", "g")
+    offered = answer(child, "How far shall an approval reach? Its number: ", "6")
+    assert "6  commands that begin with words you type, for 1 hour" in offered
+    answer(child, "The first words of the commands, at most: git status --short: ", " git  status ")
+    answer(child, f"and commands that begin with 'git status' for 60 min? [y]es [g]rant {SKIP}", "y")
+    assert "1 approved." in ends(child)
+    (grant,) = GrantStore().list_grants()
+    assert (grant.fingerprint, grant.scope) == ("codex Bash: git status", "until")
+
+
+def test_a_prefix_goes_with_an_approval_for_as_long_as_its_grant_says(host: Host) -> None:
+    first, second = (host.propose(f"git status {n}", **RUNS) for n in (1, 2))
+    refused = host.run("approve", first.id, "--yes", "--prefix", "git push", code=2).stderr
+    assert 'its command begins with the words "git status --short", not with "git push"' in refused
+    host.run("approve", first.id, "--yes", "--prefix", "git status")
+    host.run("approve", second.id, "--yes", "--prefix", "git", "--grant", "uses:2")
+    found = {grant.fingerprint: (grant.scope, grant.uses_left) for grant in GrantStore().list_grants()}
+    assert found == {"codex Bash: git status": ("until", None), "codex Bash: git": ("uses", 2)}
+
+
 def test_one_bottle_is_gone_through(host: Host, terminal: Terminal) -> None:
     host.propose("FROM a\n", tool="capability-block", slug="one")
     host.propose("FROM b\n", tool="capability-block", slug="two")

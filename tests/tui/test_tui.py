@@ -175,6 +175,25 @@ def test_an_approval_with_a_scope_makes_a_grant(host: Host) -> None:
     assert GrantStore().list_grants() == []
 
 
+def test_a_prefix_is_typed_after_its_scope_is_chosen(host: Host) -> None:
+    fingerprint = "run-command:00ff | codex Bash: git status --short"
+    proposal = host.propose("git status --short", tool="run-command", fingerprint=fingerprint)
+
+    async def story(app: Seat, pilot: Pilot[None]) -> None:
+        await shown(app, pilot, proposal)
+        await pilot.press("a")
+        await asked(app, pilot, "Approve this?")
+        await pilot.press("up")
+        assert "> commands that begin with words you type, for 1 hour" in text(app, "#scopes")
+        await pilot.press("enter")
+        await asked(app, pilot, "The first words of the commands, at most: git status --short")
+        await pilot.press(*"git status", "enter")
+        await until(pilot, lambda: "approved" in told(app))
+
+    play(story)
+    assert [grant.fingerprint for grant in GrantStore().list_grants()] == ["codex Bash: git status"]
+
+
 def test_marked_ones_are_approved_after_one_question_that_lists_them(host: Host) -> None:
     proposals = [host.propose(f"FROM {name}\n", tool="capability-block") for name in "abc"]
 

@@ -9,6 +9,7 @@ Gemini CLI do the same if there is nothing on standard error.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final, NamedTuple
 
 from bot_bottle._native import (
@@ -16,12 +17,14 @@ from bot_bottle._native import (
     MAX_PAYLOAD_BYTES,
     STATUS_MODIFIED,
     STATUS_REJECTED,
+    GrantStore,
     Proposal,
     Response,
     render_diff,
     sha256_hex,
     visible,
 )
+from bot_bottle.agents import prefix
 from bot_bottle.errors import InvalidInputError
 
 # The kind of proposal that a hook makes.
@@ -29,6 +32,10 @@ TOOL_RUN_COMMAND: Final = "run-command"
 # A write is in an event with both its old and its new text, escaped.
 MOST_BYTES: Final = 8 * MAX_PAYLOAD_BYTES
 BLOCKED: Final = 2
+# Stands in a fingerprint between the action and what its command begins with; the core splits there.
+_BEGINS: Final = " | "
+# What may stand beside a command that a prefix covers: it does not change what the command does.
+_HARMLESS: Final = frozenset(("timeout",))
 # Seconds past the end of a question's time: for the answer of an operator who was in time.
 GRACE: Final = 10
 
@@ -70,7 +77,8 @@ class Request(NamedTuple):
     """A few lines of who, where and with what, an empty line, then the command or change itself."""
     justification: str
     fingerprint: str
-    """The same for the same action in the same directory, in whatever session: what a grant covers."""
+    """The same for the same action in the same directory, in whatever session. A plain command's ends with
+    `` | AGENT TOOL: `` and its first words."""
 
 
 class Verdict(NamedTuple):
@@ -108,6 +116,17 @@ def read(agent: Agent, event: bytes) -> Request:
     if name not in agent.events:
         raise InvalidInputError(f"a {name} event cannot be answered here, only {' and '.join(agent.events)}")
     return _request(agent, name, tool, given, cwd, session)
+
+
+def is_granted(grants: GrantStore, bottle: str, request: Request) -> bool:
+    """Whether an approval covers it, of the same action or of its command's first words; spends one use."""
+    action, _, begins = request.fingerprint.partition(_BEGINS)
+    about = [action]
+    if begins:
+        runner, _, words = begins.partition(": ")
+        split = words.split(" ")
+        about += [f"{runner}: {' '.join(split[:count])}" for count in range(len(split), 0, -1)]
+    return any(grants.use_grant(bottle, TOOL_RUN_COMMAND, each) for each in about)
 
 
 def proposal(bottle: str, request: Request, seconds: float) -> Proposal:
@@ -154,6 +173,9 @@ def _request(agent: Agent, event: str, tool: str, given: dict[str, Any], cwd: st
         if not reason and isinstance(said, str) and len(said.encode(errors="surrogatepass")) <= MAX_JUSTIFICATION_BYTES:
             reason = rest.pop(key)
     path = next((rest.pop(key) for key in ("file_path", "filePath") if isinstance(rest.get(key), str)), None)
+    begins = (
+        "" if path is not None or rest.keys() - _HARMLESS - {"command"} else _begins(agent, tool, rest.get("command"))
+    )
     body = _body(rest, path)
     if body is None:
         body, rest = json.dumps(given, indent=1, ensure_ascii=False), {}
@@ -168,7 +190,13 @@ def _request(agent: Agent, event: str, tool: str, given: dict[str, Any], cwd: st
     fingerprint = sha256_hex(json.dumps([where, body]))
     lines["session"] = visible(session, multiline=False)
     head = "".join(f"{name + ':':<9}{value}\n" for name, value in lines.items())
-    return Request(event, f"{head}\n{body}", reason, f"{TOOL_RUN_COMMAND}:{fingerprint}")
+    return Request(event, f"{head}\n{body}", reason, f"{TOOL_RUN_COMMAND}:{fingerprint}{begins}")
+
+
+def _begins(agent: Agent, tool: str, command: object) -> str:
+    """What a fingerprint ends with; empty for a command that no prefix covers."""
+    words = prefix.words(command) if isinstance(command, str) and re.fullmatch(r"\w{1,64}", tool, re.ASCII) else ()
+    return f"{_BEGINS}{agent.name} {tool}: {' '.join(words)}" if words else ""
 
 
 def _body(rest: dict[str, Any], path: str | None) -> str | None:

@@ -9,7 +9,7 @@ from bot_bottle.cli.interrupt import told
 from bot_bottle.cli.screen import answered, interactive, say, say_unapplied
 from bot_bottle.errors import BotBottleError, InvalidInputError
 from bot_bottle.operator import decisions, seat
-from bot_bottle.operator.scopes import needs_reason, offered
+from bot_bottle.operator.scopes import PREFIX, begins, needs_reason, offered, words_asked
 from bot_bottle.operator.scopes import seconds as duration
 
 TYPE_CHECKING = False
@@ -145,7 +145,11 @@ def _ask_how_far(item: InboxItem) -> str | None:
     for number, scope in enumerate(scopes, 1):
         say(f"  {number}  {scope.words}")
     chosen = answered("How far shall an approval reach? Its number:")
-    return scopes[int(chosen) - 1].grant if chosen.isdecimal() and 0 < int(chosen) <= len(scopes) else None
+    if not chosen.isdecimal() or not 0 < int(chosen) <= len(scopes):
+        return None
+    if scopes[int(chosen) - 1] is PREFIX:
+        return begins(answered(f"{words_asked(item.proposal)}:", as_typed=True))
+    return scopes[int(chosen) - 1].grant
 
 
 def modified(inbox: Inbox, review: Review, notes: str) -> Response:

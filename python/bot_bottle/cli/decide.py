@@ -12,7 +12,7 @@ from bot_bottle.cli.options import duration, hash_option, json_option, notes_opt
 from bot_bottle.cli.screen import answered, interactive, print_in_pages, print_json, say
 from bot_bottle.errors import BotBottleError, InvalidInputError, NotFoundError
 from bot_bottle.operator import decisions, seat
-from bot_bottle.operator.scopes import scope
+from bot_bottle.operator.scopes import begins, scope
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,12 +29,25 @@ if TYPE_CHECKING:
     help="Also allow the same again: once, uses:N, for:2h, until:TIME or bottle (until it stops); "
     "after kind: all of its kind, which show names.",
 )
+@option(
+    "--prefix",
+    metavar="WORDS",
+    help="Also allow commands that begin with these words ('git status') and hold no shell operators, "
+    "for 1 h or for what --grant says.",
+)
 @option("--group", is_flag=True, help="Approve all that wait and are of its kind: each is shown, and asked about once.")
 @hash_option
 @yes_option
 @json_option
 def approve(
-    proposal_id: str, notes: str, grant: str | None, group: bool, reviewed: str | None, yes: bool, as_json: bool
+    proposal_id: str,
+    notes: str,
+    grant: str | None,
+    prefix: str | None,
+    group: bool,
+    reviewed: str | None,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Let it happen as proposed.
 
@@ -46,6 +59,8 @@ def approve(
       bot-bottle approve 0199d2c4-1a2b --yes --grant for:2h
       bot-bottle approve 0199d2c4-1a2b --hash 9f86d081884c7d65
     """
+    if prefix is not None:
+        grant = begins(prefix, grant or "for:3600")
     with undone_or_told():
         with seat.inbox() as inbox:
             review = inbox.review(proposal_id)

@@ -227,7 +227,7 @@ def _asked(agent: Agent, request: hooks.Request, bottle: str, timeout: float) ->
         _EndedError: the wait ended without an answer; the question is withdrawn.
     """
     proposal = hooks.proposal(bottle, request, timeout)
-    if GrantStore().use_grant(bottle, hooks.TOOL_RUN_COMMAND, request.fingerprint):
+    if hooks.is_granted(GrantStore(), bottle, request):
         return hooks.allow(agent, request.event, "allowed before")
     with QueueStore(bottle) as queue:
         queue.write_proposal(proposal)

@@ -32,14 +32,24 @@ OFFERED = (
 _OF_KIND = (("for:3600", "for 1 hour"), ("for:28800", "for 8 hours"), ("bottle", "until the bottle stops"))
 
 
+PREFIX = Scope("prefix:for:3600", "commands that begin with words you type, for 1 hour")
+
+
 def offered(proposal: Proposal) -> tuple[Scope, ...]:
     """The scopes to choose from; without a fingerprint nothing says what "the same again" would be."""
     if not proposal.fingerprint:
         return OFFERED[:1]
+    if proposal.words:
+        return (*OFFERED, PREFIX)
     if proposal.kind is None:
         return OFFERED
     wider = (Scope(f"kind:{grant}", f"{proposal.kind}, {how_long}") for grant, how_long in _OF_KIND)
     return (*OFFERED, *wider)
+
+
+def words_asked(proposal: Proposal) -> str:
+    """What is asked where :data:`PREFIX` is chosen."""
+    return f"The first words of the commands, at most: {proposal.words}"
 
 
 def needs_reason(tool: str) -> bool:
@@ -62,8 +72,16 @@ def seconds(text: str) -> float | None:
 
 def scope(text: str) -> str:
     """How far a grant reaches, in the words of ``Inbox.decide``, which has ``for`` in seconds alone."""
+    if text.startswith("prefix:"):
+        how_long, _, words = text.removeprefix("prefix:").partition(" ")
+        return begins(words, scope(how_long))
     if text.startswith("kind:"):
         return f"kind:{scope(text.removeprefix('kind:'))}"
     form, _, rest = text.partition(":")
     span = seconds(rest) if form == "for" else None
     return text if span is None else f"for:{span:g}"
+
+
+def begins(words: str, how_long: str = "for:3600") -> str:
+    """The scope of commands that begin with ``words``, as an operator typed them."""
+    return f"prefix:{how_long} {' '.join(words.split())}"

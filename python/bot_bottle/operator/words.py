@@ -181,6 +181,9 @@ def grant(scope: str | None) -> str:
     if scope is None:
         return ""
     what = "all others of its kind" if scope.startswith("kind:") else "the same again"
+    if scope.startswith("prefix:"):
+        scope, _, begins = scope.removeprefix("prefix:").partition(" ")
+        what = f"commands that begin with '{begins}'"
     form, _, rest = scope.removeprefix("kind:").partition(":")
     if form == "for":
         return f", and {what} for {span(float(rest))}"

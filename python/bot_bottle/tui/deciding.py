@@ -153,8 +153,16 @@ class Deciding(App[None]):
                 recent=await self._reasons("approved") if needed and len(offered) == 1 else (),
             )
         )
-        if answer is not None:
-            await self._decide(review, "approved", notes=answer.notes, grant=answer.grant)
+        if answer is None:
+            return
+        grant = answer.grant
+        if grant == scopes.PREFIX.grant:
+            asked = scopes.words_asked(item.proposal)
+            typed = await self.push_screen_wait(Dialog(asked, asks="such as git status", needed=True))
+            if typed is None:
+                return
+            grant = scopes.begins(typed.notes)
+        await self._decide(review, "approved", notes=answer.notes, grant=grant)
 
     async def _reject(self, remembered: float = 0.0) -> None:
         review = self._shown()

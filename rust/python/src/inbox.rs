@@ -158,7 +158,8 @@ impl Inbox {
     ///     decided_by: who; ``None`` is the operating system's user name.
     ///     grant: ``once``, ``uses:N``, ``until:<RFC 3339>``, ``for:<seconds>`` or ``bottle`` (until it stops);
     ///         needs an approval of a proposal with a fingerprint. After ``kind:``: for all of
-    ///         :attr:`Proposal.kind`.
+    ///         :attr:`Proposal.kind`. As ``prefix:for:<seconds> git status``: for commands that begin with these
+    ///         words, which are the first ones of :attr:`Proposal.words`.
     ///
     /// Raises:
     ///     NotFoundError, AlreadyDecidedError, ProposalExpiredError, ProposalWithdrawnError: not to be decided.

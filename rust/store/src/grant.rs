@@ -119,25 +119,44 @@ pub(crate) fn damaged(conn: &Connection, keys: &Keys) -> Result<Vec<(String, Str
     Ok(damaged)
 }
 
-/// For how long an approval holds, and whether for all of its kind.
+/// For how long an approval holds, and for what.
 pub(crate) struct Scope {
-    pub(crate) of_kind: bool,
+    pub(crate) reach: Reach,
     name: GrantScope,
     uses: Option<i64>,
     expires_at: Option<String>,
 }
 
+/// What an approval is for beside the request itself.
+pub(crate) enum Reach {
+    /// The same again.
+    This,
+    /// All of the proposal's kind.
+    Kind,
+    /// Commands that begin with these words.
+    Prefix(String),
+}
+
 impl Scope {
-    /// `once`, `uses:N`, `until:<RFC 3339>`, `for:<seconds>`, `bottle`; after `kind:` for all of the proposal's kind.
+    /// `once`, `uses:N`, `until:<RFC 3339>`, `for:<seconds>`, `bottle`; after `kind:` for all of the proposal's kind, and
+    /// between `prefix:` and words for the commands that begin with these.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let refused = || {
             let reason = format!(
-                "must be once, uses:N, until:<RFC 3339>, for:<seconds> or bottle, alone or after kind:, not {text:?}"
+                "must be once, uses:N, until:<RFC 3339>, for:<seconds> or bottle, alone, after kind: or between prefix: and \
+                 a command's first words, not {text:?}"
             );
             Error::input("grant", reason)
         };
-        let (of_kind, rest) = text.strip_prefix("kind:").map_or((false, text), |rest| (true, rest));
-        let scope = |name, uses, expires_at| Ok(Scope { of_kind, name, uses, expires_at });
+        let (reach, rest) = if let Some(rest) = text.strip_prefix("kind:") {
+            (Reach::Kind, rest)
+        } else if let Some(rest) = text.strip_prefix("prefix:") {
+            let (rest, words) = rest.split_once(' ').filter(|(_, words)| !words.is_empty()).ok_or_else(refused)?;
+            (Reach::Prefix(words.to_owned()), rest)
+        } else {
+            (Reach::This, text)
+        };
+        let scope = |name, uses, expires_at| Ok(Scope { reach, name, uses, expires_at });
         match rest.split_once(':') {
             None if rest == "once" => scope(GrantScope::Once, Some(1), None),
             None if rest == "bottle" => scope(GrantScope::Bottle, None, None),
@@ -251,7 +270,16 @@ mod tests {
 
     #[test]
     fn scopes_are_read_or_refused() {
-        for good in ["once", "bottle", "uses:3", "for:0.5", "until:9000-01-01T00:00:00Z", "kind:once", "kind:for:60"] {
+        for good in [
+            "once",
+            "bottle",
+            "uses:3",
+            "for:0.5",
+            "until:9000-01-01T00:00:00Z",
+            "kind:once",
+            "kind:for:60",
+            "prefix:for:60 git status",
+        ] {
             assert!(Scope::parse(good).is_ok(), "{good}");
         }
         for bad in [
@@ -266,6 +294,10 @@ mod tests {
             "once:2",
             "kind:",
             "kind",
+            "prefix:for:60",
+            "prefix:for:60 ",
+            "prefix:git status",
+            "kind:prefix:for:60 git",
         ] {
             assert_eq!(Scope::parse(bad).err().map(|error| error.exit_code()), Some(2), "{bad}");
         }

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from playwright.sync_api import Browser
 
-from bot_bottle import Inbox, Message, QueueStore
+from bot_bottle import GrantStore, Inbox, Message, QueueStore
 from bot_bottle.web.dashboard import login
 from cli_process import MORE_ROUTES, ROUTES, Host
 from dashboard_browser import A_LOOK, Seat
@@ -54,6 +54,19 @@ def test_decisions_in_the_browser_reach_those_who_wait(host: Host, seat: Seat) -
         seat.page.keyboard.press("Enter")
         answer = waits[2].result(120)
         assert (answer.status, answer.notes, answer.surface) == ("rejected", "not empty", "web")
+    assert seat.wrong == []
+
+
+def test_a_prefix_is_typed_beside_its_scope(host: Host, seat: Seat) -> None:
+    fingerprint = "run-command:00ff | codex Bash: git status --short"
+    asked = host.propose("git status --short", tool="run-command", fingerprint=fingerprint)
+    seat.look_at(asked)
+    seat.press("a", "Approve run-command of demo")
+    seat.page.get_by_label("commands that begin with words you type, for 1 hour").check()
+    seat.page.keyboard.type("git status")
+    seat.page.keyboard.press("Enter")
+    seat.told("approved")
+    assert [grant.fingerprint for grant in GrantStore().list_grants()] == ["codex Bash: git status"]
     assert seat.wrong == []
 
 

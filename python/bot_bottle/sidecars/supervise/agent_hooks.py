@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from bot_bottle import AsyncQueueStore, GrantStore
 from bot_bottle.agents import hooks
-from bot_bottle.agents.hooks import AGENTS, TOOL_RUN_COMMAND, Agent, Verdict
+from bot_bottle.agents.hooks import AGENTS, Agent, Verdict
 from bot_bottle.documents.plain_yaml import quoted
 from bot_bottle.errors import (
     AlreadyDecidedError,
@@ -93,7 +93,7 @@ class AgentHooks:
             BotBottleError: nobody could be asked.
         """
         proposal = hooks.proposal(self.slug, asked, self.wait)
-        if await asyncio.to_thread(self.grants.use_grant, self.slug, TOOL_RUN_COMMAND, asked.fingerprint):
+        if await asyncio.to_thread(hooks.is_granted, self.grants, self.slug, asked):
             return Verdict(True, "allowed before")
         await self.queue.write_proposal(proposal)
         decision = asyncio.ensure_future(self.queue.wait_for_response(proposal.id, self.wait + hooks.GRACE))

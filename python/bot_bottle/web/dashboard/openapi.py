@@ -251,7 +251,11 @@ def _schemas() -> dict[str, Schema]:
                 "review_sha256": HASH,
                 "notes": {**TEXT, "description": "The agent reads it."},
                 "final_file": {**TEXT, "description": "What shall run instead; with `modified`."},
-                "grant": {**TEXT, "description": "`once`, `uses:N`, `until:<RFC 3339>`, `for:<seconds>` or `bottle`."},
+                "grant": {
+                    **TEXT,
+                    "description": "`once`, `uses:N`, `until:<RFC 3339>`, `for:<seconds>` or `bottle`; after `kind:` for "
+                    "all of the kind; `prefix:for:<seconds> git status` for commands that begin with these words.",
+                },
                 "surface": {"enum": ["api", "cli", "tui"], "default": "api"},
             },
             optional={"notes", "final_file", "grant", "surface"},

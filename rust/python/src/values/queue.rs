@@ -116,6 +116,12 @@ Proposal, store::Proposal {
         self.0.kind()
     }
 
+    /// Its command's first words (``git status``), where a grant with ``prefix:`` is possible; else ``None``.
+    #[getter]
+    fn words(&self) -> Option<&str> {
+        self.0.words()
+    }
+
     fn __repr__(&self) -> String {
         let it = &self.0;
         format!(
@@ -290,6 +296,12 @@ ProposalSummary, store::ProposalSummary {
     #[getter]
     fn kind(&self) -> Option<&str> {
         self.0.kind()
+    }
+
+    /// Its command's first words (``git status``), where a grant with ``prefix:`` is possible; else ``None``.
+    #[getter]
+    fn words(&self) -> Option<&str> {
+        self.0.words()
     }
 
     fn __repr__(&self) -> String {

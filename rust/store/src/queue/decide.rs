@@ -10,7 +10,7 @@ use crate::file::bell::Rings;
 use crate::file::column::get;
 use crate::file::database::Database;
 use crate::file::transaction::Transaction;
-use crate::grant::{self, Granted, Scope};
+use crate::grant::{self, Granted, Reach, Scope};
 use crate::patience::{self, SIGNAL_CHECK};
 use crate::queue::changes;
 use crate::queue::item::{self, InboxItem};
@@ -143,7 +143,14 @@ fn check_rules(proposal: &Proposal, decision: &Decision<'_>, scope: Option<&Scop
     if let Some(scope) = scope
         && proposal.granted(scope).is_none()
     {
-        let lacks = if scope.of_kind { "its fingerprint names no kind" } else { "the proposal has no fingerprint" };
+        let lacks = match &scope.reach {
+            Reach::This => "the proposal has no fingerprint".to_owned(),
+            Reach::Kind => "its fingerprint names no kind".to_owned(),
+            Reach::Prefix(prefix) => match proposal.words() {
+                Some(words) => format!("its command begins with the words {words:?}, not with {prefix:?}"),
+                None => "it is not one command of plain words".to_owned(),
+            },
+        };
         return Err(Error::input("grant", format!("is not possible for {}: {lacks}", proposal.tool)));
     }
     Ok(())

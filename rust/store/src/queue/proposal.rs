@@ -10,15 +10,15 @@ use crate::clock;
 use crate::diff::sha256_hex;
 use crate::error::{Error, Result};
 use crate::file::column::Fields;
-use crate::grant::Scope;
+use crate::grant::{Reach, Scope};
 use crate::rules::{
     MAX_FINGERPRINT_BYTES, MAX_JUSTIFICATION_BYTES, MAX_PAYLOAD_BYTES, check_hash, check_name, check_text, check_time,
     new_id,
 };
 use crate::state::{Tool, Vocabulary};
 
-/// Stands in a fingerprint between this very thing and its kind.
-const KIND: &str = " | ";
+/// Stands in a fingerprint between this very thing and what it is one of: its kind, or a command's words.
+const SEPARATOR: &str = " | ";
 
 /// What a sidecar asks of the operator. Immutable; `new` and `checked` are the ways to get one, so each is valid.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -169,18 +169,34 @@ impl ProposalHead {
     /// What a grant for all of the kind would be about, if the fingerprint names a kind after ` | `. Only the egress
     /// proxy's do: in those of other tools these characters may be part of a name.
     pub fn kind(&self) -> Option<&str> {
-        self.parts().1
+        self.parts().1.filter(|_| Tool::of(&self.tool) == Some(Tool::EgressTokenAllow))
+    }
+
+    /// With which words its command begins, if the fingerprint of a hook's proposal names them after ` | AGENT TOOL: `.
+    pub fn words(&self) -> Option<&str> {
+        let (_, words) = self.parts().1.filter(|_| Tool::of(&self.tool) == Some(Tool::RunCommand))?.split_once(": ")?;
+        Some(words)
     }
 
     /// What a grant of this scope would be about.
     pub(crate) fn granted(&self, scope: &Scope) -> Option<&str> {
-        if scope.of_kind { self.kind() } else { self.fingerprint.as_ref().map(|_| self.parts().0) }
+        match &scope.reach {
+            Reach::This => self.fingerprint.as_ref().map(|_| self.parts().0),
+            Reach::Kind => self.kind(),
+            Reach::Prefix(prefix) => {
+                let rest = self.words()?.strip_prefix(prefix.as_str())?;
+                let of = self.parts().1?;
+                (rest.is_empty() || rest.starts_with(' ')).then(|| &of[..of.len() - rest.len()])
+            }
+        }
     }
 
     fn parts(&self) -> (&str, Option<&str>) {
         let whole = self.about();
-        match whole.split_once(KIND) {
-            Some((this, kind)) if Tool::of(&self.tool) == Some(Tool::EgressTokenAllow) => (this, Some(kind)),
+        match whole.split_once(SEPARATOR) {
+            Some((this, of)) if matches!(Tool::of(&self.tool), Some(Tool::EgressTokenAllow | Tool::RunCommand)) => {
+                (this, Some(of))
+            }
             _ => (whole, None),
         }
     }
@@ -290,6 +306,28 @@ mod tests {
         let other = asked("gitleaks-allow", Some("rule a | b.txt 00ff"));
         assert_eq!((about(&other, "once").as_deref(), about(&other, "kind:once")), (Some("rule a | b.txt 00ff"), None));
         assert_eq!(about(&asked(Tool::EgressTokenAllow.as_str(), None), "once"), None);
+    }
+
+    #[test]
+    fn a_prefix_is_of_whole_words_that_the_fingerprint_has() {
+        let fingerprint = Some("run-command:00ff | codex Bash: git status --short");
+        let proposal =
+            Proposal::new("dev", Tool::RunCommand.as_str(), b"git status --short", "", None, None, fingerprint);
+        let asked = proposal.expect("valid");
+        let about = |scope: &str| asked.granted(&Scope::parse(scope).expect("valid"));
+        assert_eq!(about("once"), Some("run-command:00ff"));
+        assert_eq!(about("kind:once"), None);
+        assert_eq!(about("prefix:for:60 git"), Some("codex Bash: git"));
+        assert_eq!(about("prefix:for:60 git status"), Some("codex Bash: git status"));
+        assert_eq!(about("prefix:for:60 git status --short"), Some("codex Bash: git status --short"));
+        for other in
+            ["git stat", "git status ", " git", "git  status", "status", "git status --short x", "codex Bash: git"]
+        {
+            assert_eq!(about(&format!("prefix:for:60 {other}")), None, "{other}");
+        }
+        let finding = Some("rule | codex Bash: git status");
+        let other = Proposal::new("dev", "gitleaks-allow", b"a finding", "", None, None, finding).expect("valid");
+        assert_eq!(other.granted(&Scope::parse("prefix:for:60 git").expect("valid")), None);
     }
 
     #[test]

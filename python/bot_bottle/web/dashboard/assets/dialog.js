@@ -54,7 +54,7 @@ export function ask({ question, about = [], warning, body = [], yes = "Yes", ton
     });
     document.body.append(dialog);
     dialog.showModal();
-    (form.querySelector("textarea, input:not([type=checkbox]):not([type=radio])") ?? form.querySelector(".yes")).focus();
+    (form.querySelector("textarea, input:not([type=checkbox]):not([type=radio]):not(:disabled)") ?? form.querySelector(".yes")).focus();
   });
 }
 
@@ -73,6 +73,7 @@ export function line(label, recent = []) {
 
 // How far an approval reaches; nothing to see where there is no choice.
 export function choice(scopes, chosen) {
+  const words = h("input", { type: "text", "aria-label": "The first words of the commands", maxlength: "300", disabled: true });
   const inputs = scopes.map((scope, at) =>
     h("input", { type: "radio", name: "scope", value: String(at), checked: at === Math.min(chosen, scopes.length - 1) }),
   );
@@ -82,11 +83,21 @@ export function choice(scopes, chosen) {
           "fieldset",
           null,
           h("legend", null, "Allow"),
-          inputs.map((input, at) => h("label", null, input, ` ${scopes[at].words}`)),
+          inputs.map((input, at) => h("label", null, input, ` ${scopes[at].words}`, typed(scopes[at]) ? words : null)),
         )
       : null;
-  return { element, value: () => scopes[Math.max(0, inputs.findIndex((input) => input.checked))].grant };
+  const selected = () => scopes[Math.max(0, inputs.findIndex((input) => input.checked))];
+  element?.addEventListener("change", (event) => {
+    if (event.target === words) return;
+    words.disabled = !typed(selected());
+    if (!words.disabled) words.focus();
+  });
+  const value = () => (typed(selected()) ? `${selected().grant} ${words.value.trim().split(/\s+/).join(" ")}` : selected().grant);
+  return { element, value };
 }
+
+// For this scope, the operator types the words with which a command begins.
+const typed = (scope) => Boolean(scope.grant?.startsWith("prefix:"));
 
 export async function look(title, sections) {
   await ask({ question: title, body: h("div", { class: "detail" }, sections.map(section)), yes: "Close", wide: true });
