@@ -34,7 +34,7 @@ pub fn waits(db: &Path, queue_key: &str) {
     let inotify = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::empty()).is_ok();
     say(if inotify { "with inotify" } else { "without inotify" });
     loop {
-        say(&queue.wait_for_response(&hear(), LIMIT, || false).unwrap().status.as_str());
+        say(queue.wait_for_response(&hear(), LIMIT, || false).unwrap().status.as_str());
     }
 }
 

@@ -253,8 +253,8 @@ def _schemas() -> dict[str, Schema]:
                 "final_file": {**TEXT, "description": "What shall run instead; with `modified`."},
                 "grant": {
                     **TEXT,
-                    "description": "`once`, `uses:N`, `until:<RFC 3339>`, `for:<seconds>` or `bottle`; after `kind:` for "
-                    "all of the kind; `prefix:for:<seconds> git status` for commands that begin with these words.",
+                    "description": "`once`, `uses:N`, `until:<RFC 3339>`, `for:<seconds>` or `bottle`; after `kind:` "
+                    "for all of the kind; `prefix:for:<seconds> git status` for commands that begin with these words.",
                 },
                 "surface": {"enum": ["api", "cli", "tui"], "default": "api"},
             },
