@@ -28,7 +28,7 @@ def completions(host: Host, line: str) -> list[str]:
 def test_bash_completes_commands_and_options(host: Host) -> None:
     assert {"pending", "approve", "db", "watch"} <= set(completions(host, "bot-bottle "))
     assert completions(host, "bot-bottle app") == ["approve"]
-    assert {"list", "verify"} == set(completions(host, "bot-bottle audit "))
+    assert {"list", "proof", "verify"} == set(completions(host, "bot-bottle audit "))
     assert "--older-than" in completions(host, "bot-bottle db prune --")
 
 

@@ -16,7 +16,7 @@ def audit() -> None:
     \b
       bot-bottle audit list --since 2h    # what was decided, and by whom
       bot-bottle audit verify             # is the log complete and unchanged?
-      bot-bottle audit proof ID           # one decision, for somebody who has only the public keys
+      bot-bottle audit proof 0199d2c4-7e01 > proof.json    # of one decision
     """
 
 
@@ -104,11 +104,10 @@ def proof(proposal_id: str) -> None:
     """Print all with which others can verify the decision on ID, as JSON.
 
     It has the decision and what it is about as they were signed, the entries of the log, and the log's head. Whoever
-    has the public keys can check it (docs/statements.md).
+    has the public keys can check it by examples/verify_statements.py (docs/statements.md).
 
     \b
-      bot-bottle audit proof 0199d2c4 > proof.json
-      python examples/verify_statements.py proof.json ~/.bot-bottle/keys/public/keyring
+      bot-bottle audit proof 0199d2c4-7e01 > proof.json
     """
     from bot_bottle.operator.proof import prove
 
