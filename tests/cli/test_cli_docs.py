@@ -46,10 +46,10 @@ def test_every_command_that_prints_data_has_json() -> None:
         for path, command in COMMANDS
         if not isinstance(command, click.Group) and "as_json" not in {p.name for p in command.params}
     }
-    # The log of a server is JSON anyway, and agents' hooks answer in the agents' words; the others print none.
+    # A proof and a server's log are JSON anyway, and agents' hooks answer in the agents' words; the others print none.
     answers = {"hook claude-code", "hook codex", "hook gemini", "hook opencode"}
     silent = {"completion", "serve", "supervise", "review", "git-gate install", "git-gate uninstall", "notify run"}
-    silent |= {"policy run", "init"}
+    silent |= {"policy run", "init", "audit proof"}
     assert lacking == silent | answers
 
 

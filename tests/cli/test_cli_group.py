@@ -69,7 +69,14 @@ def test_ctrl_c_ends_it_at_what_was_told(
     monkeypatch.setattr(decisions, "decide", interrupted)
     with pytest.raises(KeyboardInterrupt, match="it stands"):
         approve(
-            proposal_id=group[0].id, notes="tests", grant=None, group=True, reviewed=None, yes=True, as_json=as_json
+            proposal_id=group[0].id,
+            notes="tests",
+            grant=None,
+            prefix=None,
+            group=True,
+            reviewed=None,
+            yes=True,
+            as_json=as_json,
         )
     assert states(host, group) == ["approved", "pending", "pending"]
     said = capsys.readouterr().out

@@ -110,9 +110,9 @@ def test_without_since_only_what_is_new_is_told(host: Host) -> None:
 
 
 def test_one_bottle_can_be_watched(host: Host, watch: Watch) -> None:
-    child = watch("--json", "--bottle", "other")
     host.propose()
     other = host.propose(slug="other")
+    child = watch("--json", "--bottle", "other")
     (event,) = events(child, 1)
     assert event["proposal_id"] == other.id
 
