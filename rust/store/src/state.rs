@@ -251,7 +251,7 @@ vocabulary! {
         GitleaksAllow = "gitleaks-allow",
         /// A request that carries a secret out.
         EgressTokenAllow = "egress-token-allow",
-        /// A command of an agent on the host.
+        /// A hook asks whether an agent may run a command or change a file.
         RunCommand = "run-command",
     }
 }
@@ -329,9 +329,17 @@ mod tests {
 
     #[test]
     fn words_are_those_of_the_schema() {
-        for (rule, words) in
-            [("proposal_state_is_known", spelt::<State>()), ("apply_state_is_known", spelt::<ApplyState>())]
-        {
+        for (rule, words) in [
+            ("proposal_state_is_known", spelt::<State>()),
+            ("apply_state_is_known", spelt::<ApplyState>()),
+            ("response_status_is_known", spelt::<Status>()),
+            ("response_surface_is_known", spelt::<Surface>()),
+            ("message_surface_is_known", spelt::<Surface>()),
+            ("audit_surface_is_known", spelt::<Surface>()),
+            ("message_sender_is_known", spelt::<Sender>()),
+            ("grant_scope_is_known", spelt::<GrantScope>()),
+            ("change_kind_is_known", spelt::<ChangeKind>()),
+        ] {
             assert_eq!(in_schema(rule), words, "{rule}");
         }
     }

@@ -1,6 +1,6 @@
 //! Which findings were allowed before, and when is a use of that spent? Only by a push that goes through.
 
-use bot_bottle_store::{Tool, Vocabulary};
+use bot_bottle_store::{Grant, Tool, Vocabulary};
 
 use super::ask::State;
 use super::{Outcome, Refusal, say};
@@ -64,9 +64,7 @@ impl Grants<'_> {
     pub fn spend(&self, granted: &[String]) -> Outcome<()> {
         self.check(granted)?;
         for fingerprint in granted {
-            let used =
-                self.place.grants().and_then(|g| g.use_grant(self.bottle, Tool::GitleaksAllow.as_str(), fingerprint));
-            used.map_err(not_looked_up)?.ok_or_else(gone)?;
+            self.spend_one(fingerprint).map_err(not_looked_up)?.ok_or_else(gone)?;
         }
         Ok(())
     }
@@ -74,12 +72,14 @@ impl Grants<'_> {
     /// The same for a push that has gone through, whatever becomes of it.
     pub fn pay<'f>(&self, fingerprints: impl IntoIterator<Item = &'f String>) {
         for fingerprint in fingerprints {
-            let used =
-                self.place.grants().and_then(|g| g.use_grant(self.bottle, Tool::GitleaksAllow.as_str(), fingerprint));
-            if let Err(error) = used {
+            if let Err(error) = self.spend_one(fingerprint) {
                 say(&format!("the grant for this push was not marked as used: {error}"));
             }
         }
+    }
+
+    fn spend_one(&self, fingerprint: &str) -> bot_bottle_store::Result<Option<Grant>> {
+        self.place.grants()?.use_grant(self.bottle, Tool::GitleaksAllow.as_str(), fingerprint)
     }
 
     fn has(&self, fingerprint: &str) -> Outcome<bool> {
